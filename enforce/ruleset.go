@@ -1,0 +1,130 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package enforce turns policies into what one subject should obey, decides operations against it, and
+// compares it with what a kernel really enforces.
+//
+// It is pure: no clock, no file system, no kernel. Policy semantics exist here and nowhere else; a backend
+// renders a Ruleset and never reinterprets it. Ruleset.Decide is the reference decision: every backend is
+// tested against it.
+package enforce
+
+import "github.com/muster-fleet/muster/policies"
+
+// SubjectID names a subject on this host: "host", or a container's id.
+type SubjectID string
+
+// Host is the subject that every process outside a known container belongs to.
+const Host SubjectID = "host"
+
+// Posture is what an allow-list does with an operation that no rule matches.
+type Posture string
+
+// The postures; the zero value is treated as PostureAudit.
+const (
+	PostureAudit Posture = "audit"
+	PostureBlock Posture = "block"
+)
+
+// Postures are the default postures of a subject by class; File serves process and file alike.
+type Postures struct {
+	File         Posture `json:"file"`
+	Network      Posture `json:"network"`
+	Capabilities Posture `json:"capabilities"`
+}
+
+// Mode is how far a ruleset or a policy is taken.
+type Mode string
+
+// The modes, from strong to weak; the weakest of host, wave and policy wins.
+const (
+	ModeEnforce Mode = "enforce"
+	ModeAudit   Mode = "audit"
+	ModeOff     Mode = "off"
+)
+
+// Rule is one rule of a ruleset: a policy's rule with its names resolved for the subject.
+type Rule struct {
+	Policy policies.ID   `json:"policy"`
+	Rule   policies.Rule `json:"rule"`
+	// Objects are the literal spellings that match: Rule.Object.Value first, then the same path after
+	// resolving symlinks inside the subject. Ranking always uses the first.
+	Objects []string `json:"objects"`
+	// Sources are the source paths, literal and resolved; empty means every source.
+	Sources []string `json:"sources,omitempty"`
+	// DryRun marks a Block of a policy whose own mode is audit inside an enforcing ruleset: it never
+	// changes a verdict and is reported as "Audit (Block)".
+	DryRun bool `json:"dryRun,omitempty"`
+}
+
+// Ruleset is what one subject should obey. It is immutable once compiled.
+type Ruleset struct {
+	Subject SubjectID `json:"subject"`
+	// Mode is ModeEnforce, or ModeAudit: the same decisions, but nothing is denied.
+	Mode Mode `json:"mode"`
+	// Held says why a ruleset that should enforce runs in audit (host safety); empty otherwise.
+	Held     string   `json:"held,omitempty"`
+	Postures Postures `json:"postures"`
+	// Rules are sorted by (kind, namespace, policy name, rule position); a rule's number is its index.
+	Rules []Rule `json:"rules"`
+}
+
+// Gap is something asked for that is not enforced here, and why. Nothing is ever dropped without one.
+type Gap struct {
+	Subject SubjectID   `json:"subject"`
+	Policy  policies.ID `json:"policy"`
+	// Rule is the rule's position in its policy, -1 when the whole policy is meant.
+	Rule    int    `json:"rule"`
+	Backend string `json:"backend"`
+	// Reason is one word of SCENARIOS' list, or host-allow-list, class, mode.
+	Reason string `json:"reason"`
+	Detail string `json:"detail"`
+}
+
+// Verdict is the outcome of a decision.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Permit Verdict = iota
+	Deny
+)
+
+// ProcessSource is who acts: the executable and, when it was started from a script (#!), the script.
+// Marks are the protected paths that the executable's or script's inode is known by besides its name.
+type ProcessSource struct {
+	Executable      string
+	ExecutableMarks []string
+	Script          string
+	ScriptMarks     []string
+}
+
+// Operation is one attempt, as the kernel sees it, on one object.
+type Operation struct {
+	Class policies.Class
+	// Path is the object's path from the top of the subject's mount tree. Empty together with NoPath
+	// means that it could not be built.
+	Path   string
+	NoPath bool
+	// Marks are the exact-path Block objects whose inode this is, whatever its name now.
+	Marks    []string
+	Source   ProcessSource
+	Owner    bool // fsuid owns the object; a new object is its maker's
+	Read     bool // the operation only reads
+	Terminal bool // the process has a controlling terminal
+}
+
+// Decision is the answer to an Operation.
+type Decision struct {
+	Verdict Verdict
+	// Rule is the number of the Allow or Block rule that decided, or -1.
+	Rule int
+	// Posture is true when no rule matched and an allow-list's default posture decided.
+	Posture bool
+	// WouldDeny is true when Verdict is Permit only because the ruleset or its posture is in audit.
+	WouldDeny bool
+	// Audits are the numbers of the Audit (and DryRun) rules that matched, one for each policy, ascending.
+	Audits []int
+	// Unbuildable is true when NoPath decided.
+	Unbuildable bool
+}

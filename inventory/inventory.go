@@ -1,0 +1,23 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package inventory is what there is to protect: the node and, later, its namespaces, pods and containers,
+// in go-memdb, with immutable snapshots and change notification.
+//
+// Feeders (inventory/host and, later, inventory/cri, inventory/kube) write; everybody else reads a Snapshot,
+// which is one memdb transaction and therefore never a mixture of two moments.
+package inventory
+
+// Node is what is known of the host itself.
+type Node struct {
+	// Hostname is the kernel's node name; the label kubernetes.io/hostname carries it unless overridden.
+	Hostname  string            `json:"hostname"`
+	MachineID string            `json:"machineID,omitempty"`
+	OS        string            `json:"os,omitempty"` // PRETTY_NAME of os-release
+	Kernel    string            `json:"kernel"`
+	LSMs      []string          `json:"lsms"` // /sys/kernel/security/lsm, in order
+	BTF       bool              `json:"btf"`
+	CgroupV2  bool              `json:"cgroupV2"`
+	BPF       map[string]bool   `json:"bpf,omitempty"` // probed feature -> present
+	Labels    map[string]string `json:"labels"`
+}
