@@ -1,0 +1,18 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import "github.com/spf13/cobra"
+
+// newRootCmd returns the command tree; each verb has a file of its own.
+func newRootCmd() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "muster",
+		Short:         "Put a fleet's Linux security policy under Git",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.AddCommand()
+	return root
+}
