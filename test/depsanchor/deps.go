@@ -1,3 +1,6 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
 // Package depsanchor is temporary: it holds the module graph still while the packages are written.
 package depsanchor
 

@@ -1,0 +1,62 @@
+# Copyright The Muster Authors
+# SPDX-License-Identifier: Apache-2.0
+
+# `make demo` and `make test` do all the set-up on a Debian machine: see test/setup.sh.
+
+CACHE := $(or $(MUSTER_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/muster)
+export PATH := $(CACHE)/go/bin:$(PATH)
+export CGO_ENABLED := 0
+export GOFLAGS ?= -buildvcs=false
+
+VERSION := $(or $(shell git describe --tags --always --dirty 2>/dev/null),unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+TOOL    := go tool -modfile=test/tools/go.mod
+
+# Where and on what the lab's targets run.
+KERNEL    ?= 6.12
+SCENARIOS ?= test/conformance/scenarios
+BACKENDS  ?= bpflsm
+RUN       ?= .
+FUZZTIME  ?= 1m
+
+.PHONY: help build demo test lint generate vm conformance bench fuzz clean setup
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: ## install what is missing: Debian packages and Go
+	@test/setup.sh
+
+build: setup ## bin/musterd and bin/muster
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+demo: setup ## the main job, told step by step, in a throw-away VM
+	go run ./test/demo
+
+test: setup ## every test: house rules, unit, real servers, real kernels
+	$(TOOL) gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- \
+		-p 2 -timeout 80m ./...
+
+lint: setup ## golangci-lint, clang-format, shellcheck
+	$(TOOL) golangci-lint run ./...
+	clang-format --dry-run --Werror bpf/*.c bpf/include/*.h
+	shellcheck .ci/run test/setup.sh
+
+generate: setup ## regenerate BPF objects and schemas
+	go generate ./...
+
+vm: setup ## a shell in a lab VM (KERNEL=6.1|6.12)
+	go run ./test/vm/lab shell --kernel $(KERNEL)
+
+conformance: setup ## run scenarios (SCENARIOS= BACKENDS= KERNEL= RUN=)
+	@go run ./test/conformance/run --scenarios '$(SCENARIOS)' --backends '$(BACKENDS)' \
+		--kernel '$(KERNEL)' --run '$(RUN)'
+
+bench: setup ## the table of docs/performance.md
+	go run ./test/bench/run
+
+fuzz: setup ## every fuzz target for FUZZTIME each
+	@go run ./test/house/fuzz -time $(FUZZTIME)
+
+clean: ## remove what was built here (not the cache of kernels)
+	rm -rf bin dist
