@@ -57,10 +57,11 @@ install_go() {
 	has_go go || has_go "$cache/go/bin/go" && return 0
 	install_packages golang-go
 	printf 'setup: fetching Go %s\n' "$go_version" >&2
-	local dir staging
-	dir=$(cd / && GOFLAGS=-modcacherw go mod download -json \
-		"golang.org/toolchain@v0.0.1-go$go_version.linux-amd64" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
-	[ -n "$dir" ] || fail "Go $go_version could not be fetched" "install Go $go_version or newer by hand"
+	local answer dir staging
+	answer=$(cd / && GOFLAGS=-modcacherw go mod download -json \
+		"golang.org/toolchain@v0.0.1-go$go_version.linux-amd64") ||
+		fail "Go $go_version could not be fetched: $answer" "install Go $go_version or newer by hand"
+	dir=$(sed -n 's/^\t"Dir": "\(.*\)",$/\1/p' <<<"$answer")
 	mkdir -p "$cache"
 	staging=$(mktemp -d "$cache/go.XXXXXX")
 	cp -R "$dir/." "$staging/"
