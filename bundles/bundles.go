@@ -29,8 +29,10 @@ type Raw struct {
 	Revision Revision
 	// FS holds regular files only: no symlinks, no "..", within the limits.
 	FS fs.FS
-	// Rewritten is true when the revision is known not to descend from the one fetched before.
-	Rewritten bool
+	// Rewritten is true when the revision is known not to descend from the one fetched before. Where that
+	// cannot be known, it is false and AncestryUnknown says so.
+	Rewritten       bool
+	AncestryUnknown bool
 }
 
 // Level is what a release has enough signers for.
@@ -80,4 +82,6 @@ type Seen struct {
 	Enforce Mark      `json:"enforce"`
 	Audit   Mark      `json:"audit"`
 	Floor   time.Time `json:"floor"`
+	// Clock is the wall clock when this was written: a clock behind it went backwards.
+	Clock time.Time `json:"clock"`
 }

@@ -1,0 +1,67 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package bundles
+
+import "time"
+
+func (m Mark) less(o Mark) bool {
+	return m.Epoch < o.Epoch || m.Epoch == o.Epoch && m.Sequence < o.Sequence
+}
+
+func newest(a, b Mark) Mark {
+	if a.less(b) {
+		return b
+	}
+	return a
+}
+
+// follows refuses what a host that holds mark must not accept. The zero mark accepts everything.
+func (m Mark) follows(mark Mark) error {
+	switch {
+	case mark == Mark{}:
+		return nil
+	case m.less(mark):
+		return refuse(ErrRollback, "(epoch %d, sequence %d) is below the accepted (%d, %d)", m.Epoch, m.Sequence, mark.Epoch, mark.Sequence)
+	case m.Epoch == mark.Epoch && m.Sequence == mark.Sequence && mark.Digest != "" && m.Digest != mark.Digest:
+		return refuse(ErrForked, "sequence %d was accepted with digest %s, this is %s", m.Sequence, mark.Digest, m.Digest)
+	case m.Epoch == mark.Epoch && m.Sequence-mark.Sequence > maxJump:
+		return refuse(ErrSequenceJump, "from %d to %d, more than %d", mark.Sequence, m.Sequence, maxJump)
+	}
+	return nil
+}
+
+// Advance answers what the host remembers after it accepted v at this time. It never goes back.
+func (v *Verified) Advance(seen Seen, now time.Time) Seen {
+	this := Mark{Epoch: v.release.Epoch, Sequence: v.release.Sequence, Digest: v.digest}
+	if v.level == LevelEnforce {
+		seen.Enforce = advance(seen.Enforce, this)
+	}
+	seen.Audit = advance(seen.Audit, this)
+	seen.Floor = latest(seen.Floor, now, v.release.Issued).UTC()
+	seen.Clock = now.UTC()
+	return seen
+}
+
+// advance prefers the new mark on a tie, because a floor recovered without its digest has none.
+func advance(old, this Mark) Mark {
+	if this.less(old) {
+		return old
+	}
+	return this
+}
+
+// RecoverSeen is the floor of TRUST for a host whose state is lost: the highest of what the cache holds and
+// of the marks that the caller knows from elsewhere (the pinned map, the host's own last signed report). The
+// trust's minSequence is a floor by itself, in Verify. The caller reports StateLost.
+func RecoverSeen(cached []*Verified, marks ...Mark) Seen {
+	var s Seen
+	for _, v := range cached {
+		s = v.Advance(s, v.release.Issued)
+	}
+	s.Clock = time.Time{}
+	for _, m := range marks {
+		s.Enforce, s.Audit = newest(s.Enforce, m), newest(s.Audit, m)
+	}
+	return s
+}
