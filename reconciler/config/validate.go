@@ -1,0 +1,137 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/robfig/cron/v3"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/muster-fleet/muster/enforce"
+)
+
+var hostIDPattern = regexp.MustCompile(`^[a-z0-9.-]{1,63}$`)
+
+// checker collects problems and finds the position of a key.
+type checker struct {
+	file     string
+	root     *yaml.Node
+	problems []Problem
+}
+
+// validate finds what is wrong with values that have the right types.
+func validate(file string, root *yaml.Node, c *Config) []Problem {
+	v := &checker{file: file, root: root}
+	v.require(c.Source.URL != "", "source.url", "is needed", "the Git repository that holds the release channel")
+	v.atLeast("source.interval", c.Source.Interval, time.Second)
+	v.atLeast("source.jitter", c.Source.Jitter, 0)
+	v.atLeast("source.timeout", c.Source.Timeout, time.Second)
+	v.atLeast("driftInterval", c.DriftInterval, time.Second)
+	v.atLeast("status.heartbeat", c.Status.Heartbeat, 10*time.Second)
+	if c.Source.Schedule != "" {
+		_, err := cron.ParseStandard(c.Source.Schedule)
+		v.require(err == nil, "source.schedule", fmt.Sprintf("is no cron line: %v", err), "five fields such as \"*/5 * * * *\", or @hourly")
+	}
+	v.oneOf("mode", string(c.Mode), string(enforce.ModeEnforce), string(enforce.ModeAudit), string(enforce.ModeOff))
+	for key, posture := range map[string]enforce.Posture{
+		"postures.file": c.Postures.File, "postures.network": c.Postures.Network, "postures.capabilities": c.Postures.Capabilities,
+	} {
+		v.oneOf(key, string(posture), string(enforce.PostureAudit), string(enforce.PostureBlock))
+	}
+	v.oneOf("status.collect", c.Status.Collect, "auto", "off")
+	v.oneOf("events.output", c.Events.Output, "file", "stdout", "none")
+	v.oneOf("logLevel", c.LogLevel, "debug", "info", "warn", "error")
+	v.oneOf("backend", c.Backend, "auto", "bpflsm", "observe")
+	v.require(c.HostID == "" || hostIDPattern.MatchString(c.HostID), "hostId", "must match [a-z0-9.-]{1,63}", "leave it out to use the hostname")
+	v.paths(c)
+	v.events(c)
+	if c.Metrics.Listen != "" {
+		_, _, err := net.SplitHostPort(c.Metrics.Listen)
+		v.require(err == nil, "metrics.listen", "is no address with a port", "for example 127.0.0.1:9464")
+	}
+	slices.SortFunc(v.problems, func(a, b Problem) int { return strings.Compare(a.Message, b.Message) })
+	return v.problems
+}
+
+// paths checks that every file name is absolute, so that no meaning hangs on a working directory.
+func (v *checker) paths(c *Config) {
+	required := map[string]string{
+		"trust": c.Trust, "stateDir": c.StateDir, "cacheDir": c.CacheDir, "socket": c.Socket,
+		"hostKey": c.HostKey, "bpffs": c.BPFFS,
+	}
+	for key, path := range required {
+		v.require(filepath.IsAbs(path), key, "must be an absolute path", "")
+	}
+	optional := map[string]string{
+		"labels": c.Labels, "metrics.socket": c.Metrics.Socket,
+		"source.credentials.tokenFile": c.Source.Credentials.TokenFile, "source.credentials.sshKeyFile": c.Source.Credentials.SSHKeyFile,
+		"source.credentials.knownHostsFile": c.Source.Credentials.KnownHostsFile, "source.credentials.caFile": c.Source.Credentials.CAFile,
+		"status.credentials.tokenFile": c.Status.Credentials.TokenFile, "status.credentials.sshKeyFile": c.Status.Credentials.SSHKeyFile,
+		"status.credentials.knownHostsFile": c.Status.Credentials.KnownHostsFile, "status.credentials.caFile": c.Status.Credentials.CAFile,
+	}
+	for key, path := range optional {
+		v.require(path == "" || filepath.IsAbs(path), key, "must be an absolute path", "")
+	}
+	for i, p := range c.Protect {
+		ok := filepath.IsAbs(p.Source) && filepath.IsAbs(p.Object)
+		v.require(ok, fmt.Sprintf("protect[%d]", i), "needs an absolute source and an absolute object", "")
+	}
+}
+
+func (v *checker) events(c *Config) {
+	if c.Events.Output == "file" {
+		v.require(filepath.IsAbs(c.Events.File), "events.file", "must be an absolute path", "")
+	}
+	for key, value := range map[string]int{
+		"events.maxSizeMB": c.Events.MaxSizeMB, "events.queue": c.Events.Queue,
+	} {
+		v.require(value >= 1 && value <= 1<<20, key, "must be between 1 and 1048576", "")
+	}
+	for key, value := range map[string]int{
+		"events.maxBackups": c.Events.MaxBackups, "events.maxAgeDays": c.Events.MaxAgeDays,
+	} {
+		v.require(value >= 0 && value <= 1<<20, key, "must not be negative", "")
+	}
+}
+
+func (v *checker) atLeast(key string, value, least time.Duration) {
+	v.require(value >= least, key, fmt.Sprintf("is %v, the least is %v", value, least), "")
+}
+
+func (v *checker) oneOf(key, value string, allowed ...string) {
+	v.require(slices.Contains(allowed, value), key, fmt.Sprintf("is %q", clip(value)), "one of: "+strings.Join(allowed, ", "))
+}
+
+func (v *checker) require(ok bool, key, message, hint string) {
+	if ok {
+		return
+	}
+	at := find(v.root, strings.Split(key, "."))
+	v.problems = append(v.problems, problemAt(v.file, at, key+" "+message, hint))
+}
+
+// find returns the node of the longest part of path that exists.
+func find(node *yaml.Node, path []string) *yaml.Node {
+	for _, key := range path {
+		key, _, _ = strings.Cut(key, "[")
+		next := (*yaml.Node)(nil)
+		for i := 0; i+1 < len(node.Content) && node.Kind == yaml.MappingNode; i += 2 {
+			if node.Content[i].Value == key {
+				next = node.Content[i+1]
+			}
+		}
+		if next == nil {
+			return node
+		}
+		node = next
+	}
+	return node
+}
