@@ -77,7 +77,8 @@ type Source struct {
 
 // Credentials are files that hold secrets; the configuration itself holds none.
 type Credentials struct {
-	Username       string `yaml:"username,omitempty"`
+	UsernameFile   string `yaml:"usernameFile,omitempty"`
+	PasswordFile   string `yaml:"passwordFile,omitempty"`
 	TokenFile      string `yaml:"tokenFile,omitempty"`
 	SSHKeyFile     string `yaml:"sshKeyFile,omitempty"`
 	KnownHostsFile string `yaml:"knownHostsFile,omitempty"`
@@ -165,4 +166,17 @@ func (c *Config) EnforcePostures() enforce.Postures {
 	return enforce.Postures{
 		File: c.Postures.File, Network: c.Postures.Network, Capabilities: c.Postures.Capabilities,
 	}
+}
+
+// Files returns every file that is named, by its key.
+func (c Credentials) Files() map[string]string {
+	return map[string]string{
+		"usernameFile": c.UsernameFile, "passwordFile": c.PasswordFile, "tokenFile": c.TokenFile,
+		"sshKeyFile": c.SSHKeyFile, "knownHostsFile": c.KnownHostsFile, "caFile": c.CAFile,
+	}
+}
+
+// Secret tells which of Files must be readable by nobody else.
+func (c Credentials) Secret(key string) bool {
+	return key == "passwordFile" || key == "tokenFile" || key == "sshKeyFile"
 }

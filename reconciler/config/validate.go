@@ -70,12 +70,11 @@ func (v *checker) paths(c *Config) {
 	for key, path := range required {
 		v.require(filepath.IsAbs(path), key, "must be an absolute path", "")
 	}
-	optional := map[string]string{
-		"labels": c.Labels, "metrics.socket": c.Metrics.Socket,
-		"source.credentials.tokenFile": c.Source.Credentials.TokenFile, "source.credentials.sshKeyFile": c.Source.Credentials.SSHKeyFile,
-		"source.credentials.knownHostsFile": c.Source.Credentials.KnownHostsFile, "source.credentials.caFile": c.Source.Credentials.CAFile,
-		"status.credentials.tokenFile": c.Status.Credentials.TokenFile, "status.credentials.sshKeyFile": c.Status.Credentials.SSHKeyFile,
-		"status.credentials.knownHostsFile": c.Status.Credentials.KnownHostsFile, "status.credentials.caFile": c.Status.Credentials.CAFile,
+	optional := map[string]string{"labels": c.Labels, "metrics.socket": c.Metrics.Socket}
+	for prefix, credentials := range map[string]Credentials{"source": c.Source.Credentials, "status": c.Status.Credentials} {
+		for key, path := range credentials.Files() {
+			optional[prefix+".credentials."+key] = path
+		}
 	}
 	for key, path := range optional {
 		v.require(path == "" || filepath.IsAbs(path), key, "must be an absolute path", "")

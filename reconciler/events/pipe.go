@@ -1,0 +1,234 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package events
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/fleet"
+)
+
+// maxCounters bounds the policy and action pairs that are counted apart; a release with more policies than
+// that is counted under "other".
+const maxCounters = 2000
+
+// followerQueue is how many lines a follower may lag behind.
+const followerQueue = 4096
+
+// The reasons of losses on this side of the kernel.
+const (
+	LossQueue = "queue-full"
+	LossWrite = "write-failed"
+	LossSlow  = "follower-too-slow"
+)
+
+// Pipe carries events from one backend to a sink and to followers. Its queue is the only thing between the
+// kernel's reader and a slow disk.
+type Pipe struct {
+	sink     io.Writer // nil: nobody wants a file
+	log      *slog.Logger
+	queue    chan item
+	identity atomic.Pointer[Identity]
+
+	// One lock for what Push, Run and readers share; none of them holds it while writing.
+	mu        sync.Mutex
+	counts    map[counter]uint64
+	losses    map[string]uint64
+	followers map[chan []byte]struct{}
+}
+
+type counter struct{ policy, action string }
+
+// item is an event with the identity of its moment, or a barrier.
+type item struct {
+	event   enforce.Event
+	barrier chan struct{}
+}
+
+// NewPipe returns a pipe with room for size events.
+func NewPipe(sink io.Writer, size int, log *slog.Logger) *Pipe {
+	p := &Pipe{
+		sink: sink, log: log, queue: make(chan item, size),
+		counts: map[counter]uint64{}, losses: map[string]uint64{}, followers: map[chan []byte]struct{}{},
+	}
+	p.identity.Store(&Identity{})
+	return p
+}
+
+// SetIdentity changes what records say of this host from now on.
+func (p *Pipe) SetIdentity(id Identity) { p.identity.Store(&id) }
+
+// Push takes one event and never waits.
+func (p *Pipe) Push(ev enforce.Event) {
+	select {
+	case p.queue <- item{event: ev}:
+	default:
+		// Counted as an event of its policy, too: a flood must not make the counters lie.
+		for _, r := range Translate(ev, *p.identity.Load()) {
+			p.count(r)
+		}
+		p.lose(LossQueue)
+	}
+}
+
+// Run writes until ctx ends, and then what is still queued.
+func (p *Pipe) Run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			p.drain()
+			return
+		case it := <-p.queue:
+			p.handle(it)
+		}
+	}
+}
+
+func (p *Pipe) drain() {
+	for {
+		select {
+		case it := <-p.queue:
+			p.handle(it)
+		default:
+			p.closeFollowers()
+			return
+		}
+	}
+}
+
+// Barrier returns when everything pushed before the call is written.
+func (p *Pipe) Barrier(ctx context.Context) error {
+	done := make(chan struct{})
+	select {
+	case p.queue <- item{barrier: done}:
+	case <-ctx.Done():
+		return fmt.Errorf("event queue: %w", ctx.Err())
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("event queue: %w", ctx.Err())
+	}
+}
+
+// Follow returns a channel of JSON lines; stop must be called once.
+func (p *Pipe) Follow() (<-chan []byte, func()) {
+	ch := make(chan []byte, followerQueue)
+	p.mu.Lock()
+	p.followers[ch] = struct{}{}
+	p.mu.Unlock()
+	return ch, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.drop(ch)
+	}
+}
+
+// Counts returns the counters, sorted.
+func (p *Pipe) Counts() []fleet.EventCount {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make([]fleet.EventCount, 0, len(p.counts))
+	for key, n := range p.counts {
+		out = append(out, fleet.EventCount{Policy: key.policy, Action: key.action, Count: n})
+	}
+	slices.SortFunc(out, func(a, b fleet.EventCount) int {
+		return strings.Compare(a.Policy+"\x00"+a.Action, b.Policy+"\x00"+b.Action)
+	})
+	return out
+}
+
+// Losses returns what was lost on this side of the kernel, by reason.
+func (p *Pipe) Losses() map[string]uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make(map[string]uint64, len(p.losses))
+	for reason, n := range p.losses {
+		out[reason] = n
+	}
+	return out
+}
+
+func (p *Pipe) handle(it item) {
+	if it.barrier != nil {
+		close(it.barrier)
+		return
+	}
+	for _, r := range Translate(it.event, *p.identity.Load()) {
+		p.count(r)
+		line, err := json.Marshal(r)
+		if err != nil {
+			p.lose(LossWrite)
+			continue
+		}
+		p.write(append(line, '\n'))
+		p.publish(line)
+	}
+}
+
+func (p *Pipe) write(line []byte) {
+	if p.sink == nil {
+		return
+	}
+	if _, err := p.sink.Write(line); err != nil {
+		p.lose(LossWrite)
+		p.log.Debug("event not written", "error", err)
+	}
+}
+
+// publish hands line to every follower; one that has no room left is cut off rather than silently skipped.
+func (p *Pipe) publish(line []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for ch := range p.followers {
+		select {
+		case ch <- slices.Clone(line):
+		default:
+			p.losses[LossSlow]++
+			p.drop(ch)
+		}
+	}
+}
+
+// drop forgets a follower; the lock is held.
+func (p *Pipe) drop(ch chan []byte) {
+	if _, there := p.followers[ch]; there {
+		delete(p.followers, ch)
+		close(ch)
+	}
+}
+
+func (p *Pipe) closeFollowers() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for ch := range p.followers {
+		p.drop(ch)
+	}
+}
+
+func (p *Pipe) count(r Record) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	key := counter{r.PolicyName, r.Action}
+	if _, known := p.counts[key]; !known && len(p.counts) >= maxCounters {
+		key.policy = "other"
+	}
+	p.counts[key]++
+}
+
+func (p *Pipe) lose(reason string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.losses[reason]++
+}

@@ -1,0 +1,219 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package events turns what a backend reports into KubeArmor's records and carries them to their readers.
+//
+// Translating is pure. Carrying never makes the kernel's reader wait: a record that finds the queue full is
+// counted by its reason and gone; the policy and action counters count it all the same. A reader that
+// follows the stream and is too slow is cut off, so that it knows.
+package events
+
+import (
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/policies"
+)
+
+// Record is one alert with KubeArmor's field names; every field is always present.
+type Record struct {
+	Timestamp         int64             `json:"Timestamp"`
+	UpdatedTime       string            `json:"UpdatedTime"`
+	ClusterName       string            `json:"ClusterName"`
+	HostName          string            `json:"HostName"`
+	NamespaceName     string            `json:"NamespaceName"`
+	PodName           string            `json:"PodName"`
+	Labels            string            `json:"Labels"`
+	ContainerID       string            `json:"ContainerID"`
+	ContainerName     string            `json:"ContainerName"`
+	ContainerImage    string            `json:"ContainerImage"`
+	HostPPID          int32             `json:"HostPPID"`
+	HostPID           int32             `json:"HostPID"`
+	PPID              int32             `json:"PPID"`
+	PID               int32             `json:"PID"`
+	UID               int32             `json:"UID"`
+	ParentProcessName string            `json:"ParentProcessName"`
+	ProcessName       string            `json:"ProcessName"`
+	PolicyName        string            `json:"PolicyName"`
+	Severity          string            `json:"Severity"`
+	Tags              string            `json:"Tags"`
+	ATags             []string          `json:"ATags"`
+	Message           string            `json:"Message"`
+	Type              string            `json:"Type"`
+	Source            string            `json:"Source"`
+	Operation         string            `json:"Operation"`
+	Resource          string            `json:"Resource"`
+	Data              string            `json:"Data"`
+	EventData         map[string]string `json:"EventData"`
+	Enforcer          string            `json:"Enforcer"`
+	Action            string            `json:"Action"`
+	Result            string            `json:"Result"`
+	Cwd               string            `json:"Cwd"`
+	TTY               string            `json:"TTY"`
+}
+
+// DefaultPosture is the PolicyName of an event that no rule decided.
+const DefaultPosture = "DefaultPosture"
+
+// The results.
+const (
+	resultPassed    = "Passed"
+	resultDenied    = "Permission denied"
+	resultForbidden = "Operation not permitted" // capabilities fail with EPERM
+)
+
+// The actions; the words in brackets say what would have happened.
+const (
+	actionBlock      = "Block"
+	actionAudit      = "Audit"
+	actionAuditBlock = "Audit (Block)"
+)
+
+// enforcers are KubeArmor's names of the backends.
+var enforcers = map[string]string{"bpflsm": "BPFLSM", "apparmor": "AppArmor", "selinux": "SELinux", "observe": "eBPF Monitor"}
+
+// operations are KubeArmor's names of the classes.
+var operations = map[policies.Class]string{
+	policies.ClassProcess: "Process", policies.ClassFile: "File", policies.ClassNetwork: "Network",
+	policies.ClassDNS: "Network", policies.ClassCapabilities: "Capabilities", policies.ClassSyscalls: "Syscall",
+	policies.ClassDevice: "Device", policies.ClassFlow: "NetworkFirewall",
+}
+
+// Identity is what every record says of this host.
+type Identity struct {
+	Fleet    string
+	Hostname string
+	Backend  string
+	Postures enforce.Postures
+}
+
+// Translate returns the records of one event: one for the rule or posture that decided, when that is worth
+// one, and one for each audit rule that matched.
+func Translate(ev enforce.Event, id Identity) []Record {
+	var out []Record
+	if ev.Rule != nil && (ev.Verdict == enforce.Deny || ev.WouldDeny) {
+		out = append(out, record(ev, id, ev.Rule, blockAction(ev)))
+	}
+	if ev.Posture && (ev.Verdict == enforce.Deny || ev.WouldDeny) {
+		out = append(out, record(ev, id, nil, postureAction(ev, id)))
+	}
+	if ev.Rule == nil && !ev.Posture && ev.Verdict == enforce.Deny {
+		// A path that could not be built: denied by no rule's name, and never silently.
+		out = append(out, record(ev, id, nil, actionBlock))
+	}
+	for _, rule := range ev.Audits {
+		action := actionAudit
+		if rule.DryRun {
+			action = actionAuditBlock
+		}
+		out = append(out, record(ev, id, rule, action))
+	}
+	return out
+}
+
+func blockAction(ev enforce.Event) string {
+	if ev.Verdict == enforce.Deny {
+		return actionBlock
+	}
+	return actionAuditBlock
+}
+
+// postureAction tells an audit posture, which is meant to permit, from a block posture that only an audit
+// mode kept from denying.
+func postureAction(ev enforce.Event, id Identity) string {
+	if ev.Verdict == enforce.Deny {
+		return actionBlock
+	}
+	posture := id.Postures.File
+	switch ev.Class {
+	case policies.ClassNetwork, policies.ClassDNS:
+		posture = id.Postures.Network
+	case policies.ClassCapabilities:
+		posture = id.Postures.Capabilities
+	}
+	if posture == enforce.PostureBlock && ev.Mode == enforce.ModeAudit {
+		return actionAuditBlock
+	}
+	return actionAudit
+}
+
+func record(ev enforce.Event, id Identity, rule *enforce.Rule, action string) Record {
+	r := Record{
+		Timestamp: ev.Time.Unix(), UpdatedTime: ev.Time.UTC().Format(time.RFC3339Nano),
+		ClusterName: id.Fleet, HostName: id.Hostname,
+		HostPPID: int32(ev.PPID), HostPID: int32(ev.PID), PPID: int32(ev.PPID), PID: int32(ev.PID), UID: int32(ev.UID),
+		ParentProcessName: ev.Parent, ProcessName: processName(ev),
+		PolicyName: DefaultPosture, ATags: []string{},
+		Type: "MatchedHostPolicy", Source: ev.Source, Operation: operations[ev.Class],
+		Resource: ev.Resource, Data: data(ev), EventData: eventData(ev),
+		Enforcer: enforcers[id.Backend], Action: action, Result: result(ev), TTY: ev.TTY,
+	}
+	if ev.Subject != enforce.Host {
+		r.Type, r.ContainerID = "MatchedPolicy", string(ev.Subject)
+	}
+	if rule != nil {
+		named(&r, rule)
+	}
+	return r
+}
+
+func named(r *Record, rule *enforce.Rule) {
+	r.PolicyName = rule.Policy.Name
+	r.NamespaceName = rule.Policy.Namespace
+	r.Message = rule.Rule.Message
+	r.Tags = strings.Join(rule.Rule.Tags, ",")
+	r.ATags = append(r.ATags, rule.Rule.Tags...)
+	if rule.Rule.Severity > 0 {
+		r.Severity = strconv.Itoa(rule.Rule.Severity)
+	}
+}
+
+// processName is the path of the acting process; for an exec, what it tried to become.
+func processName(ev enforce.Event) string {
+	if ev.Class == policies.ClassProcess && ev.Resource != "" {
+		return ev.Resource
+	}
+	if ev.Source != "" {
+		return ev.Source
+	}
+	return path.Base(ev.Comm)
+}
+
+func result(ev enforce.Event) string {
+	switch {
+	case ev.Verdict != enforce.Deny:
+		return resultPassed
+	case ev.Class == policies.ClassCapabilities:
+		return resultForbidden
+	default:
+		return resultDenied
+	}
+}
+
+func data(ev enforce.Event) string {
+	parts := []string{"lsm=" + ev.Hook}
+	if ev.ResourceTo != "" {
+		parts = append(parts, "to="+ev.ResourceTo)
+	}
+	if ev.Script != "" {
+		parts = append(parts, "script="+ev.Script)
+	}
+	if ev.Data != "" {
+		parts = append(parts, ev.Data)
+	}
+	return strings.Join(parts, " ")
+}
+
+func eventData(ev enforce.Event) map[string]string {
+	out := map[string]string{"Lsm": ev.Hook, "Operation": ev.Operation, "Comm": ev.Comm}
+	if ev.ResourceTo != "" {
+		out["To"] = ev.ResourceTo
+	}
+	if ev.Script != "" {
+		out["Script"] = ev.Script
+	}
+	return out
+}
