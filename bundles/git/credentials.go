@@ -1,0 +1,175 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package git
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing/transport"
+	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
+	"github.com/skeema/knownhosts"
+	"golang.org/x/crypto/ssh"
+)
+
+// Credentials name files; their contents are read when they are used, so that a rotated secret is picked up,
+// and never appear in an error or a log.
+type Credentials struct {
+	UsernameFile   string // HTTP basic; "git" when there is a password only
+	PasswordFile   string // HTTP basic: a password or a forge's token
+	TokenFile      string // HTTP bearer
+	SSHKeyFile     string // private key in OpenSSH or PEM format, without a passphrase
+	KnownHostsFile string // required for ssh
+	CAFile         string // PEM certificates to believe instead of the system's
+}
+
+var (
+	errTwoWays    = errors.New("credentials: a password and a token contradict each other")
+	errKnownHosts = errors.New("credentials: ssh needs knownHostsFile: a host key is never accepted unseen")
+	errSSHKey     = errors.New("credentials: ssh needs sshKeyFile")
+	errPlainHTTP  = errors.New("credentials over http:// would travel in the clear: use https:// or ssh://")
+)
+
+// check refuses what cannot work before any network is touched.
+func (c Credentials) check(ep *transport.Endpoint) error {
+	switch {
+	case c.PasswordFile != "" && c.TokenFile != "":
+		return errTwoWays
+	case ep.Protocol == "ssh" && c.KnownHostsFile == "":
+		return errKnownHosts
+	case ep.Protocol == "ssh" && c.SSHKeyFile == "":
+		return errSSHKey
+	case ep.Protocol == "http" && (c.PasswordFile != "" || c.TokenFile != "") && !loopback(ep.Host):
+		return errPlainHTTP
+	}
+	return nil
+}
+
+func loopback(host string) bool {
+	return host == "localhost" || host == "127.0.0.1" || host == "[::1]" || host == "::1"
+}
+
+// maxSecret bounds a credential file.
+const maxSecret = 64 << 10
+
+// readSecret reads a file that only its owner (root or this user) may read.
+func readSecret(path string) ([]byte, error) {
+	info, err := os.Stat(path) // a link is fine: mounted secrets are links; what it leads to is checked
+	if err != nil {
+		return nil, err
+	}
+	if err := checkSecret(path, info); err != nil {
+		return nil, err
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return bytes.TrimSpace(data), nil
+}
+
+func checkSecret(path string, info fs.FileInfo) error {
+	switch {
+	case !info.Mode().IsRegular():
+		return fmt.Errorf("credentials: %s is not a regular file", path)
+	case info.Mode().Perm()&0o077 != 0:
+		return fmt.Errorf("credentials: %s has mode %04o: others can read it (chmod 600)", path, info.Mode().Perm())
+	case info.Size() == 0 || info.Size() > maxSecret:
+		return fmt.Errorf("credentials: %s is empty or larger than %d bytes", path, maxSecret)
+	}
+	return checkOwner(path, info)
+}
+
+func (c Credentials) httpAuth() (transport.AuthMethod, error) {
+	switch {
+	case c.TokenFile != "":
+		token, err := readSecret(c.TokenFile)
+		if err != nil {
+			return nil, err
+		}
+		return &githttp.TokenAuth{Token: string(token)}, nil
+	case c.PasswordFile != "":
+		password, err := readSecret(c.PasswordFile)
+		if err != nil {
+			return nil, err
+		}
+		user := []byte("git")
+		if c.UsernameFile != "" {
+			if user, err = readSecret(c.UsernameFile); err != nil {
+				return nil, err
+			}
+		}
+		return &githttp.BasicAuth{Username: string(user), Password: string(password)}, nil
+	}
+	return nil, nil //nolint:nilnil // no credentials is a way to authenticate
+}
+
+func (c Credentials) httpTransport() (*http.Transport, error) {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.DisableKeepAlives = true // a poll a minute keeps no connection worth having
+	t.ResponseHeaderTimeout = time.Minute
+	if c.CAFile == "" {
+		return t, nil
+	}
+	pem, err := os.ReadFile(c.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("credentials: %s holds no certificate", c.CAFile)
+	}
+	t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	return t, nil
+}
+
+func (c Credentials) sshConfig(user, addr string) (*ssh.ClientConfig, error) {
+	key, err := readSecret(c.SSHKeyFile)
+	if err != nil {
+		return nil, err
+	}
+	signer, err := ssh.ParsePrivateKey(append(key, '\n'))
+	if err != nil {
+		var missing *ssh.PassphraseMissingError
+		if errors.As(err, &missing) {
+			return nil, fmt.Errorf("credentials: %s has a passphrase; a host needs a key without one", c.SSHKeyFile)
+		}
+		return nil, fmt.Errorf("credentials: %s is no private key", c.SSHKeyFile)
+	}
+	db, err := knownhosts.NewDB(c.KnownHostsFile)
+	if err != nil {
+		return nil, fmt.Errorf("credentials: known hosts: %w", err)
+	}
+	algorithms := db.HostKeyAlgorithms(addr)
+	if len(algorithms) == 0 {
+		return nil, fmt.Errorf("credentials: %s has no key of %s", c.KnownHostsFile, addr)
+	}
+	if user == "" {
+		user = "git"
+	}
+	return &ssh.ClientConfig{
+		User:              user,
+		Auth:              []ssh.AuthMethod{ssh.PublicKeys(signer)},
+		HostKeyCallback:   db.HostKeyCallback(),
+		HostKeyAlgorithms: algorithms,
+		Timeout:           time.Minute,
+	}, nil
+}
+
+func explainSSH(err error) error {
+	switch {
+	case knownhosts.IsHostKeyChanged(err):
+		return fmt.Errorf("the server's host key is not the one in known_hosts: %w", err)
+	case knownhosts.IsHostUnknown(err):
+		return fmt.Errorf("the server is not in known_hosts: %w", err)
+	}
+	return err
+}

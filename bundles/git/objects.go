@@ -1,0 +1,200 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package git
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
+	"github.com/go-git/go-git/v5/plumbing/format/packfile"
+	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/storage/memory"
+
+	"github.com/muster-fleet/muster/bundles"
+)
+
+const (
+	maxTreeDepth = 24
+	maxTreeFiles = 40_000
+	maxBlob      = 16 << 20
+)
+
+// objects is a fetched pack, in memory.
+type objects struct{ store *memory.Storage }
+
+// unpack measures the pack before it inflates it into memory: a small pack can hold a very large one.
+func unpack(pack []byte, limits Limits) (*objects, error) {
+	if err := measure(pack, limits); err != nil {
+		return nil, err
+	}
+	store := memory.NewStorage()
+	if err := packfile.UpdateObjectStorage(store, bytes.NewReader(pack)); err != nil {
+		return nil, bundles.NewRefusal(bundles.ErrMalformed, err, "the pack cannot be read")
+	}
+	return &objects{store: store}, nil
+}
+
+// measure reads the pack once without keeping anything and adds up what its objects will take, deltas by the
+// size that they will resolve to.
+func measure(pack []byte, limits Limits) error {
+	bad := func(err error) error {
+		return bundles.NewRefusal(bundles.ErrMalformed, err, "the pack cannot be read")
+	}
+	sc := packfile.NewScanner(bytes.NewReader(pack))
+	_, count, err := sc.Header()
+	if err != nil {
+		return bad(err)
+	}
+	if count > limits.Objects {
+		return bundles.NewRefusal(bundles.ErrLimits, nil, "the pack has %d objects, more than %d", count, limits.Objects)
+	}
+	var total int64
+	for range count {
+		head, err := sc.NextObjectHeader()
+		if err != nil {
+			return bad(err)
+		}
+		size, err := inflatedSize(sc, head)
+		if err != nil {
+			return bad(err)
+		}
+		if total += size; size > maxBlob || total > limits.Inflate {
+			return bundles.NewRefusal(bundles.ErrLimits, nil, "the pack inflates to more than %d bytes, or one object to more than %d",
+				limits.Inflate, maxBlob)
+		}
+	}
+	return nil
+}
+
+var errTooLong = errors.New("the object is longer than its header says")
+
+// inflatedSize inflates one object into a counter that stops at its declared size.
+func inflatedSize(sc *packfile.Scanner, head *packfile.ObjectHeader) (int64, error) {
+	if head.Length > maxBlob {
+		return head.Length, nil
+	}
+	w := &prefixCounter{limit: head.Length}
+	if _, _, err := sc.NextObject(w); err != nil {
+		return 0, err
+	}
+	if head.Type != plumbing.OFSDeltaObject && head.Type != plumbing.REFDeltaObject {
+		return head.Length, nil
+	}
+	// A delta begins with the size of its base and the size of its result.
+	_, n := binary.Uvarint(w.prefix)
+	if n <= 0 {
+		return 0, errors.New("a delta without sizes")
+	}
+	result, n := binary.Uvarint(w.prefix[n:])
+	if n <= 0 {
+		return 0, errors.New("a delta without sizes")
+	}
+	if result > maxBlob {
+		return maxBlob + 1, nil
+	}
+	return head.Length + int64(result), nil
+}
+
+type prefixCounter struct {
+	limit, n int64
+	prefix   []byte
+}
+
+func (c *prefixCounter) Write(p []byte) (int, error) {
+	if c.n += int64(len(p)); c.n > c.limit {
+		return 0, errTooLong
+	}
+	if room := 2*binary.MaxVarintLen64 - len(c.prefix); room > 0 {
+		c.prefix = append(c.prefix, p[:min(room, len(p))]...)
+	}
+	return len(p), nil
+}
+
+func (o *objects) commit(h plumbing.Hash) (*object.Commit, error) {
+	return object.GetCommit(o.store, h)
+}
+
+// files answers the regular files of a commit. Anything else (symlinks, submodules, odd modes, doubled or
+// strange names) refuses the whole tree: a release has no use for it.
+func (o *objects) files(c *object.Commit) (map[string][]byte, error) {
+	out := map[string][]byte{}
+	if err := o.walkTree(c.TreeHash, "", 0, out); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (o *objects) walkTree(h plumbing.Hash, prefix string, depth int, out map[string][]byte) error {
+	if depth > maxTreeDepth {
+		return bundles.NewRefusal(bundles.ErrLimits, nil, "%s is deeper than %d", prefix, maxTreeDepth)
+	}
+	tree, err := object.GetTree(o.store, h)
+	if err != nil {
+		return bundles.NewRefusal(bundles.ErrMalformed, err, "tree %s", h)
+	}
+	names := map[string]bool{}
+	for _, e := range tree.Entries {
+		if err := checkEntry(prefix, e, names); err != nil {
+			return err
+		}
+		if e.Mode == filemode.Dir {
+			if err := o.walkTree(e.Hash, prefix+e.Name+"/", depth+1, out); err != nil {
+				return err
+			}
+			continue
+		}
+		data, err := o.blob(e.Hash)
+		if err != nil {
+			return bundles.NewRefusal(bundles.ErrMalformed, err, "%s", prefix+e.Name)
+		}
+		if out[prefix+e.Name] = data; len(out) > maxTreeFiles {
+			return bundles.NewRefusal(bundles.ErrLimits, nil, "more than %d files", maxTreeFiles)
+		}
+	}
+	return nil
+}
+
+func checkEntry(prefix string, e object.TreeEntry, names map[string]bool) error {
+	refuse := func(why string) error {
+		return bundles.NewRefusal(bundles.ErrPath, nil, "%q in the tree %s", prefix+e.Name, why)
+	}
+	switch e.Mode {
+	case filemode.Regular, filemode.Executable, filemode.Deprecated, filemode.Dir:
+	case filemode.Symlink:
+		return refuse("is a symlink")
+	case filemode.Submodule:
+		return refuse("is a submodule")
+	default:
+		return refuse(fmt.Sprintf("has mode %s", e.Mode))
+	}
+	switch {
+	case e.Name == "" || e.Name == "." || e.Name == ".." || strings.ContainsAny(e.Name, "/\\\x00"):
+		return refuse("is not a name")
+	case strings.EqualFold(e.Name, ".git"):
+		return refuse("is Git's own")
+	case names[e.Name]:
+		return refuse("is doubled")
+	}
+	names[e.Name] = true
+	return nil
+}
+
+func (o *objects) blob(h plumbing.Hash) ([]byte, error) {
+	b, err := object.GetBlob(o.store, h)
+	if err != nil {
+		return nil, err
+	}
+	r, err := b.Reader()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(io.LimitReader(r, maxBlob))
+}

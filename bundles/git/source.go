@@ -1,0 +1,189 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package git moves releases through Git: hosts read one branch of one repository, publishers append to it.
+//
+// It decides nothing about trust. The host side speaks the pack protocol itself over go-git's encoders, so
+// that bytes, objects and time are bounded before anything is unpacked, and so that it needs no home
+// directory, no ssh agent and no git configuration. Protocol v0 carries every ref of the repository in each
+// poll (about 70 bytes a ref): keep status refs in a repository of their own.
+package git
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
+	"github.com/go-git/go-git/v5/plumbing/transport"
+
+	"github.com/muster-fleet/muster/bundles"
+)
+
+// Config is a source: where it is, which channel, how to authenticate, how much to take at most.
+type Config struct {
+	URL         string
+	Channel     string
+	Credentials Credentials
+	Limits      Limits
+	// Last is the revision that the host fetched before it started, if it knows.
+	Last bundles.Revision
+}
+
+// Limits bound one poll or fetch.
+type Limits struct {
+	Advert  int64         // bytes of the ref advertisement
+	Pack    int64         // bytes of a pack on the wire
+	Objects uint32        // objects in a pack
+	Inflate int64         // bytes of all objects, inflated and with deltas resolved
+	Time    time.Duration // of one call
+}
+
+// DefaultLimits are far above a real policy repository's.
+func DefaultLimits() Limits {
+	return Limits{Advert: 16 << 20, Pack: 64 << 20, Objects: 50_000, Inflate: 192 << 20, Time: 2 * time.Minute}
+}
+
+func (l Limits) withDefaults() Limits {
+	d := DefaultLimits()
+	if l.Advert <= 0 {
+		l.Advert = d.Advert
+	}
+	if l.Pack <= 0 {
+		l.Pack = d.Pack
+	}
+	if l.Objects == 0 {
+		l.Objects = d.Objects
+	}
+	if l.Inflate <= 0 {
+		l.Inflate = d.Inflate
+	}
+	if l.Time <= 0 {
+		l.Time = d.Time
+	}
+	return l
+}
+
+// ErrMoved says that the branch moved between Latest and Fetch: poll again.
+var ErrMoved = errors.New("the channel moved between the poll and the fetch")
+
+// Source implements bundles.Source. It is safe for one caller at a time.
+type Source struct {
+	cfg    Config
+	remote *remote
+
+	mu   sync.Mutex
+	last plumbing.Hash
+}
+
+// Branch is the channel's branch.
+func Branch(channel string) plumbing.ReferenceName {
+	return plumbing.NewBranchReferenceName("muster/" + channel)
+}
+
+// New answers a source; it checks the configuration and touches no network.
+func New(cfg Config) (*Source, error) {
+	if !bundles.ValidName(cfg.Channel) {
+		return nil, fmt.Errorf("channel %q is not a name", cfg.Channel)
+	}
+	cfg.Limits = cfg.Limits.withDefaults()
+	r, err := newRemote(cfg.URL, cfg.Credentials)
+	if err != nil {
+		return nil, err
+	}
+	return &Source{cfg: cfg, remote: r, last: plumbing.NewHash(string(cfg.Last))}, nil
+}
+
+// Latest reads the ref advertisement, one request over HTTP, and writes nothing anywhere.
+func (s *Source) Latest(ctx context.Context) (bundles.Revision, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Limits.Time)
+	defer cancel()
+	sess, err := s.remote.open(ctx, s.cfg.Limits)
+	if err != nil {
+		return "", s.explain(err)
+	}
+	defer sess.close()
+	tip, _, err := s.tip(ctx, sess)
+	if err != nil {
+		return "", s.explain(err)
+	}
+	return bundles.Revision(tip.String()), nil
+}
+
+func (s *Source) tip(ctx context.Context, sess session) (plumbing.Hash, *packp.AdvRefs, error) {
+	adv, err := sess.advert(ctx)
+	if errors.Is(err, transport.ErrEmptyRemoteRepository) {
+		return plumbing.ZeroHash, nil, bundles.NewRefusal(bundles.ErrNoRelease, nil, "the repository is empty")
+	}
+	if err != nil {
+		return plumbing.ZeroHash, nil, err
+	}
+	tip, ok := adv.References[Branch(s.cfg.Channel).String()]
+	if !ok {
+		return plumbing.ZeroHash, nil, bundles.NewRefusal(bundles.ErrNoRelease, nil, "there is no branch muster/%s", s.cfg.Channel)
+	}
+	return tip, adv, nil
+}
+
+// Fetch brings one commit's tree (depth 1). When the commit is not a child of the one fetched before, the
+// history is fetched too, to say whether it was rewritten; beyond historyDepth commits that is unknown.
+func (s *Source) Fetch(ctx context.Context, rev bundles.Revision) (*bundles.Raw, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Limits.Time)
+	defer cancel()
+	want := plumbing.NewHash(string(rev))
+	store, err := s.fetch(ctx, want, 1)
+	if err != nil {
+		return nil, s.explain(err)
+	}
+	commit, err := store.commit(want)
+	if err != nil {
+		return nil, bundles.NewRefusal(bundles.ErrMalformed, err, "commit %s", want)
+	}
+	files, err := store.files(commit)
+	if err != nil {
+		return nil, err
+	}
+	raw := &bundles.Raw{Revision: rev, FS: bundles.NewMemFS(files)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch s.ancestry(ctx, store, commit) {
+	case descends:
+	case rewritten:
+		raw.Rewritten = true
+	default:
+		raw.AncestryUnknown = true
+	}
+	s.last = want
+	return raw, nil
+}
+
+func (s *Source) fetch(ctx context.Context, want plumbing.Hash, depth int) (*objects, error) {
+	sess, err := s.remote.open(ctx, s.cfg.Limits)
+	if err != nil {
+		return nil, err
+	}
+	defer sess.close()
+	tip, adv, err := s.tip(ctx, sess)
+	if err != nil {
+		return nil, err
+	}
+	if tip != want {
+		return nil, fmt.Errorf("%w: %s is now at %s, not %s", ErrMoved, Branch(s.cfg.Channel).Short(), tip, want)
+	}
+	pack, err := sess.pack(ctx, adv, want, depth)
+	if err != nil {
+		return nil, err
+	}
+	return unpack(pack, s.cfg.Limits)
+}
+
+// explain puts the repository and, for people, the credential's kind beside the error; never a secret.
+func (s *Source) explain(err error) error {
+	if bundles.RefusalName(err) != "" {
+		return err
+	}
+	return fmt.Errorf("%s: %w", s.remote.shown, err)
+}
