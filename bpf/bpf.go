@@ -1,0 +1,20 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package bpf is the kernel side: the programs, their maps, and the types that both sides know.
+//
+// The C sources stand next to the object that bpf2go made of them; the generated files are committed and a
+// test regenerates them. The package knows nothing of policies: a ruleset comes as an image, a flat array
+// of 16-byte units that enforce/bpflsm lays out and the programs walk (include/abi.h says how).
+//
+// # Model
+//
+// A hook fills in what is touched (class, operation, one or two objects) and asks judge, which takes the
+// subject's image once, labels the caller if that has not been done, builds the paths, decides, and emits
+// at most one event. Labels are kept in task storage and do not depend on the ruleset.
+//
+// # Limits
+//
+// Kernels from 5.17 (bpf_loop) with BTF and BPF-LSM. Paths up to PATH_MAX. An inode is known by at most
+// four protected paths. A decision never waits and never allocates except for labels and marks.
+package bpf

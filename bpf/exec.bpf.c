@@ -1,0 +1,76 @@
+//go:build ignore
+
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// Class process.
+
+/* Keeps a script's path for events; longer ones than struct script_path holds go without. */
+static __always_inline void script_note(struct scratch *s)
+{
+	struct script_path *path = (struct script_path *)s->data;
+	struct object *o = &s->object[0];
+	u64 at = o->start, length = PATH_END - at;
+
+	if (at >= PATH_END || length >= sizeof(path->path))
+		return;
+	BOUND(at, PATH_END - 1);
+	BOUND(length, 511);
+	if (length >= sizeof(path->path))
+		return;
+	path->length = length;
+	bpf_probe_read_kernel(path->path, length, &o->buffer[at]);
+	bpf_map_update_elem(&scripts, &s->hash, path, BPF_ANY);
+}
+
+/* Notes what is being started; it becomes the label when the exec can no longer fail. The kernel comes by
+ * once for a script and once more for each interpreter: the first is the script, the last the executable. */
+__noinline int exec_note(struct scratch *s)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct label *l;
+	u64 hash;
+
+	if (!s)
+		return 0;
+	hash = path_hash(&s->object[0]);
+	l = bpf_task_storage_get(&labels, task, 0, 0);
+	if (!l || !(l->flags & LABEL_KNOWN)) {
+		label_current(s);
+		l = bpf_task_storage_get(&labels, task, 0, 0);
+	}
+	marks_of(&s->object[0]);
+	if (!l)
+		return 0;
+	if (!l->pending_count)
+		source_note(l->pending, &s->object[0], hash, 1);
+	source_note(l->pending, &s->object[0], hash, 0);
+	l->pending_count++;
+	s->hash = hash;
+	return 0;
+}
+
+SEC("lsm/bprm_check_security")
+int BPF_PROG(exec_check, struct linux_binprm *bprm, int ret)
+{
+	struct scratch *s;
+	struct file *file;
+	int deny = 0;
+
+	if (ret)
+		return ret;
+	s = scratch_take();
+	if (!s)
+		return fails_closed(CLASS_PROCESS) ? -EACCES : 0;
+	begin(s, CLASS_PROCESS, OP_EXEC, HOOK_BPRM_CHECK);
+	file = bprm->file;
+	object_set(&s->object[0], file->f_path.mnt, file->f_path.dentry, file->f_inode);
+	attributes_set(&s->object[0], false);
+	walk(&s->object[0]);
+	s->hash = 0;
+	exec_note(s);
+	if (s->hash && bprm->buf[0] == '#' && bprm->buf[1] == '!')
+		script_note(s);
+	if (concerns(CLASS_PROCESS, false))
+		deny = judge(s);
+	scratch_give(s);
+	return deny ? -EACCES : 0;
+}

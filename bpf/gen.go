@@ -1,0 +1,6 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+//go:generate go tool bpf2go -go-package bpf -cc clang-14 -strip llvm-strip-14 -target bpfel -cflags "-O2 -g -mcpu=v3 -Wall -Werror" -no-global-types -type limit -type magic -type class -type state_kind -type row_bit -type verdict -type posture -type mode -type class_flag -type image_class -type image_header -type image_source -type image_mark -type image_posture -type image_state -type image_set -type image_exception -type image_entry -type operation -type hook -type counter -type event_flag -type event -type settings -type mark_key -type mark -type label_flag -type label -type script_path -type probe -type found_inode -type scratch Muster muster.bpf.c

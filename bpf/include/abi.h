@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// What both sides of the kernel boundary know. bpf2go turns these types and enumerations into Go; nothing
+// here is typed a second time. Any change of a type here changes the layout hash, and with it the pin path.
+#ifndef MUSTER_ABI_H
+#define MUSTER_ABI_H
+
+enum limit {
+	PATH_END = 4096, /* PATH_MAX: a path and its NUL */
+	PATH_ROOM = 4096 + 256, /* room for one component beyond */
+	IMAGE_PAGE = 65536,
+	IMAGE_UNIT = 16,
+	UNITS_PER_PAGE = 4096,
+	ROW_ENTRIES = 8,
+	TAIL_BYTES = 24,
+	SPARSE_EDGES = 4,
+	TABLE_PROBES = 8, /* longest probe in the source and mark tables */
+	AUTOMATA = 4, /* of one class; more states than one can hold are shared among them */
+	OBJECT_MARKS = 4, /* protected paths that one inode can be known by */
+	SOURCE_MARKS = 2,
+	SOURCES = 6, /* executable, script, and the marks of each */
+	SEARCH_STEPS = 24,
+	SCRATCH_PER_CPU = 4,
+	AUDIT_LISTS = 4,
+	EVENT_PATHS = 4,
+	EVENT_DATA = 16384,
+};
+
+enum magic {
+	IMAGE_MAGIC = 0x5254534d, /* MSTR */
+	IMAGE_LAYOUT = 1,
+};
+
+/* The classes that are enforced, as indexes. */
+enum class {
+	CLASS_PROCESS = 0,
+	CLASS_FILE = 1,
+	CLASSES = 2,
+};
+
+enum state_kind {
+	STATE_LEAF = 1, /* no way on */
+	STATE_TAIL = 2, /* up to TAIL_BYTES literal bytes */
+	STATE_SPARSE = 3, /* up to SPARSE_EDGES single bytes */
+	STATE_DENSE = 4, /* a table for the bytes lo..hi */
+};
+
+enum row_bit {
+	ROW_OWNER = 1,
+	ROW_READ = 2,
+	ROW_TERMINAL = 4,
+};
+
+enum verdict {
+	VERDICT_PERMIT = 0,
+	VERDICT_DENY = 1,
+};
+
+enum posture {
+	POSTURE_NONE = 0,
+	POSTURE_AUDIT = 1,
+	POSTURE_BLOCK = 2,
+};
+
+enum mode {
+	MODE_ENFORCE = 1,
+	MODE_AUDIT = 2,
+};
+
+enum class_flag {
+	CLASS_HAS_RULES = 1,
+	/* The class has a Block or an Allow rule: what cannot be decided is denied. */
+	CLASS_CLOSED = 2,
+	/* No rules, but names that are protected in another class: they are watched where names change. */
+	CLASS_WATCHES = 4,
+};
+
+/* A reference is the number of a 16-byte unit from the image's start; 0 is none. */
+struct image_class {
+	u32 start[AUTOMATA]; /* states; 0 from the first that is not needed */
+	u32 flags;
+	u32 reserved[3];
+};
+
+struct image_header {
+	u32 magic;
+	u32 layout;
+	u64 id; /* of the contents: the first bytes of their sha256 with id zero */
+	u8 digest[32]; /* of the ruleset */
+	u32 mode;
+	u32 units;
+	struct image_class classes[CLASSES];
+	u32 sources; /* struct image_source[source_mask + 1], open addressing */
+	u32 source_mask;
+	u32 marks; /* struct image_mark[mark_mask + 1] */
+	u32 mark_mask;
+	u32 postures; /* struct image_posture, by source class */
+	u32 source_classes;
+};
+
+struct image_source {
+	u64 hash;
+	u32 class;
+	u32 marked; /* the class for a source known by its inode only, 0 when it has no rules */
+};
+
+struct image_mark {
+	u64 hash;
+	u32 sets[CLASSES];
+};
+
+struct image_posture {
+	u32 classes[CLASSES];
+};
+
+/* One state of the automaton. LEAF: one unit. TAIL: {state, u32 slash, u32 0, text}. SPARSE: {state, u32
+ * target[4]}; word holds the keys. DENSE: {state, u32 target[hi - lo + 1]}. other is the target of every
+ * byte that is not named; for TAIL word is the target behind the text, slash that of a '/' out of turn. */
+struct image_state {
+	u8 kind;
+	u8 count;
+	u8 lo;
+	u8 hi;
+	u32 accept; /* set */
+	u32 other;
+	u32 word;
+};
+
+/* Rules that match at a state: {set, image_exception[count]}, exceptions sorted by class. */
+struct image_set {
+	u32 count;
+	u32 row; /* for every source class without an exception */
+	u64 mark; /* hash of the path, when it is protected by inode */
+};
+
+struct image_exception {
+	u32 class;
+	u32 row;
+};
+
+/* One entry of a row; the row's index is made of row_bit. */
+struct image_entry {
+	u32 priority; /* 0: neither Allow nor Block fires */
+	u32 rule; /* number + 1 */
+	u32 audits; /* number of an audit list, 0 for none */
+	u32 verdict;
+};
+
+enum operation {
+	OP_EXEC = 1,
+	OP_OPEN,
+	OP_LIST,
+	OP_CREATE,
+	OP_TRUNCATE,
+	OP_UNLINK,
+	OP_RENAME,
+	OP_LINK,
+	OP_SYMLINK,
+	OP_MKDIR,
+	OP_RMDIR,
+	OP_MKNOD,
+	OP_CHMOD,
+	OP_CHOWN,
+};
+
+enum hook {
+	HOOK_BPRM_CHECK = 1,
+	HOOK_FILE_OPEN,
+	HOOK_PATH_MKNOD,
+	HOOK_PATH_TRUNCATE,
+	HOOK_FILE_TRUNCATE,
+	HOOK_PATH_UNLINK,
+	HOOK_PATH_RENAME,
+	HOOK_PATH_LINK,
+	HOOK_PATH_SYMLINK,
+	HOOK_PATH_MKDIR,
+	HOOK_PATH_RMDIR,
+	HOOK_PATH_CHMOD,
+	HOOK_PATH_CHOWN,
+};
+
+/* Every way out that does not decide by rules, and every loss, is counted here. */
+enum counter {
+	COUNT_SCRATCH, /* no free scratch slot: decided by the class's fail direction */
+	COUNT_IMAGE, /* the image does not read as one: the same */
+	COUNT_UNBUILDABLE, /* a path could not be built: the same */
+	COUNT_RACED, /* a path changed under every attempt to read it: the same */
+	COUNT_NO_SEQUENCE, /* the kernel hides rename_lock or mount_lock: paths are read once */
+	COUNT_LAZY_LABEL, /* a task was labelled at its first decision */
+	COUNT_LABEL_MEMORY, /* no memory for a label: derived again at the next decision */
+	COUNT_SOURCE_PATH, /* an executable's path could not be built: it has no source class */
+	COUNT_MARK_FULL, /* no room for a mark: the name alone protects the file */
+	COUNT_MARK_OVERFLOW, /* an inode is known by more protected paths than fit */
+	COUNT_RING_FULL, /* an event was lost */
+	COUNT_EVENTS, /* events offered to the ring, lost ones included */
+	COUNT_AGENT, /* the agent's own operation was let through */
+	COUNTERS,
+};
+
+enum event_flag {
+	EVENT_POSTURE = 1,
+	EVENT_WOULD_DENY = 2,
+	EVENT_UNBUILDABLE = 4,
+	EVENT_FALLBACK = 8, /* decided by the fail direction */
+};
+
+struct event {
+	u64 time; /* CLOCK_BOOTTIME */
+	u64 image;
+	u64 sequence; /* per CPU */
+	u64 script; /* hash of the script's path */
+	u32 cpu;
+	u32 pid;
+	u32 ppid;
+	u32 uid;
+	u32 rule; /* number + 1 */
+	u32 audits[AUDIT_LISTS];
+	u16 lengths[EVENT_PATHS]; /* resource, second name, source, parent; in this order behind the header */
+	u8 class;
+	u8 operation;
+	u8 hook;
+	u8 verdict;
+	u8 mode;
+	u8 flags;
+	u8 reserved[2];
+	char comm[16];
+	char tty[24];
+};
+
+/* Written once by the agent, before the first program is attached; the keys never change after that. */
+struct settings {
+	u64 hash_key[2];
+	u64 instance; /* of the programs that emit events: during an upgrade two sets decide, one speaks */
+	u64 agent_start; /* start_boottime of the agent's leader */
+	u32 agent_tgid;
+	u32 layout;
+};
+
+struct mark_key {
+	u64 inode;
+	u32 device;
+	u32 generation;
+};
+
+struct mark {
+	u64 paths[OBJECT_MARKS];
+};
+
+enum label_flag {
+	LABEL_KNOWN = 1,
+};
+
+/* The label of one thread: who it is, apart from any ruleset, and beside it the answer of one ruleset. */
+struct label {
+	u64 source[SOURCES]; /* executable, script, marks of the executable, marks of the script */
+	u64 image; /* the image that classes belongs to */
+	u32 classes[SOURCES];
+	u32 flags;
+	u32 pending_count;
+	u64 pending[SOURCES];
+	u64 move_dentry[2]; /* between path_rename or path_link and its success */
+	u64 move_mark[2];
+};
+
+struct script_path {
+	u32 length;
+	char path[508];
+};
+
+/* Input and output of the test entry. */
+struct probe {
+	u64 path; /* user pointer */
+	u32 length; /* 0: unbuildable */
+	u32 class;
+	u64 sources[SOURCES];
+	u64 marks[OBJECT_MARKS];
+	u32 attributes; /* row_bit */
+	u32 verdict;
+	u32 rule;
+	u32 flags;
+	u32 audits[AUDIT_LISTS];
+	s32 error;
+	u32 reserved;
+};
+
+struct found_inode {
+	u32 fd;
+	u32 device;
+	u64 inode;
+	u32 generation;
+	u32 reserved;
+};
+
+#endif

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// What every hook asks: may the caller do s->operation on s->object[0] (and [1])?
+#ifndef MUSTER_JUDGE_H
+#define MUSTER_JUDGE_H
+
+#include "match.h"
+#include "label.h"
+#include "event.h"
+
+static __always_inline void *host_image(void)
+{
+	u32 zero = 0;
+
+	return bpf_map_lookup_elem(&slots, &zero);
+}
+
+/* The agent's own operations are let through, and looked for only when something is about to be denied. */
+static __always_inline bool is_agent(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	u32 zero = 0;
+	struct settings *c = bpf_map_lookup_elem(&config, &zero);
+
+	if (!c || !c->agent_tgid || (bpf_get_current_pid_tgid() >> 32) != c->agent_tgid ||
+	    BPF_CORE_READ(task, group_leader, start_boottime) != c->agent_start)
+		return false;
+	count(COUNT_AGENT);
+	return true;
+}
+
+/* What cannot be decided is denied when the class has a Block or an Allow rule. Without a readable header
+ * there is no ruleset to obey: permitted, counted, and found by the agent's next look. */
+static __always_inline bool fails_closed(u32 class)
+{
+	void *image = host_image();
+	struct image_header *h = image ? image_head(image) : 0;
+
+	return h && class_flags(h, class) & CLASS_CLOSED && h->mode == MODE_ENFORCE && !is_agent();
+}
+
+/* Whether a hook has anything to do. names: the operation changes what a name means. */
+static __always_inline bool concerns(u32 class, bool names)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	void *image = host_image();
+	struct image_header *h;
+	u32 flags;
+
+	if (!image || task->flags & PF_KTHREAD)
+		return false;
+	h = image_head(image);
+	if (!h) {
+		count(COUNT_IMAGE);
+		return false;
+	}
+	flags = class_flags(h, class);
+	return flags & CLASS_HAS_RULES || (names && flags & CLASS_WATCHES);
+}
+
+static __always_inline void begin(struct scratch *s, u32 class, u32 operation, u32 hook)
+{
+	s->class = class;
+	s->operation = operation;
+	s->hook = hook;
+	s->object[0].present = 0;
+	s->object[1].present = 0;
+	__builtin_memset(&s->result, 0, sizeof(s->result));
+}
+
+/* Owner, read, terminal. A new object is its maker's. */
+static __always_inline void attributes_set(struct object *o, bool read)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	u32 fsuid = BPF_CORE_READ(task, cred, fsuid.val);
+
+	if (!o->inode || BPF_CORE_READ((struct inode *)o->inode, i_uid.val) == fsuid)
+		o->attributes |= ROW_OWNER;
+	if (read)
+		o->attributes |= ROW_READ;
+	if (BPF_CORE_READ(task, signal, tty))
+		o->attributes |= ROW_TERMINAL;
+}
+
+static __always_inline void unbuildable(struct image_header *h, struct scratch *s, struct object *o)
+{
+	count(o->status == PATH_RACED ? COUNT_RACED : COUNT_UNBUILDABLE);
+	if (!(class_flags(h, s->class) & CLASS_CLOSED))
+		return;
+	s->result.verdict = VERDICT_DENY;
+	s->result.flags |= EVENT_UNBUILDABLE;
+}
+
+/* Decides one object. A pipe, socket or memfd is no object of class file; run, a memfd has no name. */
+static __always_inline void judge_object(void *image, struct image_header *h, struct scratch *s,
+					 struct object *o)
+{
+	if (!o->present || s->result.verdict == VERDICT_DENY)
+		return;
+	if (o->status == PATH_NONE)
+		walk(o);
+	if (o->status == PATH_INTERNAL && s->class == CLASS_FILE)
+		return;
+	if (o->status != PATH_OK && o->status != PATH_INTERNAL) {
+		unbuildable(h, s, o);
+		return;
+	}
+	if (h->marks)
+		marks_of(o);
+	s->result.priority = 0;
+	s->result.rule = 0;
+	if (!decide(image, h, s, o)) {
+		count(COUNT_IMAGE);
+		s->result.flags |= EVENT_FALLBACK;
+		if (class_flags(h, s->class) & CLASS_CLOSED)
+			s->result.verdict = VERDICT_DENY;
+	}
+	if (o->protects && o->inode)
+		mark_add(o->inode, o->protects);
+}
+
+/* Answers true when the operation is to be denied. */
+__noinline int judge(struct scratch *s)
+{
+	void *image = host_image();
+	struct image_header *h = image ? image_head(image) : 0;
+
+	if (!s || !h)
+		return 0;
+	s->image = h->id;
+	s->mode = h->mode;
+	classify_current(image, h, s);
+	judge_object(image, h, s, &s->object[0]);
+	judge_object(image, h, s, &s->object[1]);
+	if (s->result.verdict == VERDICT_DENY && h->mode == MODE_AUDIT) {
+		s->result.verdict = VERDICT_PERMIT;
+		s->result.flags |= EVENT_WOULD_DENY;
+	}
+	if (s->result.verdict == VERDICT_DENY && is_agent())
+		return 0;
+	if (s->result.verdict == VERDICT_DENY || s->result.flags || s->result.audits[0])
+		event_emit(s);
+	return s->result.verdict == VERDICT_DENY;
+}
+
+#endif

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// Labels: who a thread is. Set at exec, inherited at fork, derived from the executable for threads that
+// were there before. A script's name is known only for programs started since.
+#ifndef MUSTER_LABEL_H
+#define MUSTER_LABEL_H
+
+#include "maps.h"
+#include "walk.h"
+#include "hash.h"
+#include "mark.h"
+
+static __always_inline void object_set(struct object *o, struct vfsmount *mnt, struct dentry *dentry,
+				       struct inode *inode)
+{
+	o->mount = (u64)mnt;
+	o->dentry = (u64)dentry;
+	o->inode = (u64)inode;
+	o->status = PATH_NONE;
+	o->attributes = 0;
+	o->present = 1;
+	o->protects = 0;
+	for (int i = 0; i < OBJECT_MARKS; i++)
+		o->marks[i] = 0;
+}
+
+/* Puts the executable of a task into o; false when it has none. */
+static __always_inline bool executable_of(struct task_struct *task, struct object *o)
+{
+	struct file *file = BPF_CORE_READ(task, mm, exe_file);
+
+	if (!file)
+		return false;
+	object_set(o, BPF_CORE_READ(file, f_path.mnt), BPF_CORE_READ(file, f_path.dentry),
+		   BPF_CORE_READ(file, f_inode));
+	walk(o);
+	return true;
+}
+
+/* Notes o as a source: which is 0 for the executable, 1 for the script. */
+static __always_inline void source_note(u64 *source, struct object *o, u64 hash, u32 which)
+{
+	source[which] = hash;
+	for (int i = 0; i < SOURCE_MARKS; i++)
+		source[2 + which * SOURCE_MARKS + i] = o->marks[i];
+	if (o->marks[SOURCE_MARKS])
+		count(COUNT_MARK_OVERFLOW);
+}
+
+/* Derives s->label from the executable that executable_of put into s->source. */
+static __always_inline void label_derive(struct scratch *s)
+{
+	__builtin_memset(&s->label, 0, sizeof(s->label));
+	s->label.flags = LABEL_KNOWN;
+	if (s->source.status != PATH_OK)
+		count(COUNT_SOURCE_PATH);
+	marks_of(&s->source);
+	source_note(s->label.source, &s->source, path_hash(&s->source), 0);
+}
+
+/* Labels the caller, which has no label yet; the label is in s->label even without memory to keep it. */
+__noinline int label_current(struct scratch *s)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct label *l;
+
+	if (!s)
+		return 0;
+	count(COUNT_LAZY_LABEL);
+	if (executable_of(task, &s->source))
+		label_derive(s);
+	else
+		__builtin_memset(&s->label, 0, sizeof(s->label));
+	l = bpf_task_storage_get(&labels, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!l) {
+		count(COUNT_LABEL_MEMORY);
+		return 0;
+	}
+	for (int i = 0; i < SOURCES; i++)
+		l->source[i] = s->label.source[i];
+	l->image = 0;
+	l->flags = LABEL_KNOWN;
+	return 0;
+}
+
+/* The classes of the caller under this image, into s->classes. */
+static __always_inline void classify_current(void *image, struct image_header *h, struct scratch *s)
+{
+	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+
+	if (!l || !(l->flags & LABEL_KNOWN)) {
+		label_current(s);
+		classify(image, h, s->label.source, s->classes);
+		return;
+	}
+	s->label.source[1] = l->source[1];
+	if (l->image != h->id) {
+		classify(image, h, l->source, l->classes);
+		l->image = h->id;
+	}
+	for (int i = 0; i < SOURCES; i++)
+		s->classes[i] = l->classes[i];
+}
+
+#endif

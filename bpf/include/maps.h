@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+#ifndef MUSTER_MAPS_H
+#define MUSTER_MAPS_H
+
+#include "kernel.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+#include "abi.h"
+
+/* Addresses from kallsyms, set by the loader: clang 14 cannot take them as __ksym. 0 where they are hidden. */
+const volatile u64 rename_lock_addr = 0;
+const volatile u64 mount_lock_addr = 0;
+/* The number of this loading of the programs; see struct settings. */
+const volatile u64 instance = 0;
+/* Scratch slots, SCRATCH_PER_CPU for every possible CPU. */
+const volatile u32 scratch_slots = SCRATCH_PER_CPU;
+
+/* The pages of one image. Key: page number. */
+struct image_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(u32));
+	__uint(value_size, IMAGE_PAGE);
+	__uint(map_flags, BPF_F_INNER_MAP);
+};
+
+/* Key: subject slot, 0 is the host. Value: the subject's image, or none. One update swaps the ruleset. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__array(values, struct image_map);
+} slots SEC(".maps");
+
+/* Key 0. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct settings);
+} config SEC(".maps");
+
+/* Key: enum counter. Never full. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, COUNTERS);
+	__type(key, u32);
+	__type(value, u64);
+} counters SEC(".maps");
+
+/* Key 0: number of the last event on this CPU. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u64);
+} sequences SEC(".maps");
+
+/* A thread's label. Without memory for one the label is derived again for every decision (counted). */
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct label);
+} labels SEC(".maps");
+
+/* Inodes protected by an exact-path Block, or known as a source. Full: counted, the name alone protects. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 131072);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct mark_key);
+	__type(value, struct mark);
+} marks SEC(".maps");
+
+/* Paths of scripts that tasks were started from, for events. Key: hash. Full: the oldest goes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, u64);
+	__type(value, struct script_path);
+} scripts SEC(".maps");
+
+/* Full: the event is lost and counted; the verdict stands. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4194304);
+} events SEC(".maps");
+
+/* An object of an operation. Its path stands at the end of the buffer: buffer[start, PATH_END). */
+struct object {
+	u64 mount; /* struct vfsmount */
+	u64 dentry;
+	u64 inode; /* 0: does not exist yet */
+	u32 start;
+	u32 status; /* enum path_status */
+	u32 attributes; /* row_bit */
+	u32 present;
+	u64 marks[OBJECT_MARKS]; /* protected paths that the inode is known by */
+	u64 protects; /* hash of the protected path that the name is, 0 when it is none */
+	char buffer[PATH_ROOM];
+};
+
+enum path_status {
+	PATH_OK,
+	PATH_NONE, /* not yet walked */
+	PATH_INTERNAL, /* on a mount of the kernel's own: pipe, socket, memfd */
+	PATH_DETACHED, /* does not end at the top of a mount tree */
+	PATH_LONG,
+	PATH_RACED,
+};
+
+struct result {
+	u32 priority;
+	u32 rule;
+	u32 verdict;
+	u32 flags;
+	u32 audits[AUDIT_LISTS];
+};
+
+/* What one run of a program works on. BPF-LSM programs may be preempted and have no recursion guard, so
+ * a slot is owned by taking its flag, not by being on a CPU. */
+struct scratch {
+	u32 busy;
+	u32 class;
+	u32 operation;
+	u32 hook;
+	u32 labelled;
+	u32 mode;
+	u64 image;
+	u64 hash;
+	struct label label;
+	u32 classes[SOURCES];
+	u32 marked; /* bit i: classes[i] is that of a mark */
+	u32 reserved;
+	struct result result;
+	struct object object[2];
+	struct object source;
+	struct event event;
+	char data[EVENT_DATA + PATH_END];
+};
+
+/* Key: CPU * SCRATCH_PER_CPU + n. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SCRATCH_PER_CPU);
+	__type(key, u32);
+	__type(value, struct scratch);
+} scratches SEC(".maps");
+
+static __always_inline void count(u32 what)
+{
+	u64 *n = bpf_map_lookup_elem(&counters, &what);
+
+	if (n)
+		__sync_fetch_and_add(n, 1);
+}
+
+static __always_inline struct scratch *scratch_take(void)
+{
+	u32 first = bpf_get_smp_processor_id() * SCRATCH_PER_CPU;
+
+	for (u32 i = 0; i < SCRATCH_PER_CPU; i++) {
+		u32 key = first + i;
+		struct scratch *s = bpf_map_lookup_elem(&scratches, &key);
+
+		if (s && __sync_val_compare_and_swap(&s->busy, 0, 1) == 0)
+			return s;
+	}
+	count(COUNT_SCRATCH);
+	return 0;
+}
+
+static __always_inline void scratch_give(struct scratch *s)
+{
+	__sync_lock_test_and_set(&s->busy, 0);
+}
+
+#endif

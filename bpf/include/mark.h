@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// Marks: which protected paths an inode is known by. They belong to no ruleset; an image says what a
+// protected path means today.
+#ifndef MUSTER_MARK_H
+#define MUSTER_MARK_H
+
+#include "maps.h"
+
+static __always_inline void mark_key_of(struct inode *inode, struct mark_key *key)
+{
+	key->inode = BPF_CORE_READ(inode, i_ino);
+	key->device = BPF_CORE_READ(inode, i_sb, s_dev);
+	key->generation = BPF_CORE_READ(inode, i_generation);
+}
+
+static __always_inline void marks_of(struct object *o)
+{
+	struct mark_key key;
+	struct mark *m;
+
+	if (!o->inode)
+		return;
+	mark_key_of((struct inode *)o->inode, &key);
+	m = bpf_map_lookup_elem(&marks, &key);
+	if (!m)
+		return;
+	for (int i = 0; i < OBJECT_MARKS; i++)
+		o->marks[i] = m->paths[i];
+}
+
+static __always_inline void mark_join(struct mark *m, u64 hash)
+{
+	for (int i = 0; i < OBJECT_MARKS; i++) {
+		u64 had = m->paths[i];
+
+		if (had == hash)
+			return;
+		if (!had && __sync_val_compare_and_swap(&m->paths[i], 0, hash) == 0)
+			return;
+	}
+	count(COUNT_MARK_OVERFLOW);
+}
+
+/* From now on the inode is known by the protected path of that hash. */
+__noinline int mark_add(u64 inode, u64 hash)
+{
+	struct mark_key key;
+	struct mark fresh = {}, *m;
+
+	if (!inode || !hash)
+		return 0;
+	mark_key_of((struct inode *)inode, &key);
+	m = bpf_map_lookup_elem(&marks, &key);
+	if (!m) {
+		fresh.paths[0] = hash;
+		if (!bpf_map_update_elem(&marks, &key, &fresh, BPF_NOEXIST))
+			return 0;
+		m = bpf_map_lookup_elem(&marks, &key);
+	}
+	if (m)
+		mark_join(m, hash);
+	else
+		count(COUNT_MARK_FULL);
+	return 0;
+}
+
+#endif

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// The one walker that every hook's paths come from: dentry to mnt_root, across mnt_mountpoint, up to the
+// mount that is its own parent. A chroot of the process is not looked at. The names of the way are read
+// without locks and are good only when rename_lock and mount_lock did not move meanwhile.
+#ifndef MUSTER_WALK_H
+#define MUSTER_WALK_H
+
+#include "maps.h"
+
+#define WALK_ATTEMPTS 8
+#define WALK_STEPS 8192
+
+/* Keeps clang from turning a mask into a signed comparison that the verifier cannot follow. */
+#define BOUND(x, mask) asm volatile("%0 &= %1" : "+r"(x) : "i"(mask))
+
+struct walk {
+	struct object *object;
+	struct dentry *dentry;
+	struct dentry *root;
+	struct mount *mount;
+	u32 status;
+	u32 start;
+};
+
+static __always_inline u32 sequence_read(u64 address)
+{
+	u32 value = 0;
+
+	if (address)
+		bpf_probe_read_kernel(&value, sizeof(value), (void *)address);
+	return value;
+}
+
+static __always_inline struct mount *mount_of(struct vfsmount *mnt)
+{
+	return (struct mount *)((void *)mnt - bpf_core_field_offset(struct mount, mnt));
+}
+
+static __always_inline u32 walk_top(struct mount *mount)
+{
+	struct mnt_namespace *ns = BPF_CORE_READ(mount, mnt_ns);
+
+	if (!ns)
+		return PATH_DETACHED;
+	if ((s64)ns < 0 && (s64)ns >= -4095)
+		return PATH_INTERNAL;
+	/* The namespace of a tree that open_tree(2) or fsmount(2) made is anonymous: it has no number. */
+	if (BPF_CORE_READ(ns, seq) == 0)
+		return PATH_DETACHED;
+	return PATH_OK;
+}
+
+static long walk_step(u32 index, struct walk *w)
+{
+	struct dentry *parent;
+	struct qstr name;
+	u64 length, at;
+
+	if (w->dentry == w->root) {
+		struct mount *above = BPF_CORE_READ(w->mount, mnt_parent);
+
+		if (above == w->mount) {
+			w->status = walk_top(above);
+			return 1;
+		}
+		w->dentry = BPF_CORE_READ(w->mount, mnt_mountpoint);
+		w->mount = above;
+		w->root = BPF_CORE_READ(above, mnt.mnt_root);
+		return 0;
+	}
+	parent = BPF_CORE_READ(w->dentry, d_parent);
+	if (parent == w->dentry || !parent) {
+		w->status = PATH_DETACHED;
+		return 1;
+	}
+	if (bpf_core_read(&name, sizeof(name), &w->dentry->d_name)) {
+		w->status = PATH_RACED;
+		return 1;
+	}
+	length = name.len;
+	at = w->start;
+	if (length > 255 || at < length + 1) {
+		w->status = PATH_LONG;
+		return 1;
+	}
+	at -= length + 1;
+	w->start = at;
+	BOUND(at, PATH_END - 1);
+	BOUND(length, 255);
+	w->object->buffer[at] = '/';
+	if (bpf_probe_read_kernel(&w->object->buffer[at + 1], length, name.name)) {
+		w->status = PATH_RACED;
+		return 1;
+	}
+	w->dentry = parent;
+	return 0;
+}
+
+/* One attempt. Nothing is written behind PATH_END; the room there is for the verifier, which sees no sum. */
+static __always_inline void walk_once(struct object *o)
+{
+	struct walk w = {
+		.object = o,
+		.dentry = (struct dentry *)o->dentry,
+		.mount = mount_of((struct vfsmount *)o->mount),
+		.status = PATH_LONG,
+		.start = PATH_END,
+	};
+
+	w.root = BPF_CORE_READ(w.mount, mnt.mnt_root);
+	bpf_loop(WALK_STEPS, walk_step, &w, 0);
+	if (w.status == PATH_OK && w.start == PATH_END) {
+		w.start = PATH_END - 1;
+		o->buffer[PATH_END - 1] = '/';
+	}
+	/* PATH_MAX counts the NUL. */
+	if (w.status == PATH_OK && w.start == 0)
+		w.status = PATH_LONG;
+	o->start = w.start;
+	o->status = w.status;
+}
+
+/* Builds the path of object->{mount, dentry} into object->buffer and sets object->status. */
+__noinline int walk(struct object *o)
+{
+	u32 renames = 0, mounts = 0;
+
+	if (!o)
+		return 0;
+	if (!rename_lock_addr || !mount_lock_addr) {
+		count(COUNT_NO_SEQUENCE);
+		walk_once(o);
+		return 0;
+	}
+	for (int i = 0; i < WALK_ATTEMPTS; i++) {
+		renames = sequence_read(rename_lock_addr);
+		mounts = sequence_read(mount_lock_addr);
+		walk_once(o);
+		if (!((renames | mounts) & 1) && renames == sequence_read(rename_lock_addr) &&
+		    mounts == sequence_read(mount_lock_addr))
+			return 0;
+	}
+	o->status = PATH_RACED;
+	return 0;
+}
+
+#endif

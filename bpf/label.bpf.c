@@ -1,0 +1,106 @@
+//go:build ignore
+
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// Hooks that keep labels: they decide nothing and deny nothing.
+
+SEC("lsm/bprm_creds_for_exec")
+int BPF_PROG(label_exec_begins, struct linux_binprm *bprm, int ret)
+{
+	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+
+	if (l)
+		l->pending_count = 0;
+	return ret;
+}
+
+SEC("lsm/bprm_committed_creds")
+void BPF_PROG(label_exec_done, struct linux_binprm *bprm)
+{
+	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+
+	if (!l || !l->pending_count)
+		return;
+	for (int i = 0; i < SOURCES; i++)
+		l->source[i] = l->pending[i];
+	if (l->pending_count == 1) {
+		l->source[1] = 0;
+		for (int i = 0; i < SOURCE_MARKS; i++)
+			l->source[2 + SOURCE_MARKS + i] = 0;
+	}
+	l->pending_count = 0;
+	l->image = 0;
+	l->flags = LABEL_KNOWN;
+}
+
+SEC("lsm/task_alloc")
+int BPF_PROG(label_fork, struct task_struct *task, unsigned long clone_flags, int ret)
+{
+	struct label *parent, *child;
+
+	if (ret)
+		return ret;
+	parent = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+	if (!parent || !(parent->flags & LABEL_KNOWN))
+		return 0;
+	child = bpf_task_storage_get(&labels, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!child) {
+		count(COUNT_LABEL_MEMORY);
+		return 0;
+	}
+	for (int i = 0; i < SOURCES; i++) {
+		child->source[i] = parent->source[i];
+		child->classes[i] = parent->classes[i];
+	}
+	child->image = parent->image;
+	child->flags = parent->flags;
+	return 0;
+}
+
+/* Labels the threads that were there before: run once after attaching. */
+SEC("iter/task")
+int label_existing(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct scratch *s;
+	struct label *l;
+
+	if (!task)
+		return 0;
+	l = bpf_task_storage_get(&labels, task, 0, 0);
+	if (l && l->flags & LABEL_KNOWN)
+		return 0;
+	s = scratch_take();
+	if (!s)
+		return 0;
+	if (executable_of(task, &s->source)) {
+		label_derive(s);
+		l = bpf_task_storage_get(&labels, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		if (!l) {
+			count(COUNT_LABEL_MEMORY);
+		} else if (!(l->flags & LABEL_KNOWN)) {
+			for (int i = 0; i < SOURCES; i++)
+				l->source[i] = s->label.source[i];
+			l->flags = LABEL_KNOWN;
+		}
+	}
+	scratch_give(s);
+	return 0;
+}
+
+/* Writes the number of each thread of a program that has no label. */
+SEC("iter/task")
+int label_missing(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct label *l;
+	u32 pid;
+
+	if (!task || !BPF_CORE_READ(task, mm, exe_file))
+		return 0;
+	l = bpf_task_storage_get(&labels, task, 0, 0);
+	if (l && l->flags & LABEL_KNOWN)
+		return 0;
+	pid = BPF_CORE_READ(task, pid);
+	bpf_seq_write(ctx->meta->seq, &pid, sizeof(pid));
+	return 0;
+}

@@ -1,0 +1,71 @@
+//go:build ignore
+
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// Hooks that keep marks. A new name counts after the operation has succeeded, never before the kernel's own
+// permission checks.
+
+static __always_inline void moved(struct label *l, u32 which, struct dentry *dentry)
+{
+	if (l->move_mark[which] && l->move_dentry[which] == (u64)dentry)
+		mark_add((u64)BPF_CORE_READ(dentry, d_inode), l->move_mark[which]);
+	l->move_mark[which] = 0;
+}
+
+SEC("fexit/vfs_rename")
+int BPF_PROG(mark_renamed, struct renamedata *rd, int ret)
+{
+	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+
+	if (!l || ret)
+		return 0;
+	moved(l, 0, BPF_CORE_READ(rd, old_dentry));
+	if (BPF_CORE_READ(rd, flags) & RENAME_EXCHANGE)
+		moved(l, 1, BPF_CORE_READ(rd, new_dentry));
+	return 0;
+}
+
+SEC("fexit/vfs_link")
+int BPF_PROG(mark_linked, struct dentry *old, void *mapping, struct inode *dir, struct dentry *new,
+	     void *delegated, int ret)
+{
+	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+
+	if (l && !ret)
+		moved(l, 0, old);
+	return 0;
+}
+
+/* A mark ends with its inode: not with its eviction, but when no name is left. */
+SEC("lsm/inode_free_security")
+void BPF_PROG(mark_freed, struct inode *inode)
+{
+	struct mark_key key;
+
+	if (BPF_CORE_READ(inode, i_nlink))
+		return;
+	mark_key_of(inode, &key);
+	bpf_map_delete_elem(&marks, &key);
+}
+
+/* Tells the device, number and generation of the files that the agent holds open. */
+SEC("iter/task_file")
+int mark_inodes(struct bpf_iter__task_file *ctx)
+{
+	struct found_inode found = {};
+	struct mark_key key;
+	struct settings *c;
+	u32 zero = 0;
+
+	if (!ctx->task || !ctx->file)
+		return 0;
+	c = bpf_map_lookup_elem(&config, &zero);
+	if (!c || BPF_CORE_READ(ctx->task, tgid) != c->agent_tgid)
+		return 0;
+	mark_key_of(BPF_CORE_READ(ctx->file, f_inode), &key);
+	found.fd = ctx->fd;
+	found.device = key.device;
+	found.inode = key.inode;
+	found.generation = key.generation;
+	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
+	return 0;
+}

@@ -1,0 +1,18 @@
+//go:build ignore
+
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// One object of all programs: they share maps and the global functions, which the verifier reads once each.
+#include "include/maps.h"
+#include "include/walk.h"
+#include "include/hash.h"
+#include "include/match.h"
+#include "include/judge.h"
+#include "include/keep.h"
+
+#include "label.bpf.c"
+#include "mark.bpf.c"
+#include "exec.bpf.c"
+#include "file.bpf.c"
+#include "probe.bpf.c"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,72 @@
+//go:build ignore
+
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// The test entry: the same helpers as the hooks use, fed from user space. Runs on any kernel by
+// BPF_PROG_TEST_RUN and is attached nowhere.
+
+static __always_inline s32 probe_path(struct probe *p, struct object *o)
+{
+	u64 length = p->length, at;
+
+	if (length >= PATH_END)
+		return -1;
+	at = PATH_END - length;
+	o->start = at;
+	o->status = length ? PATH_OK : PATH_DETACHED;
+	BOUND(at, PATH_END - 1);
+	BOUND(length, PATH_END - 1);
+	if (at + length > PATH_END)
+		return -1;
+	return length ? bpf_copy_from_user(&o->buffer[at], length, (void *)p->path) : 0;
+}
+
+static __always_inline s32 probe_decide(struct probe *p, struct scratch *s)
+{
+	u32 zero = 0;
+	void *image = bpf_map_lookup_elem(&slots, &zero);
+	struct image_header *h = image ? image_head(image) : 0;
+
+	if (!h)
+		return -2;
+	if (s->object[0].status != PATH_OK && class_flags(h, s->class) & CLASS_CLOSED) {
+		s->result.verdict = VERDICT_DENY;
+		s->result.flags = EVENT_UNBUILDABLE;
+	} else {
+		classify(image, h, s->label.source, s->classes);
+		if (!decide(image, h, s, &s->object[0]))
+			return -3;
+	}
+	if (s->result.verdict == VERDICT_DENY && h->mode == MODE_AUDIT) {
+		s->result.verdict = VERDICT_PERMIT;
+		s->result.flags |= EVENT_WOULD_DENY;
+	}
+	return 0;
+}
+
+SEC("syscall")
+int probe_decision(struct probe *p)
+{
+	struct scratch *s = scratch_take();
+
+	if (!s) {
+		p->error = -4;
+		return 0;
+	}
+	__builtin_memset(&s->result, 0, sizeof(s->result));
+	s->class = p->class;
+	s->object[0].attributes = p->attributes;
+	for (int i = 0; i < SOURCES; i++)
+		s->label.source[i] = p->sources[i];
+	for (int i = 0; i < OBJECT_MARKS; i++)
+		s->object[0].marks[i] = p->marks[i];
+	p->error = probe_path(p, &s->object[0]);
+	if (!p->error)
+		p->error = probe_decide(p, s);
+	p->verdict = s->result.verdict;
+	p->rule = s->result.rule;
+	p->flags = s->result.flags;
+	for (int i = 0; i < AUDIT_LISTS; i++)
+		p->audits[i] = s->result.audits[i];
+	scratch_give(s);
+	return 0;
+}
