@@ -37,7 +37,7 @@ func findMirrors(ctx context.Context) (mirrors, error) {
 func parseMirrors(targets string) (mirrors, error) {
 	m := mirrors{keyring: debianKeyring}
 	for line := range strings.Lines(targets) {
-		label, uri, ok := strings.Cut(strings.TrimSpace(line), " ")
+		label, uri, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
 		uri = strings.TrimSuffix(uri, "/")
 		switch {
 		case !ok:

@@ -11,16 +11,21 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 )
 
 // guestDir is where a package's test binary and testdata lie in the guest.
-const guestDir = "/muster/test"
+const (
+	guestDir    = "/muster/test"
+	guestBinary = guestDir + "/package.test"
+)
 
 // testLimit ends a guest's test run that hangs.
 const testLimit = 10 * time.Minute
@@ -58,18 +63,37 @@ func RunTests(t *testing.T, o Options, pkg string, args ...string) {
 	if err := buildStatic(t.Context(), binary, "test", "-c", pkg); err != nil {
 		t.Fatal(err)
 	}
-	files := map[string]string{binary: guestDir + "/package.test"}
+	o.Files = maps.Clone(o.Files)
+	if o.Files == nil {
+		o.Files = map[string]string{}
+	}
+	o.Files[binary] = guestBinary
 	if data, err := testdata(t.Context(), pkg); err != nil {
 		t.Fatal(err)
 	} else if data != "" {
-		files[data] = guestDir + "/testdata"
+		o.Files[data] = guestDir + "/testdata"
 	}
 	m := Start(t, o)
-	if err := m.Put(files); err != nil {
-		t.Fatal(err)
+	ctx, cancel := context.WithTimeout(t.Context(), testLimit)
+	defer cancel()
+	shown := 0
+	end, err := m.goTest(ctx, args, func(o *outcome) {
+		shown++
+		o.show(t)
+	})
+	if err == nil && shown == 0 {
+		err = errNoTests
 	}
-	m.runTests(t, guestDir+"/package.test", args)
+	if err != nil {
+		t.Fatalf("running the tests in the guest: %v\n%s", err, end.outside)
+	}
+	if end.code != 0 {
+		t.Errorf("the test binary ended with exit code %d in the guest\n%s", end.code, end.outside)
+	}
 }
+
+// A pattern that matches nothing must not look like success.
+var errNoTests = errors.New("no test ran")
 
 // testdata returns the package's testdata directory, or "".
 func testdata(ctx context.Context, pkg string) (string, error) {
@@ -84,36 +108,34 @@ func testdata(ctx context.Context, pkg string) (string, error) {
 	return dir, nil
 }
 
-// runTests runs a test binary that is in the guest already.
-func (m *Machine) runTests(t *testing.T, binary string, args []string) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), testLimit)
-	defer cancel()
+// ending is how a test binary ended, and what it printed outside of any test.
+type ending struct {
+	code    int
+	outside string
+}
+
+// goTest runs the test binary that is in the guest already and calls each as every top-level test ends.
+func (m *Machine) goTest(ctx context.Context, args []string, each func(*outcome)) (ending, error) {
 	raw, feed := io.Pipe()
 	events := make(chan event)
 	converted := make(chan error, 1)
 	go func() { converted <- decodeTests(ctx, raw, events) }()
-	var code int
-	var failed error
-	done := make(chan struct{})
+	type finish struct {
+		Result
+		err error
+	}
+	finished := make(chan finish, 1)
 	go func() {
-		defer close(done)
 		defer feed.Close()
-		command := append([]string{binary, "-test.v=test2json", "-test.paniconexit0", "-test.timeout=9m"}, args...)
-		var r Result
-		r, failed = m.Run(ctx, Command{
+		command := append([]string{guestBinary, "-test.v=test2json", "-test.paniconexit0", "-test.timeout=9m"}, args...)
+		r, err := m.Run(ctx, Command{
 			Args: command, Dir: guestDir, Env: []string{"CI=" + os.Getenv("CI")}, Stdout: feed, Stderr: feed,
 		})
-		code = r.Code
+		finished <- finish{r, err}
 	}()
-	whole := replay(t, events)
-	<-done
-	if err := errors.Join(failed, <-converted); err != nil {
-		t.Fatalf("running the tests in the guest: %v\n%s", err, whole)
-	}
-	if code != 0 {
-		t.Errorf("the test binary ended with exit code %d in the guest\n%s", code, whole)
-	}
+	outside := gather(events, each)
+	f := <-finished
+	return ending{code: f.Code, outside: outside}, errors.Join(f.err, <-converted)
 }
 
 // event is one line of test2json.
@@ -157,10 +179,9 @@ type outcome struct {
 	children []*outcome
 }
 
-// replay shows every top-level test as a subtest as soon as it has ended, and returns what the binary printed
-// outside of any test.
-func replay(t *testing.T, events <-chan event) string {
-	t.Helper()
+// gather builds the outcomes, hands over every top-level one when it has ended, and returns what the binary printed
+// outside of any test. A test that never ended has failed.
+func gather(events <-chan event, each func(*outcome)) string {
 	all := map[string]*outcome{}
 	var outside strings.Builder
 	for e := range events {
@@ -170,11 +191,7 @@ func replay(t *testing.T, events <-chan event) string {
 		}
 		o := all[e.Test]
 		if o == nil {
-			o = &outcome{name: e.Test[strings.LastIndex(e.Test, "/")+1:]}
-			all[e.Test] = o
-			if parent := all[e.Test[:max(strings.LastIndex(e.Test, "/"), 0)]]; parent != nil {
-				parent.children = append(parent.children, o)
-			}
+			o = adopt(all, e.Test)
 		}
 		switch e.Action {
 		case "output":
@@ -182,19 +199,30 @@ func replay(t *testing.T, events <-chan event) string {
 		case "pass", "fail", "skip":
 			o.result = e
 			if !strings.Contains(e.Test, "/") {
-				o.show(t)
+				each(o)
 				delete(all, e.Test)
 			}
 		}
 	}
-	for name, o := range all {
-		if !strings.Contains(name, "/") {
-			o.result.Action = "fail"
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if o := all[name]; !strings.Contains(name, "/") {
 			o.output.WriteString("the test did not end\n")
-			o.show(t)
+			o.result.Action = "fail"
+			each(o)
 		}
 	}
 	return outside.String()
+}
+
+// adopt adds a new outcome to the others and to its parent.
+func adopt(all map[string]*outcome, test string) *outcome {
+	slash := strings.LastIndex(test, "/")
+	o := &outcome{name: test[slash+1:]}
+	all[test] = o
+	if parent := all[test[:max(slash, 0)]]; parent != nil {
+		parent.children = append(parent.children, o)
+	}
+	return o
 }
 
 // show runs the outcome as a subtest.

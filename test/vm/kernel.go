@@ -21,9 +21,10 @@ var ErrKernel = errors.New("unknown kernel line")
 type line struct {
 	name, codename string
 	backports      bool
-	// image is a pattern of the package's name; modules is another package that belongs to the image, made
-	// from its name, or nil.
+	// image is a pattern of the package's name. Newer images are split: parts are the words that stand for "image" in
+	// the names of the packages to take instead.
 	image string
+	parts []string
 }
 
 // The kernel lines, oldest first. All have BTF, BPF-LSM, AppArmor and SELinux built in.
@@ -31,10 +32,13 @@ var lines = []line{
 	{name: "5.10", codename: "bullseye", image: `linux-image-5\.10\.0-\d+-cloud-amd64`},
 	{name: "6.1", codename: "bookworm", image: `linux-image-6\.1\.0-\d+-cloud-amd64`},
 	{name: "6.12", codename: "bookworm", image: `linux-image-6\.12\.\d+\+deb12-cloud-amd64`},
-	{name: "7", codename: "trixie", backports: true, image: `linux-image-7\.\d+(\.\d+)?\+deb13-cloud-amd64`},
+	{
+		name: "7", codename: "trixie", backports: true, image: `linux-image-7\.\d+(\.\d+)?\+deb13-cloud-amd64`,
+		parts: []string{"binary", "modules", "base"},
+	},
 }
 
-// DefaultKernels are the lines that tests run on unless KERNEL says otherwise.
+// defaultKernels are the lines that tests run on unless KERNEL says otherwise.
 var defaultKernels = []string{"6.1", "6.12"}
 
 // Kernels returns the kernel lines to test on: the words of the environment variable KERNEL, or 6.1 and 6.12.
@@ -97,20 +101,26 @@ func (l line) build(ctx context.Context, dir string, progress io.Writer) error {
 		return err
 	}
 	packages := []string{image}
-	if l.backports {
-		// Since trixie-backports' 6.17 the modules are in packages of their own.
-		packages = append(packages, strings.Replace(image, "linux-image-", "linux-modules-", 1))
+	if len(l.parts) > 0 {
+		packages = nil
+	}
+	for _, part := range l.parts {
+		packages = append(packages, strings.Replace(image, "-image-", "-"+part+"-", 1))
 	}
 	tree := filepath.Join(work, "tree")
 	if err := a.unpack(ctx, tree, packages...); err != nil {
 		return err
 	}
 	release := strings.TrimPrefix(image, "linux-image-")
-	if err := os.Rename(filepath.Join(tree, "boot", "vmlinuz-"+release), filepath.Join(dir, "vmlinuz")); err != nil {
-		return err
-	}
 	modules, err := moduleTree(tree)
 	if err != nil {
+		return err
+	}
+	vmlinuz := filepath.Join(tree, "boot", "vmlinuz-"+release)
+	if merged := filepath.Join(modules, release, "vmlinuz"); !exists(vmlinuz) && exists(merged) {
+		vmlinuz = merged
+	}
+	if err := os.Rename(vmlinuz, filepath.Join(dir, "vmlinuz")); err != nil {
 		return err
 	}
 	if _, err := output(ctx, "depmod", "-b", filepath.Dir(filepath.Dir(modules)), release); err != nil {

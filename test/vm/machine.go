@@ -37,6 +37,7 @@ type Machine struct {
 	out     *wire.Writer
 	console *console
 	dir     string
+	share   *share
 	gone    chan struct{} // closed once QEMU has ended
 
 	mu      sync.Mutex
@@ -71,6 +72,9 @@ func Boot(ctx context.Context, o Options) (*Machine, error) {
 	// The child inherits the lock; this process gives it up, so that the slot is free when QEMU has ended.
 	defer slot.Close()
 	img.socket = filepath.Join(dir, "agent")
+	if o.Share != "" {
+		img.share = filepath.Join(dir, "share")
+	}
 	m := &Machine{dir: dir, console: &console{live: o.Console}, gone: make(chan struct{}), streams: map[uint32]*stream{}}
 	if err := m.start(ctx, o, img, slot); err != nil {
 		m.Close()
@@ -87,6 +91,12 @@ func (m *Machine) start(ctx context.Context, o Options, img image, slot *os.File
 	}
 	defer listener.Close()
 	ctx, m.cancel = context.WithCancel(ctx)
+	if img.share != "" {
+		if m.share, err = startShare(ctx, o.Share, img.share); err != nil {
+			close(m.gone)
+			return err
+		}
+	}
 	m.cmd = command(ctx, o, img, slot)
 	m.cmd.Stdout, m.cmd.Stderr = m.console, m.console
 	if err := m.cmd.Start(); err != nil {
@@ -103,7 +113,10 @@ func (m *Machine) start(ctx context.Context, o Options, img image, slot *os.File
 		return m.lost(err)
 	}
 	m.out = wire.NewWriter(m.conn)
-	return m.greet()
+	if err := m.greet(); err != nil || m.share == nil {
+		return err
+	}
+	return m.mountShare(ctx)
 }
 
 // greet waits for the agent's first frame and starts the reader.
@@ -214,6 +227,9 @@ func (m *Machine) Close() error {
 		m.conn.Close()
 	}
 	<-m.gone
+	if m.share != nil {
+		<-m.share.done
+	}
 	return os.RemoveAll(m.dir)
 }
 

@@ -4,7 +4,9 @@
 package vm
 
 import (
+	"archive/tar"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -39,6 +41,10 @@ type Options struct {
 	ICount bool
 	// Network gives the guest a card behind QEMU's user network: the machine's loopback is 10.0.2.2 there.
 	Network bool
+	// Files are copied into the guest before its agent answers, from path here to path there: faster than Put.
+	Files map[string]string
+	// Share is a directory of this machine that the guest has, live and writable, as /share (not on 5.10).
+	Share string
 	// Append is added to the kernel's command line.
 	Append string
 	// Console receives what the guest's serial console prints, as it comes; nil keeps it for errors only.
@@ -77,12 +83,16 @@ type image struct {
 	kernel kernel
 	root   string
 	initrd string
-	socket string
+	// files is a tar archive, share virtiofsd's socket, socket the agent's; empty when there is none.
+	files, share, socket string
 }
 
 func (o Options) commandLine() string {
 	line := "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off tsc=reliable random.trust_cpu=on" +
 		" lsm=landlock,lockdown,yama,integrity," + string(o.LSM)
+	if len(o.Files) > 0 {
+		line += " muster.files=1"
+	}
 	if o.Append != "" {
 		line += " " + o.Append
 	}
@@ -99,6 +109,15 @@ func (o Options) arguments(img image) []string {
 		"-drive", "id=modules,if=none,format=raw,readonly=on,file=" + img.kernel.modules(),
 		"-device", "virtio-blk-pci,drive=modules",
 		"-serial", "mon:stdio",
+	}
+	if img.files != "" {
+		args = append(args, "-drive", "id=files,if=none,format=raw,readonly=on,file="+img.files,
+			"-device", "virtio-blk-pci,drive=files")
+	}
+	if img.share != "" {
+		args = append(args, "-object", fmt.Sprintf("memory-backend-memfd,id=memory,size=%dM,share=on", o.Memory),
+			"-numa", "node,memdev=memory", "-chardev", "socket,id=share,path="+img.share,
+			"-device", "vhost-user-fs-pci,chardev=share,tag=share")
 	}
 	if img.socket != "" {
 		args = append(args, "-device", "virtio-serial-pci", "-chardev", "socket,id=agent,path="+img.socket,
@@ -134,12 +153,37 @@ func prepare(ctx context.Context, o Options, dir string) (image, error) {
 		return image{}, err
 	}
 	img := image{kernel: k, root: root, initrd: filepath.Join(dir, "initrd")}
-	return img, os.WriteFile(img.initrd, archive, 0o644)
+	if err := os.WriteFile(img.initrd, archive, 0o644); err != nil {
+		return image{}, err
+	}
+	if len(o.Files) > 0 {
+		img.files = filepath.Join(dir, "files.tar")
+		if err := archiveFiles(img.files, o.Files); err != nil {
+			return image{}, err
+		}
+	}
+	return img, nil
+}
+
+// archiveFiles writes the disk that carries Options.Files.
+func archiveFiles(path string, files map[string]string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	tw := tar.NewWriter(f)
+	for from, to := range files {
+		if err := wire.Pack(tw, from, to); err != nil {
+			return err
+		}
+	}
+	return errors.Join(tw.Close(), f.Close())
 }
 
 // buildStatic runs go build or go test -c for the guest: without cgo, so that it needs nothing there.
 func buildStatic(ctx context.Context, target, verb string, args ...string) error {
-	cmd := exec.CommandContext(ctx, "go", append([]string{verb, "-o", target}, args...)...)
+	cmd := exec.CommandContext(ctx, "go", append([]string{verb, "-ldflags=-s -w", "-o", target}, args...)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go %s %v: %w: %s", verb, args, err, tail(string(out), 4000))

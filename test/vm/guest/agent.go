@@ -5,6 +5,7 @@ package main
 
 import (
 	"archive/tar"
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,6 +25,9 @@ func agent() error {
 	if err != nil {
 		return err
 	}
+	if err := takeFiles(); err != nil {
+		return err
+	}
 	s := &server{out: wire.NewWriter(port), streams: map[uint32]*stream{}}
 	var uts unix.Utsname
 	if err := unix.Uname(&uts); err != nil {
@@ -40,6 +44,22 @@ func agent() error {
 		}
 		s.handle(f)
 	}
+}
+
+// takeFiles unpacks the third disk, if there is one: a tar archive of Options.Files.
+func takeFiles() error {
+	if option("muster.files") == "" {
+		return nil
+	}
+	if err := waitFor("/dev/vdc", 20*time.Second); err != nil {
+		return err
+	}
+	disk, err := os.Open("/dev/vdc")
+	if err != nil {
+		return err
+	}
+	defer disk.Close()
+	return wire.Unpack(bufio.NewReaderSize(disk, 1<<20), "/")
 }
 
 // openPort finds the virtio-serial port by its name; without udev there is no link in /dev.
