@@ -5,6 +5,7 @@ package vm
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"io/fs"
@@ -14,12 +15,9 @@ import (
 	"strings"
 )
 
-// rootVersion changes whenever the root image's content must, so that caches are rebuilt.
-const rootVersion = "1"
-
 // rootPackages are what the guest has beyond Debian's essential packages.
 var rootPackages = []string{
-	"bash", "ca-certificates", "coreutils", "git", "iproute2", "kmod", "libcap2-bin", "openssh-client",
+	"bash", "bpftool", "ca-certificates", "coreutils", "git", "iproute2", "kmod", "libcap2-bin", "openssh-client",
 	"openssh-server", "procps", "util-linux",
 }
 
@@ -33,9 +31,15 @@ printf '127.0.0.1 localhost lab\n::1 localhost\n' >/etc/hosts
 : >/etc/machine-id
 `
 
+// rootName changes with the recipe, so that a cache made by another one is not used.
+func rootName() string {
+	recipe := sha256.Sum256([]byte(strings.Join(rootPackages, " ") + rootScript))
+	return fmt.Sprintf("root-%x", recipe[:4])
+}
+
 // fetchRoot returns the Debian root image, building it first if the cache has none.
 func fetchRoot(ctx context.Context, progress io.Writer) (string, error) {
-	dir, err := build(ctx, "root-"+rootVersion, func(dir string) error { return buildRoot(ctx, dir, progress) })
+	dir, err := build(ctx, rootName(), func(dir string) error { return buildRoot(ctx, dir, progress) })
 	if err != nil {
 		return "", err
 	}
