@@ -3,11 +3,41 @@
 
 package bundles
 
-// checkScope refuses a release that reaches outside the trust's scope.
+import (
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"github.com/muster-fleet/muster/policies"
+)
+
+// checkScope refuses a release that reaches outside the trust's scope. It runs after every byte has matched
+// its signed digest; a release whose policies cannot be read cannot be shown to lie inside.
 func (e *examination) checkScope() (string, error) {
 	s := e.trust.Scope
 	if len(s.Kinds) == 0 && len(s.Namespaces) == 0 {
 		return "unlimited", nil
 	}
-	return "", refuse(ErrUnsupported, "scope cannot be checked by this version")
+	set, err := policies.Parse(e.v.files)
+	if err != nil {
+		return "", refuse(ErrOutOfScope, "the policies cannot be read, so their scope cannot be shown").because(err)
+	}
+	list := set.Policies()
+	for _, p := range list {
+		if len(s.Kinds) > 0 && !slices.Contains(s.Kinds, string(p.ID.Kind)) {
+			return "", refuse(ErrOutOfScope, "%s: %s is of a kind outside the scope %v", p.Position, p.ID, s.Kinds)
+		}
+		if len(s.Namespaces) > 0 && !slices.Contains(s.Namespaces, p.ID.Namespace) {
+			return "", refuse(ErrOutOfScope, "%s: %s lies outside the namespaces %v", p.Position, p.ID, s.Namespaces)
+		}
+	}
+	return fmt.Sprintf("%d policies, all inside", len(list)), nil
+}
+
+// lint parses the policies of what is about to be published.
+func lint(files fs.FS) error {
+	if _, err := policies.Parse(files); err != nil {
+		return refuse(ErrPublishBlocked, "the policies have problems").because(err).withHint("muster lint shows them all")
+	}
+	return nil
 }

@@ -173,3 +173,48 @@ func explainSSH(err error) error {
 	}
 	return err
 }
+
+// Auth is the credentials for other users of go-git (the status repository), known_hosts included. It checks
+// them against the URL first; nil means that none are needed.
+func (c Credentials) Auth(rawURL string) (transport.AuthMethod, error) {
+	ep, err := transport.NewEndpoint(rawURL)
+	if err != nil {
+		return nil, fmt.Errorf("the repository's URL is not understood: %w", err)
+	}
+	if err := c.check(ep); err != nil {
+		return nil, err
+	}
+	return c.publisherAuth(ep)
+}
+
+// CABundle is the PEM certificates to believe, or nil for the system's.
+func (c Credentials) CABundle() ([]byte, error) {
+	if c.CAFile == "" {
+		return nil, nil
+	}
+	return os.ReadFile(c.CAFile)
+}
+
+// publisherAuth is what go-git's push takes. A person's ssh agent serves when no key file is named.
+func (c Credentials) publisherAuth(ep *transport.Endpoint) (transport.AuthMethod, error) {
+	switch ep.Protocol {
+	case "ssh":
+		if c.SSHKeyFile == "" {
+			return nil, nil //nolint:nilnil // go-git's default: the agent and the user's known_hosts
+		}
+		if err := c.check(ep); err != nil {
+			return nil, err
+		}
+		cfg, err := c.sshConfig(ep.User, sshAddress(ep))
+		if err != nil {
+			return nil, err
+		}
+		return sshAuth{cfg}, nil
+	case "http", "https":
+		if err := c.check(ep); err != nil {
+			return nil, err
+		}
+		return c.httpAuth()
+	}
+	return nil, nil //nolint:nilnil // a file needs no credentials
+}

@@ -82,12 +82,16 @@ func openFile(ctx context.Context, ep *transport.Endpoint, b *budget) (session, 
 	return s, nil
 }
 
-func openSSH(ctx context.Context, ep *transport.Endpoint, creds Credentials, b *budget) (session, error) {
+func sshAddress(ep *transport.Endpoint) string {
 	port := ep.Port
 	if port == 0 {
 		port = 22
 	}
-	addr := net.JoinHostPort(ep.Host, strconv.Itoa(port))
+	return net.JoinHostPort(ep.Host, strconv.Itoa(port))
+}
+
+func openSSH(ctx context.Context, ep *transport.Endpoint, creds Credentials, b *budget) (session, error) {
+	addr := sshAddress(ep)
 	cfg, err := creds.sshConfig(ep.User, addr)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,131 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package bundles
+
+import (
+	"errors"
+	"io/fs"
+	"slices"
+	"time"
+)
+
+// historyDepth is how many revisions a publisher looks back.
+const historyDepth = 256
+
+// history is a channel as its publisher sees it.
+type history struct {
+	trust      *Trust
+	tip        Revision
+	tipRaw     *Raw
+	tipRelease *Verified // nil when the tip is no release that the trust accepts
+	tipProblem string
+	verified   []*Verified // newest first, each digest once
+	highest    int64       // of this epoch, verified
+	claimed    int64       // of this epoch, also unverified
+}
+
+func readHistory(ch Channel, tip Revision, trust *Trust, now time.Time) (*history, error) {
+	h := &history{trust: trust, tip: tip}
+	one := trust.anySigner()
+	digests := map[string]bool{}
+	for rev, n := tip, 0; rev != "" && n < historyDepth; n++ {
+		raw, parent, err := ch.Release(rev)
+		if err != nil && RefusalName(err) == "" {
+			return nil, err
+		}
+		if err == nil && rev == tip {
+			h.tipRaw = raw
+		}
+		h.add(rev, raw, err, one, digests, now)
+		rev = parent
+	}
+	return h, nil
+}
+
+// add files one revision. What does not verify is passed over: a broken or hostile tip must not keep the
+// owners from publishing over it.
+func (h *history) add(rev Revision, raw *Raw, err error, one *Trust, digests map[string]bool, now time.Time) {
+	if err == nil {
+		var doc []byte
+		if doc, err = readBounded(raw.FS, ReleasePath, maxReleaseDoc); err == nil {
+			if digests[DigestOf(doc)] && rev != h.tip {
+				return
+			}
+			if r, e := decodeRelease(doc); e == nil && r.Epoch == h.trust.Epoch && r.Name == h.trust.Fleet && r.Channel == h.trust.Channel {
+				h.claimed = max(h.claimed, r.Sequence)
+			}
+		} else if errors.Is(err, fs.ErrNotExist) {
+			err = refuse(ErrNoRelease, "there is no %s", ReleasePath)
+		}
+	}
+	var v *Verified
+	if err == nil {
+		v, err = Verify(raw, one, Seen{}, now)
+	}
+	if err != nil {
+		if rev == h.tip {
+			h.tipProblem = err.Error()
+		}
+		return
+	}
+	if rev == h.tip {
+		h.tipRelease = v
+	}
+	digests[v.digest] = true
+	h.verified = append(h.verified, v)
+	if v.release.Epoch == h.trust.Epoch {
+		h.highest = max(h.highest, v.release.Sequence)
+	}
+}
+
+// next is the sequence of the next release. An unverified release's number is skipped over when it is near, so
+// that hosts never see two releases of one number; a far one is an attempt to exhaust the numbers.
+func (h *history) next(override int64) (int64, error) {
+	last := max(h.highest, h.trust.MinSequence-1, 0)
+	if h.claimed > last && h.claimed-last <= historyDepth {
+		last = h.claimed
+	}
+	if override != 0 {
+		if override <= last {
+			return 0, refuse(ErrPublishBlocked, "sequence %d is not above %d", override, last)
+		}
+		return override, nil
+	}
+	return last + 1, nil
+}
+
+// unchanged answers the newest release when it says the same already.
+func (h *history) unchanged(c Content, o PublishOptions) *Published {
+	v := h.tipRelease
+	if v == nil || v.release.Epoch != h.trust.Epoch || v.release.Sequence != h.highest || v.release.Sequence < h.claimed || o.Sequence != 0 {
+		return nil
+	}
+	if v.release.AcknowledgeRemoval != o.AcknowledgeRemoval && o.AcknowledgeRemoval {
+		return nil
+	}
+	if !slices.Equal(v.release.Files, fileList(c.Files)) || !h.trustPublished(o) {
+		return nil
+	}
+	return &Published{Revision: h.tip, Sequence: v.release.Sequence, Epoch: v.release.Epoch, Digest: v.digest,
+		Signers: slices.Clone(v.signers), Files: len(v.files)}
+}
+
+func (h *history) trustPublished(o PublishOptions) bool {
+	if len(o.TrustBytes) == 0 {
+		return true
+	}
+	data, err := readBounded(h.tipRaw.FS, TrustFile(o.Trust.Version), maxYAML)
+	return err == nil && string(data) == string(o.TrustBytes)
+}
+
+// lastEnforced is the newest release below the given one that had enough signers for enforce.
+func (h *history) lastEnforced(below *Verified) *Verified {
+	for _, v := range h.verified {
+		if v.release.Epoch == below.release.Epoch && v.release.Sequence < below.release.Sequence &&
+			len(v.signers) >= h.trust.Threshold.Enforce {
+			return v
+		}
+	}
+	return nil
+}
