@@ -159,14 +159,3 @@ type Subject struct {
 	ContainerName string
 	Labels        map[string]string
 }
-
-// Set is every policy of one release, parsed. It is immutable.
-type Set struct {
-	policies []*Policy
-}
-
-// NewSet makes a Set of policies that are already known to be unique by ID.
-func NewSet(list []*Policy) *Set { return &Set{policies: list} }
-
-// Policies returns the policies in the order of their IDs (kind, namespace, name).
-func (s *Set) Policies() []*Policy { return s.policies }

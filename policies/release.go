@@ -1,0 +1,122 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package policies
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+)
+
+// IsPolicyFile says whether a file of a release, named from its root, holds policies: every *.yaml and
+// *.yml but muster.yaml, rollout.yaml, waivers/ and .muster/.
+func IsPolicyFile(name string) bool {
+	if ext := path.Ext(name); ext != ".yaml" && ext != ".yml" {
+		return false
+	}
+	switch top, _, below := strings.Cut(name, "/"); {
+	case below:
+		return top != "waivers" && top != ".muster" && top != ".git"
+	default:
+		return name != "muster.yaml" && name != "rollout.yaml"
+	}
+}
+
+// Parse parses every policy file of a release. The error is Problems when the policies are at fault: then
+// it holds every problem of every file, and nothing of the release is to be used.
+func Parse(fsys fs.FS) (*Set, error) { return ParseAfter(nil, fsys) }
+
+// ParseAfter is Parse with the policies of unchanged files taken from an earlier Set, which may be nil:
+// the cost follows the change.
+func ParseAfter(earlier *Set, fsys fs.FS) (*Set, error) {
+	files := map[string]parsedFile{}
+	var list []*Policy
+	var problems Problems
+	err := fs.WalkDir(fsys, ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() {
+			if name == ".git" || name == ".muster" || name == "waivers" {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !IsPolicyFile(name) {
+			return nil
+		}
+		if !entry.Type().IsRegular() {
+			problems = append(problems, Problem{
+				Position: Position{File: name, Line: 1, Column: 1}, Message: "not a regular file", Hint: "a release holds no symlinks",
+			})
+			return nil
+		}
+		data, err := fs.ReadFile(fsys, name)
+		if err != nil {
+			return err
+		}
+		file, found := parseAfter(earlier, name, data)
+		problems = append(problems, found...)
+		files[name] = file
+		list = append(list, file.policies...)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read policies: %w", err)
+	}
+	problems = append(problems, duplicates(list)...)
+	if err := problems.orNil(); err != nil {
+		return nil, err
+	}
+	set := NewSet(list)
+	set.files = files
+	return set, nil
+}
+
+// parsedFile is what a file held, and the digest it had then.
+type parsedFile struct {
+	sum      [sha256.Size]byte
+	policies []*Policy
+}
+
+func parseAfter(earlier *Set, name string, data []byte) (parsedFile, Problems) {
+	file := parsedFile{sum: sha256.Sum256(data)}
+	if earlier != nil {
+		if known, ok := earlier.files[name]; ok && known.sum == file.sum {
+			return known, nil
+		}
+	}
+	var problems Problems
+	file.policies, problems = parseFile(name, data)
+	return file, problems
+}
+
+// duplicates reports every policy whose kind, namespace and name an earlier one of the list has.
+func duplicates(list []*Policy) Problems {
+	first := make(map[ID]*Policy, len(list))
+	var problems Problems
+	for _, p := range list {
+		other := first[p.ID]
+		if other == nil {
+			first[p.ID] = p
+			continue
+		}
+		problems = append(problems, Problem{
+			Position: p.Position,
+			Message:  fmt.Sprintf("duplicate policy %s, first at %s", p.ID, other.Position),
+			Hint:     "kind, namespace and name must be unique in a release",
+		})
+	}
+	return problems
+}
+
+// String is "Kind namespace/name", or "Kind name".
+func (id ID) String() string {
+	if id.Namespace == "" {
+		return string(id.Kind) + " " + id.Name
+	}
+	return string(id.Kind) + " " + id.Namespace + "/" + id.Name
+}
