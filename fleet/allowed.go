@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
-
-	"github.com/muster-fleet/muster/policies"
 )
 
 // Errors of enrolment.
@@ -35,8 +33,14 @@ type AllowedSigners struct {
 	byKey map[string][]allowedLine // by wire form of the plain key or of the authority
 }
 
+// linePosition is a place in the file; the line starts at 1.
+type linePosition struct {
+	file string
+	line int
+}
+
 type allowedLine struct {
-	pos         policies.Position
+	pos         linePosition
 	principals  []string
 	authority   bool
 	namespaces  []string // empty: any
@@ -104,6 +108,9 @@ func checkCertificate(cert *ssh.Certificate, host string, now time.Time) error {
 	if len(cert.CriticalOptions) > 0 {
 		return errors.New("a critical option of the certificate is not understood")
 	}
+	if cert.Signature == nil || cert.Signature.Format == ssh.KeyAlgoRSA {
+		return errors.New("the certificate is signed with SHA-1")
+	}
 	checker := ssh.CertChecker{Clock: func() time.Time { return now }}
 	return checker.CheckCert(host, cert)
 }
@@ -150,7 +157,7 @@ func ParseAllowedSigners(name string, b []byte) (*AllowedSigners, error) {
 	a := &AllowedSigners{byKey: map[string][]allowedLine{}}
 	var problems []error
 	for i, text := range bytes.Split(b, []byte("\n")) {
-		pos := policies.Position{File: name, Line: i + 1, Column: 1}
+		pos := linePosition{file: name, line: i + 1}
 		if err := a.addLine(pos, string(text)); err != nil {
 			problems = append(problems, err)
 		}
@@ -161,7 +168,7 @@ func ParseAllowedSigners(name string, b []byte) (*AllowedSigners, error) {
 	return a, nil
 }
 
-func (a *AllowedSigners) addLine(pos policies.Position, text string) error {
+func (a *AllowedSigners) addLine(pos linePosition, text string) error {
 	text = strings.TrimSuffix(text, "\r")
 	if len(text) > maxAllowedLine {
 		return lineError(pos, 0, "line of %d bytes", len(text))
@@ -174,13 +181,13 @@ func (a *AllowedSigners) addLine(pos policies.Position, text string) error {
 	wire := string(key.Marshal())
 	for _, other := range a.byKey[wire] {
 		if !l.authority && !other.authority {
-			return lineError(pos, 0, "this key is enrolled already in line %d: one key is one host's", other.pos.Line)
+			return lineError(pos, 0, "this key is enrolled already in line %d: one key is one host's", other.pos.line)
 		}
 	}
 	a.byKey[wire] = append(a.byKey[wire], l)
 	return nil
 }
 
-func lineError(pos policies.Position, at int, format string, args ...any) error {
-	return fmt.Errorf("%s:%d:%d: %w: %s", pos.File, pos.Line, pos.Column+at, ErrAllowedSigners, fmt.Sprintf(format, args...))
+func lineError(pos linePosition, at int, format string, args ...any) error {
+	return fmt.Errorf("%s:%d:%d: %w: %s", pos.file, pos.line, at+1, ErrAllowedSigners, fmt.Sprintf(format, args...))
 }

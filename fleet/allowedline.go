@@ -9,13 +9,11 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
-
-	"github.com/muster-fleet/muster/policies"
 )
 
 // lineParser reads one line: principals [options] keytype base64 [comment].
 type lineParser struct {
-	pos  policies.Position
+	pos  linePosition
 	text string
 	at   int
 }

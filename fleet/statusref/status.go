@@ -1,0 +1,146 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package statusref
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/filemode"
+	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/storage/memory"
+
+	"github.com/muster-fleet/muster/fleet"
+)
+
+// The files of the status branch.
+const (
+	hostsDir   = "hosts"
+	rollFile   = "roll.json"
+	readmeFile = "README.md"
+)
+
+// ErrNoStatus says that nobody has folded yet.
+var ErrNoStatus = errors.New("the repository has no branch \"status\" yet")
+
+// statusLimits hold for one commit of the status branch.
+var statusLimits = limits{pack: 256 << 20, object: fleet.MaxRoll, total: 512 << 20, count: 2 << 20}
+
+// status is the content of the status branch, as found and believed by nobody.
+type status struct {
+	store   *memory.Storage
+	roll    []byte
+	rollSig []byte
+	kept    []found
+}
+
+// readStatus fetches one commit deep. A zero tip gives an empty status.
+func readStatus(ctx context.Context, r Remote, a advert, tip plumbing.Hash) (*status, error) {
+	s := &status{store: memory.NewStorage()}
+	if tip.IsZero() {
+		return s, nil
+	}
+	if err := r.fetch(ctx, a, []plumbing.Hash{tip}, statusLimits, s.store); err != nil {
+		return nil, err
+	}
+	c, err := object.GetCommit(s.store, tip)
+	if err != nil {
+		return nil, fault("read status", err)
+	}
+	root, err := object.GetTree(s.store, c.TreeHash)
+	if err != nil {
+		return nil, fault("read status", err)
+	}
+	return s, s.readRoot(root)
+}
+
+// readRoot takes what it knows; what somebody else put on the branch is dropped by the next fold.
+func (s *status) readRoot(root *object.Tree) error {
+	for _, e := range root.Entries {
+		var err error
+		switch {
+		case e.Name == rollFile && e.Mode == filemode.Regular:
+			s.roll, err = readBlob(s.store, e.Hash)
+		case e.Name == rollFile+".sig" && e.Mode == filemode.Regular:
+			s.rollSig, err = readBlob(s.store, e.Hash)
+		case e.Name == hostsDir && e.Mode == filemode.Dir:
+			err = s.readHosts(e.Hash)
+		}
+		if err != nil {
+			return fault("read status", err)
+		}
+	}
+	return nil
+}
+
+func (s *status) readHosts(hash plumbing.Hash) error {
+	top, err := object.GetTree(s.store, hash)
+	if err != nil {
+		return err
+	}
+	for _, e := range top.Entries {
+		if e.Mode != filemode.Dir || len(e.Name) != 2 {
+			continue
+		}
+		shard, err := object.GetTree(s.store, e.Hash)
+		if err != nil {
+			return err
+		}
+		for _, f := range shard.Entries {
+			s.readHost(shard, e.Name, f)
+		}
+	}
+	return nil
+}
+
+// readHost keeps a report that lies in its place with its signature beside it.
+func (s *status) readHost(shard *object.Tree, name string, e object.TreeEntry) {
+	id, ok := strings.CutSuffix(e.Name, ".json")
+	if !ok || e.Mode != filemode.Regular || fleet.CheckHostID(id) != nil || fleet.Shard(id) != name {
+		return
+	}
+	i := slices.IndexFunc(shard.Entries, func(x object.TreeEntry) bool { return x.Name == e.Name+".sig" })
+	if i < 0 || shard.Entries[i].Mode != filemode.Regular {
+		return
+	}
+	f := found{
+		SignedReport: fleet.SignedReport{Ref: id, Kept: true},
+		report:       e.Hash, signature: shard.Entries[i].Hash,
+	}
+	if f, err := f.load(s.store); err == nil {
+		s.kept = append(s.kept, f)
+	}
+}
+
+// Status is the status branch as a reader gets it.
+type Status struct {
+	Commit        plumbing.Hash
+	Roll, RollSig []byte
+	Reports       []fleet.SignedReport
+}
+
+// ReadStatus fetches the status branch. Nothing in it is verified yet.
+func ReadStatus(ctx context.Context, r Remote) (*Status, error) {
+	a, err := r.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	tip := a.refs[StatusBranch]
+	if tip.IsZero() {
+		return nil, fmt.Errorf("%w: no host has reported, or no collector has run", ErrNoStatus)
+	}
+	s, err := readStatus(ctx, r, a, tip)
+	if err != nil {
+		return nil, err
+	}
+	out := &Status{Commit: tip, Roll: s.roll, RollSig: s.rollSig}
+	for _, f := range s.kept {
+		out.Reports = append(out.Reports, f.SignedReport)
+	}
+	return out, nil
+}

@@ -1,0 +1,222 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package statusref
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/muster-fleet/muster/fleet"
+)
+
+func TestReportAndCollect(t *testing.T) {
+	t.Parallel()
+	ctx, s, c := context.Background(), newServer(t), newClock()
+	all := enrol(t, "web-1", "web-2")
+	a, b := newHost(t, s, c, "web-1", all), newHost(t, s, c, "web-2", all)
+	for _, h := range []*host{a, b} {
+		r := testReport(h.id, c)
+		if err := h.pub.Report(ctx, r); err != nil {
+			t.Fatal(err)
+		}
+		if r.Sequence != 1 {
+			t.Fatalf("first sequence %d", r.Sequence)
+		}
+	}
+	res, err := a.col.Collect(ctx)
+	if err != nil || !res.Wrote {
+		t.Fatalf("collect: %+v, %v", res, err)
+	}
+	roll, st := readRoll(t, s, fleet.Collectors{Hosts: all}, c)
+	if roll.Counts.Hosts != 2 || roll.Counts.States[fleet.StateEnforced] != 2 || len(st.Reports) != 2 {
+		t.Fatalf("roll: %+v", roll)
+	}
+	readme := runGit(t, s.dir, "show", "status:README.md")
+	for _, want := range []string{"# Fleet `lab`", "**2 hosts** · 2 Enforced", "| `web-1` | Enforced | `stable 1.7` | 0 | 0 | - |"} {
+		if !strings.Contains(readme, want) {
+			t.Errorf("README lacks %q:\n%s", want, readme)
+		}
+	}
+	ref := runGit(t, s.dir, "for-each-ref", "--format=%(refname)", "refs/muster")
+	if !strings.Contains(ref, "refs/muster/hosts/"+fleet.Shard("web-1")+"/web-1\n") {
+		t.Errorf("refs: %s", ref)
+	}
+	runGit(t, s.dir, "fsck", "--strict")
+
+	// Fresh for a minute: nobody folds. After it the other one does.
+	if res, err = b.col.Collect(ctx); err != nil || res.Wrote || res.Reason != ReasonFresh {
+		t.Fatalf("second collect: %+v, %v", res, err)
+	}
+	before := s.requests.Load()
+	if res, err = b.col.Collect(ctx); err != nil || res.Reason != ReasonFresh || s.requests.Load()-before != 1 {
+		t.Fatalf("a fresh status costs one request, not %d: %+v, %v", s.requests.Load()-before, res, err)
+	}
+	c.advance(2 * time.Minute)
+	if res, err = b.col.Collect(ctx); err != nil || res.Wrote || res.Reason != ReasonUnchanged {
+		t.Fatalf("unchanged collect: %+v, %v", res, err)
+	}
+	if err := b.pub.Report(ctx, testReport("web-2", c)); err != nil {
+		t.Fatal(err)
+	}
+	if res, err = b.col.Collect(ctx); err != nil || !res.Wrote {
+		t.Fatalf("collect after a change: %+v, %v", res, err)
+	}
+	if n := strings.TrimSpace(runGit(t, s.dir, "rev-list", "--count", "status")); n != "2" {
+		t.Errorf("%s commits on status", n)
+	}
+}
+
+// A push costs two requests, and the second report of a host, too.
+func TestPushCost(t *testing.T) {
+	t.Parallel()
+	ctx, s, c := context.Background(), newServer(t), newClock()
+	h := newHost(t, s, c, "web-1", enrol(t, "web-1"))
+	for i := range 3 {
+		before := s.requests.Load()
+		if err := h.pub.Report(ctx, testReport("web-1", c)); err != nil {
+			t.Fatal(err)
+		}
+		if n := s.requests.Load() - before; n != 2 {
+			t.Errorf("report %d: %d requests", i+1, n)
+		}
+		c.advance(time.Minute)
+	}
+	if h.pub.Tries() != 3 {
+		t.Errorf("%d tries for 3 reports", h.pub.Tries())
+	}
+}
+
+func TestSpool(t *testing.T) {
+	t.Parallel()
+	ctx, s, c := context.Background(), newServer(t), newClock()
+	all := enrol(t, "web-1")
+	h := newHost(t, s, c, "web-1", all)
+	s.down.Store(true)
+	for range 3 {
+		err := h.pub.Report(ctx, testReport("web-1", c))
+		var e *Error
+		if !errors.As(err, &e) || e.Fault != FaultUnreachable {
+			t.Fatalf("report while down: %v", err)
+		}
+	}
+	// The agent starts anew: what waits is on disk.
+	h.pub = NewPublisher(h.pub.cfg)
+	if err := h.pub.Flush(ctx); err == nil {
+		t.Fatal("flush while down")
+	}
+	s.down.Store(false)
+	if err := h.pub.Flush(ctx); err != nil || h.pub.Pending() {
+		t.Fatalf("flush: %v", err)
+	}
+	before := s.requests.Load()
+	if err := h.pub.Flush(ctx); err != nil || s.requests.Load() != before {
+		t.Fatalf("a second flush speaks to nobody: %v", err)
+	}
+	if _, err := h.col.Collect(ctx); err != nil {
+		t.Fatal(err)
+	}
+	roll, _ := readRoll(t, s, fleet.Collectors{Hosts: all}, c)
+	if got := roll.Hosts[0].Sequence; got != 3 {
+		t.Errorf("sequence %d arrived, want the newest, 3", got)
+	}
+}
+
+// A host that is set back to an older state goes on from its own last report and says that it forgot.
+func TestRestoredSnapshot(t *testing.T) {
+	t.Parallel()
+	ctx, s, c := context.Background(), newServer(t), newClock()
+	h := newHost(t, s, c, "web-1", enrol(t, "web-1"))
+	for range 5 {
+		if err := h.pub.Report(ctx, testReport("web-1", c)); err != nil {
+			t.Fatal(err)
+		}
+		c.advance(time.Minute)
+	}
+	cfg := h.pub.cfg
+	cfg.Dir = t.TempDir()
+	restored := NewPublisher(cfg)
+	r := testReport("web-1", c)
+	if err := restored.Report(ctx, r); err != nil {
+		t.Fatal(err)
+	}
+	if r.Sequence != 6 || len(r.Conditions) != 1 || r.Conditions[0].Type != fleet.ConditionStateLost {
+		t.Errorf("restored host reports %d with %v", r.Sequence, r.Conditions)
+	}
+	r = testReport("web-1", c)
+	if err := restored.Report(ctx, r); err != nil || r.Sequence != 7 || len(r.Conditions) != 0 {
+		t.Errorf("its next report: %d, %v, %v", r.Sequence, r.Conditions, err)
+	}
+}
+
+// Fifty hosts report and collect at once: every report arrives, every ref takes one push, and of those who
+// fold at the same moment one wins while the others leave it at that.
+func TestStorm(t *testing.T) {
+	t.Parallel()
+	storm(t, 50)
+}
+
+func storm(t *testing.T, n int) {
+	ctx, s, c := context.Background(), newServer(t), newClock()
+	ids := make([]string, n)
+	for i := range ids {
+		ids[i] = fmt.Sprintf("host-%04d.example.org", i)
+	}
+	all := enrol(t, ids...)
+	hosts := make([]*host, n)
+	for i, id := range ids {
+		hosts[i] = newHost(t, s, c, id, all)
+	}
+	start := time.Now()
+	var wrote, lost, skipped atomic.Int64
+	var wg sync.WaitGroup
+	for _, h := range hosts {
+		wg.Go(func() {
+			if err := h.pub.Report(ctx, testReport(h.id, c)); err != nil {
+				t.Errorf("%s: %v", h.id, err)
+				return
+			}
+			res, err := h.col.Collect(ctx)
+			if err != nil {
+				t.Errorf("%s: collect: %v", h.id, err)
+			}
+			skipped.Add(int64(res.Skipped))
+			if res.Wrote {
+				wrote.Add(1)
+			}
+			if res.Reason == ReasonLost {
+				lost.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	took := time.Since(start)
+	tries := 0
+	for _, h := range hosts {
+		tries += h.pub.Tries()
+	}
+	t.Logf("%d hosts in %v: %d pushes, %d folds written, %d lost, %d skipped, %d requests",
+		n, took, tries, wrote.Load(), lost.Load(), skipped.Load(), s.requests.Load())
+	if tries*100 > n*105 {
+		t.Errorf("%d tries for %d reports", tries, n)
+	}
+	commits := strings.TrimSpace(runGit(t, s.dir, "rev-list", "--count", "status"))
+	if commits != fmt.Sprint(wrote.Load()) {
+		t.Errorf("%s commits on status, %d collectors say they wrote", commits, wrote.Load())
+	}
+	c.advance(2 * time.Minute)
+	if res, err := hosts[0].col.Collect(ctx); err != nil || res.Skipped > 0 {
+		t.Fatalf("last collect: %+v, %v", res, err)
+	}
+	roll, st := readRoll(t, s, fleet.Collectors{Hosts: all}, c)
+	if roll.Counts.Hosts != n || len(st.Reports) != n || roll.Counts.States[fleet.StateEnforced] != n {
+		t.Errorf("%d of %d hosts arrived", roll.Counts.Hosts, n)
+	}
+	runGit(t, s.dir, "fsck", "--strict")
+}
