@@ -69,6 +69,13 @@ type Ruleset struct {
 	Rules []Rule `json:"rules"`
 }
 
+// Hold returns a copy that runs in audit because of why: the host's safety comes before its policy.
+func (rs *Ruleset) Hold(why string) *Ruleset {
+	held := *rs
+	held.Mode, held.Held = ModeAudit, why
+	return &held
+}
+
 // Gap is something asked for that is not enforced here, and why. Nothing is ever dropped without one.
 type Gap struct {
 	Subject SubjectID   `json:"subject"`
@@ -103,15 +110,21 @@ type ProcessSource struct {
 type Operation struct {
 	Class policies.Class
 	// Path is the object's path from the top of the subject's mount tree. Empty together with NoPath
-	// means that it could not be built.
+	// means that it could not be built; empty without NoPath is an object that has no path by nature, such
+	// as an executed memfd: no rule matches it.
 	Path   string
 	NoPath bool
 	// Marks are the exact-path Block objects whose inode this is, whatever its name now.
-	Marks    []string
+	Marks []string
+	// Names are what an operation without a path is known by: every protocol that a socket counts as, the
+	// queried domain, or the capability.
+	Names    []string
 	Source   ProcessSource
 	Owner    bool // fsuid owns the object; a new object is its maker's
 	Read     bool // the operation only reads
 	Terminal bool // the process has a controlling terminal
+	// Args are the arguments after argv[0] of class process.
+	Args []string
 }
 
 // Decision is the answer to an Operation.

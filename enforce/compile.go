@@ -1,0 +1,269 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enforce
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/muster-fleet/muster/policies"
+)
+
+// CompileInput is everything that Compile looks at: nothing else decides what a subject should obey.
+type CompileInput struct {
+	Subject SubjectID
+	// Policies are those selected for the subject, in any order.
+	Policies []*policies.Policy
+	// Mode is the strongest mode that anything may run in here: the host's, weakened by the wave's. Empty
+	// means ModeEnforce.
+	Mode         Mode
+	Postures     Postures
+	Capabilities Capabilities
+	// Aliases maps a path as LiteralPaths spells it to the path that it resolves to inside the subject.
+	// What resolves to itself is left out.
+	Aliases map[string]string
+	// AllowHostAllowlist permits a host-wide Allow without fromSource.
+	AllowHostAllowlist bool
+}
+
+// Compile turns policies into the ruleset of one subject and the list of what it cannot enforce. The same
+// input always gives the same Ruleset; the order of policies does not matter.
+func Compile(in CompileInput) (*Ruleset, []Gap) {
+	c := compiler{in: in, mode: cmp.Or(in.Mode, ModeEnforce)}
+	rs := &Ruleset{Subject: in.Subject, Mode: c.mode, Postures: in.Postures.withDefaults()}
+	for _, p := range sortedPolicies(in.Policies) {
+		c.policy(p)
+	}
+	rs.Rules = c.rules
+	c.gaps = append(c.gaps, excludeComplex(rs, in.Capabilities.Backend)...)
+	slices.SortStableFunc(c.gaps, compareGaps)
+	return rs, c.gaps
+}
+
+// LiteralPaths returns what the caller of Compile should try to resolve inside the subject, sorted: exact
+// paths, directories and the directory that a pattern begins with (both with their trailing slash), and
+// sources. The resolved spelling must end in a slash where the literal one does.
+func LiteralPaths(list []*policies.Policy) []string {
+	found := map[string]bool{}
+	for _, p := range list {
+		for i := range p.Rules {
+			r := &p.Rules[i]
+			if path := aliasKey(r.Object); path != "" {
+				found[path] = true
+			}
+			for _, s := range r.Sources {
+				found[cmp.Or(s.Path, s.Dir)] = true
+			}
+		}
+	}
+	delete(found, "")
+	delete(found, "/")
+	paths := make([]string, 0, len(found))
+	for path := range found {
+		paths = append(paths, path)
+	}
+	slices.Sort(paths)
+	return paths
+}
+
+// compiler collects the rules and gaps of one subject.
+type compiler struct {
+	in    CompileInput
+	mode  Mode
+	rules []Rule
+	gaps  []Gap
+}
+
+func (c *compiler) gap(p *policies.Policy, rule int, reason, format string, args ...any) {
+	c.gaps = append(c.gaps, Gap{
+		Subject: c.in.Subject, Policy: p.ID, Rule: rule,
+		Backend: c.in.Capabilities.Backend, Reason: reason, Detail: fmt.Sprintf(format, args...),
+	})
+}
+
+func (c *compiler) policy(p *policies.Policy) {
+	if c.in.Subject != Host && !c.in.Capabilities.Features[FeatureContainerSubject] {
+		c.gap(p, -1, FeatureContainerSubject, "%s cannot confine a single container", c.backend())
+		return
+	}
+	mode, ok := c.policyMode(p)
+	if !ok {
+		c.gap(p, -1, ReasonMode, "label %s has the unknown value %q: taken as %s", ModeLabel, p.Labels[ModeLabel], mode)
+	}
+	if mode == ModeOff {
+		c.gap(p, -1, ReasonMode, "the policy is switched off: no rule of it is in force")
+		return
+	}
+	for _, r := range sortedRules(p.Rules) {
+		c.rule(p, r, mode == ModeAudit && c.mode == ModeEnforce)
+	}
+}
+
+// policyMode is the weaker of the subject's mode and the policy's own label. A value that nobody knows was
+// meant to weaken the policy, so it is taken as audit, and said.
+func (c *compiler) policyMode(p *policies.Policy) (Mode, bool) {
+	switch label := Mode(p.Labels[ModeLabel]); label {
+	case "", ModeEnforce, ModeAudit, ModeOff:
+		return weaker(c.mode, cmp.Or(label, ModeEnforce)), true
+	default:
+		return weaker(c.mode, ModeAudit), false
+	}
+}
+
+// rule adds one rule, or the reason why not. dryRun is true for a policy in audit inside a ruleset that
+// enforces.
+func (c *compiler) rule(p *policies.Policy, r policies.Rule, dryRun bool) {
+	if reason, detail := c.unsupported(&r); reason != "" {
+		c.gap(p, r.Index, reason, "%s", detail)
+		return
+	}
+	if c.hostWideAllow(&r) {
+		c.gap(p, r.Index, ReasonHostAllowList, "a host-wide Allow without fromSource would make an allow-list for the whole host; "+
+			"it is refused unless the agent's configuration says allowHostAllowlist: true")
+		return
+	}
+	if dryRun && r.Action == policies.ActionAllow {
+		c.gap(p, r.Index, ReasonMode, "an Allow of a policy in audit mode grants nothing and makes no allow-list")
+		return
+	}
+	compiled := Rule{
+		Policy:  p.ID,
+		Rule:    r,
+		Objects: c.objects(r.Object),
+		Sources: c.sources(r.Sources),
+		DryRun:  dryRun && r.Action == policies.ActionBlock,
+	}
+	if detail := c.byNameOnly(&compiled); detail != "" {
+		c.gap(p, r.Index, FeatureHardLink, "%s", detail)
+	}
+	c.rules = append(c.rules, compiled)
+}
+
+// unsupported says which class or feature that the rule needs is missing from the backend.
+func (c *compiler) unsupported(r *policies.Rule) (reason, detail string) {
+	if !c.in.Capabilities.Classes[r.Class] {
+		return classReason(r.Class), fmt.Sprintf("%s does not enforce %s rules", c.backend(), r.Class)
+	}
+	for _, need := range [...]struct {
+		needed  bool
+		feature string
+		what    string
+	}{
+		{r.Object.Kind == policies.ObjectPattern, FeaturePattern, "patterns"},
+		{r.Object.Kind == policies.ObjectExecName, FeatureExecName, "execname"},
+		{r.OwnerOnly, FeatureOwnerOnly, "ownerOnly"},
+		{r.NoTerminal, FeaturePts, "pts"},
+		{r.HasArgs, FeatureAllowedArgs, "allowedArgs"},
+	} {
+		if need.needed && !c.in.Capabilities.Features[need.feature] {
+			return need.feature, fmt.Sprintf("%s cannot express %s", c.backend(), need.what)
+		}
+	}
+	return "", ""
+}
+
+// classReason is SCENARIOS' word for a class that is not enforced, where it has one.
+func classReason(class policies.Class) string {
+	switch class {
+	case policies.ClassDNS:
+		return ReasonDNS
+	case policies.ClassSyscalls:
+		return ReasonSyscalls
+	default:
+		return ReasonClass
+	}
+}
+
+// hostWideAllow: "A host-wide Allow without fromSource is refused unless the agent's configuration says
+// allowHostAllowlist: true". Syscall rules only ever audit.
+func (c *compiler) hostWideAllow(r *policies.Rule) bool {
+	return c.in.Subject == Host && !c.in.AllowHostAllowlist &&
+		r.Action == policies.ActionAllow && len(r.Sources) == 0 && r.Class != policies.ClassSyscalls
+}
+
+// byNameOnly says that an exact-path Block holds for names only here, which leaves other names of the file.
+func (c *compiler) byNameOnly(r *Rule) string {
+	f := c.in.Capabilities.Features
+	if !protectsFile(r) || !isPathClass(r.Rule.Class) || f[FeatureHardLink] && f[FeatureRename] && f[FeatureBindMount] {
+		return ""
+	}
+	return fmt.Sprintf("%s protects names: another hard link, a rename or a bind mount of %s is not covered", c.backend(), r.Rule.Object.Value)
+}
+
+func (c *compiler) backend() string { return cmp.Or(c.in.Capabilities.Backend, "no backend") }
+
+// objects returns the spellings of an object: as written, then resolved.
+func (c *compiler) objects(o policies.Object) []string {
+	objects := []string{o.Value}
+	key := aliasKey(o)
+	resolved, ok := c.in.Aliases[key]
+	if key == "" || !ok || resolved == key {
+		return objects
+	}
+	if o.Kind == policies.ObjectPattern {
+		// What follows the directory keeps its special characters; what the directory resolves to has none.
+		resolved = escapePattern(resolved) + afterDirectory(o.Value)
+	}
+	return append(objects, resolved)
+}
+
+// sources returns the source paths as written, then their resolved spellings, without repetition.
+func (c *compiler) sources(list []policies.Source) []string {
+	var paths []string
+	add := func(path string) {
+		if path != "" && !slices.Contains(paths, path) {
+			paths = append(paths, path)
+		}
+	}
+	for _, s := range list {
+		add(cmp.Or(s.Path, s.Dir))
+	}
+	for _, s := range list {
+		add(c.in.Aliases[cmp.Or(s.Path, s.Dir)])
+	}
+	return paths
+}
+
+func (p Postures) withDefaults() Postures {
+	return Postures{
+		File:         cmp.Or(p.File, PostureAudit),
+		Network:      cmp.Or(p.Network, PostureAudit),
+		Capabilities: cmp.Or(p.Capabilities, PostureAudit),
+	}
+}
+
+// weaker is the weaker of two modes.
+func weaker(a, b Mode) Mode {
+	for _, m := range [...]Mode{ModeOff, ModeAudit} {
+		if a == m || b == m {
+			return m
+		}
+	}
+	return ModeEnforce
+}
+
+func sortedPolicies(list []*policies.Policy) []*policies.Policy {
+	sorted := slices.Clone(list)
+	slices.SortStableFunc(sorted, func(a, b *policies.Policy) int { return compareIDs(a.ID, b.ID) })
+	return sorted
+}
+
+func sortedRules(list []policies.Rule) []policies.Rule {
+	byIndex := func(a, b policies.Rule) int { return cmp.Compare(a.Index, b.Index) }
+	if slices.IsSortedFunc(list, byIndex) {
+		return list
+	}
+	sorted := slices.Clone(list)
+	slices.SortStableFunc(sorted, byIndex)
+	return sorted
+}
+
+func compareIDs(a, b policies.ID) int {
+	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}
+
+func compareGaps(a, b Gap) int {
+	return cmp.Or(compareIDs(a.Policy, b.Policy), cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Reason, b.Reason))
+}

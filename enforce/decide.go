@@ -1,0 +1,167 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enforce
+
+import "github.com/muster-fleet/muster/policies"
+
+// Decide is the reference decision: SEMANTICS "Decision", word by word, by looking at every rule. It is
+// what automata, rows and kernels are tested against, so it shares no code with them but the ranking.
+func (rs *Ruleset) Decide(op Operation) Decision {
+	d := Decision{Rule: -1, Audits: rs.audits(&op)}
+	switch {
+	case op.NoPath && isPathClass(op.Class):
+		// "a path that cannot be built […] is denied when the class has a Block or an Allow rule for the
+		// subject"
+		if rs.restricts(op.Class) {
+			d.Verdict, d.Unbuildable = Deny, true
+		}
+	default:
+		rs.decide(&op, &d)
+	}
+	// In audit mode the same is decided, and nothing is denied.
+	if rs.Mode == ModeAudit && d.Verdict == Deny {
+		d.Verdict, d.WouldDeny = Permit, true
+	}
+	return d
+}
+
+// decide follows steps 1 to 4.
+func (rs *Ruleset) decide(op *Operation, d *Decision) {
+	var best Rank
+	for i := range rs.Rules {
+		r := &rs.Rules[i]
+		// "1. Match. Every Allow and Block rule of the class […] whose object and source match and whose
+		// modifiers let it fire."
+		if !r.decides() || !r.matches(op) {
+			continue
+		}
+		// "2. Rank by the most specific" and "3. Decide by the highest rank; at equal rank Block beats
+		// Allow." Rules are sorted, so of several that decide alike the smallest stays.
+		rank, verdict := rankOf(r), r.verdict()
+		order := rank.Compare(best)
+		if d.Rule < 0 || order > 0 || order == 0 && verdict == Deny && d.Verdict == Permit {
+			best, d.Rule, d.Verdict = rank, i, verdict
+		}
+	}
+	if d.Rule >= 0 || !rs.allowListed(op.Class, &op.Source) {
+		return // "otherwise the operation is permitted"
+	}
+	// "4. No match: if the subject has at least one Allow rule of that class, the class's default posture
+	// decides."
+	d.Posture = true
+	if rs.Postures.of(op.Class) == PostureBlock {
+		d.Verdict = Deny
+	} else {
+		d.WouldDeny = true
+	}
+}
+
+// audits: "5. Audit rules never change the verdict. […] each policy with a matching Audit rule emits one
+// event under its own name". A dry-run Block is reported likewise. Of several rules of one policy the first
+// stands for it.
+func (rs *Ruleset) audits(op *Operation) []int {
+	var audits []int
+	for i := range rs.Rules {
+		r := &rs.Rules[i]
+		if !r.reports() || len(audits) > 0 && rs.Rules[audits[len(audits)-1]].Policy == r.Policy {
+			continue
+		}
+		if r.matches(op) {
+			audits = append(audits, i)
+		}
+	}
+	return audits
+}
+
+// matches says whether class, object and source match and the modifiers let the rule fire.
+func (r *Rule) matches(op *Operation) bool {
+	if r.Rule.Class != op.Class {
+		return false
+	}
+	if _, _, ok := matchObject(r, op); !ok {
+		return false
+	}
+	if _, _, ok := matchSource(r, &op.Source); !ok {
+		return false
+	}
+	return fires(&r.Rule, op)
+}
+
+// decides says whether the rule takes part in verdicts.
+func (r *Rule) decides() bool { return r.Rule.Action != policies.ActionAudit && !r.DryRun }
+
+// reports says whether the rule only reports.
+func (r *Rule) reports() bool { return !r.decides() }
+
+func (r *Rule) verdict() Verdict {
+	if r.Rule.Action == policies.ActionBlock {
+		return Deny
+	}
+	return Permit
+}
+
+// restricts says whether the class has a Block or an Allow rule for the subject.
+func (rs *Ruleset) restricts(class policies.Class) bool {
+	for i := range rs.Rules {
+		if rs.Rules[i].Rule.Class == class && rs.Rules[i].decides() {
+			return true
+		}
+	}
+	return false
+}
+
+// allowListed says whether an allow-list of the class holds for this source.
+//
+// "if the subject has at least one Allow rule of that class […]. On the host an Allow with fromSource makes
+// an allow-list for those sources only." Here a source's mark counts: renaming a confined program must not
+// take it off the list that confines it.
+func (rs *Ruleset) allowListed(class policies.Class, source *ProcessSource) bool {
+	for i := range rs.Rules {
+		r := &rs.Rules[i]
+		if r.Rule.Class != class || r.Rule.Action != policies.ActionAllow {
+			continue
+		}
+		if rs.Subject != Host || len(r.Rule.Sources) == 0 || source.isOneOf(r.Sources) {
+			return true
+		}
+	}
+	return false
+}
+
+// isOneOf says whether the executable or the script is one of paths, by name or by mark.
+func (s *ProcessSource) isOneOf(paths []string) bool {
+	for _, p := range paths {
+		if p == s.Executable || p == s.Script {
+			return true
+		}
+		for _, marks := range [2][]string{s.ExecutableMarks, s.ScriptMarks} {
+			for _, m := range marks {
+				if m == p {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// of is the posture of a class: "Process and file […] both use the file posture"; sockets and names both
+// the network posture.
+func (p Postures) of(class policies.Class) Posture {
+	switch class {
+	case policies.ClassProcess, policies.ClassFile:
+		return p.File
+	case policies.ClassNetwork, policies.ClassDNS:
+		return p.Network
+	case policies.ClassCapabilities:
+		return p.Capabilities
+	default:
+		return PostureAudit
+	}
+}
+
+// isPathClass says whether the class's objects are paths.
+func isPathClass(class policies.Class) bool {
+	return class == policies.ClassProcess || class == policies.ClassFile
+}

@@ -1,0 +1,100 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enforce
+
+import (
+	"cmp"
+	"fmt"
+
+	"github.com/muster-fleet/muster/policies"
+)
+
+// ProtectPair is one thing that must stay possible for the host to be manageable: Source does Class to
+// Object. The paths are what the kernel sees: resolved.
+type ProtectPair struct {
+	// Class is process (running Object) or file.
+	Class  policies.Class `json:"class"`
+	Source string         `json:"source"`
+	Object string         `json:"object"`
+	// Write asks for writing, not only for reading, of class file.
+	Write bool `json:"write,omitempty"`
+	// AnyUser asks for it for users who do not own Object, too: a login shell is not run by its owner.
+	AnyUser bool `json:"anyUser,omitempty"`
+}
+
+// String is the pair as a sentence.
+func (p ProtectPair) String() string {
+	verb := "read"
+	switch {
+	case p.Class == policies.ClassProcess:
+		verb = "run"
+	case p.Write:
+		verb = "read and write"
+	}
+	return fmt.Sprintf("%s must be able to %s %s", cmp.Or(p.Source, "everything"), verb, p.Object)
+}
+
+// CheckProtect decides every pair and returns "" when the ruleset leaves all of them possible. Otherwise it
+// says which pair the ruleset would deny and which rule does so: the ruleset has to be held.
+func CheckProtect(rs *Ruleset, pairs []ProtectPair) string {
+	strict := *rs
+	strict.Mode = ModeEnforce
+	for _, p := range pairs {
+		for _, op := range p.operations() {
+			if d := strict.Decide(op); d.Verdict == Deny {
+				return fmt.Sprintf("%s, but %s", p, strict.cause(d, op.Class))
+			}
+		}
+	}
+	return ""
+}
+
+// operations are all the ways in which the pair may be tried: with and without a terminal, by the owner
+// and, if asked, by others.
+func (p ProtectPair) operations() []Operation {
+	var ops []Operation
+	for bits := range 8 {
+		op := Operation{
+			Class: p.Class, Path: p.Object, Source: ProcessSource{Executable: p.Source},
+			Owner: bits&RowOwner != 0, Read: bits&RowRead != 0, Terminal: bits&RowTerminal != 0,
+		}
+		needless := !op.Owner && !p.AnyUser ||
+			op.Read && p.Class == policies.ClassProcess ||
+			!op.Read && p.Class == policies.ClassFile && !p.Write
+		if !needless {
+			ops = append(ops, op)
+		}
+	}
+	return ops
+}
+
+// cause says in words what denied.
+func (rs *Ruleset) cause(d Decision, class policies.Class) string {
+	switch {
+	case d.Rule >= 0:
+		r := &rs.Rules[d.Rule]
+		return fmt.Sprintf("rule %d of %s blocks it (%s)", r.Rule.Index, describe(r.Policy), describeObject(r.Rule.Object))
+	case d.Unbuildable:
+		return "its path cannot be built"
+	default:
+		return fmt.Sprintf("no rule of the %s allow-list names it and the posture is %s", class, PostureBlock)
+	}
+}
+
+// describe is a policy's identity for a person.
+func describe(id policies.ID) string {
+	if id.Namespace == "" {
+		return fmt.Sprintf("%s %s", id.Kind, id.Name)
+	}
+	return fmt.Sprintf("%s %s/%s", id.Kind, id.Namespace, id.Name)
+}
+
+func describeObject(o policies.Object) string {
+	switch {
+	case o.Kind == policies.ObjectDirectory && o.Recursive:
+		return fmt.Sprintf("%s %s, recursive", o.Kind, o.Value)
+	default:
+		return fmt.Sprintf("%s %s", o.Kind, o.Value)
+	}
+}
