@@ -183,7 +183,7 @@ func archiveFiles(path string, files map[string]string) error {
 
 // buildStatic runs go build or go test -c for the guest: without cgo, so that it needs nothing there.
 func buildStatic(ctx context.Context, target, verb string, args ...string) error {
-	cmd := exec.CommandContext(ctx, "go", append([]string{verb, "-ldflags=-s -w", "-o", target}, args...)...)
+	cmd := exec.CommandContext(ctx, "go", append([]string{verb, "-buildvcs=false", "-ldflags=-s -w", "-o", target}, args...)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go %s %v: %w: %s", verb, args, err, tail(string(out), 4000))
