@@ -35,6 +35,9 @@ func parseFile(name string, data []byte) ([]*Policy, Problems) {
 	var list []*Policy
 	var problems Problems
 	for _, c := range split(data) {
+		if isBlank(c.data) {
+			continue
+		}
 		r := &reader{file: name, lines: c.lines}
 		list = append(list, r.chunk(c.data)...)
 		problems = append(problems, r.problems...)
@@ -76,6 +79,20 @@ func split(data []byte) []chunk {
 
 func isMarker(line []byte) bool {
 	return bytes.HasPrefix(line, []byte("---")) && (len(line) == 3 || bytes.IndexByte([]byte(" \t\r\n"), line[3]) >= 0)
+}
+
+// isBlank says that a chunk holds nothing but its marker, blank lines and comments. It spares the YAML
+// reader, which is slow to start, the hundred thousands of empty documents that a small file can hold.
+func isBlank(data []byte) bool {
+	if isMarker(data) {
+		data = data[3:]
+	}
+	for line := range bytes.SplitSeq(data, []byte("\n")) {
+		if text := bytes.TrimSpace(line); len(text) > 0 && text[0] != '#' {
+			return false
+		}
+	}
+	return len(data) <= MaxDocument
 }
 
 // chunk reads the documents of one chunk: one, or more when they end in "...".

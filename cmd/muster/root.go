@@ -13,6 +13,7 @@ func newRootCmd() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand()
+	root.AddCommand(newLintCmd())
+	root.AddCommand(newSchemaCmd())
 	return root
 }

@@ -1,0 +1,150 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/muster-fleet/muster/policies"
+)
+
+func newLintCmd() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "lint DIR...",
+		Short: "Check policies and print every problem",
+		Long: `Check the policies of each directory as one release would hold them, and print every problem with its
+file, line and column and a hint. A file may be named in place of a directory.
+
+Policies are every *.yaml and *.yml file but muster.yaml, rollout.yaml, waivers/ and .muster/. Warnings name
+rules that are right and yet have no effect; they do not change the exit code. It is 0 when nothing is wrong.`,
+		Example: `  muster lint .
+  muster lint -o json policies/ | jq -r '.[].message'`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return lint(cmd.OutOrStdout(), args, output)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+// finding is one line of lint's output.
+type finding struct {
+	policies.Problem
+	Severity string `json:"severity"` // error or warning
+}
+
+// lintError says how much was found; what it was is on stdout.
+type lintError struct{ count int }
+
+func (e *lintError) Error() string {
+	if e.count == 1 {
+		return "1 problem found"
+	}
+	return fmt.Sprintf("%d problems found", e.count)
+}
+
+// Hint says what the count means for a release.
+func (e *lintError) Hint() string { return "a release with any of these is refused as a whole" }
+
+func lint(out io.Writer, dirs []string, output string) error {
+	if output != "text" && output != "json" {
+		return fmt.Errorf("unknown output %q: text or json", output)
+	}
+	findings := []finding{}
+	failed := 0
+	for _, dir := range dirs {
+		problems, warnings, err := lintOne(dir)
+		if err != nil {
+			return err
+		}
+		failed += len(problems)
+		for _, p := range problems {
+			findings = append(findings, finding{p, "error"})
+		}
+		for _, p := range warnings {
+			findings = append(findings, finding{p, "warning"})
+		}
+	}
+	if err := printFindings(out, findings, output); err != nil {
+		return err
+	}
+	if failed > 0 {
+		return &lintError{failed}
+	}
+	return nil
+}
+
+// lintOne checks one directory or file; the positions it returns are named from the working directory.
+func lintOne(name string) (problems, warnings policies.Problems, err error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	var set *policies.Set
+	if info.IsDir() {
+		set, err = policies.Parse(os.DirFS(name))
+	} else {
+		set, err = parseOne(name)
+	}
+	if err != nil {
+		if !errors.As(err, &problems) {
+			return nil, nil, err
+		}
+	} else {
+		warnings = policies.Warnings(set)
+	}
+	if info.IsDir() {
+		for _, list := range []policies.Problems{problems, warnings} {
+			for i := range list {
+				list[i].File = filepath.Join(name, list[i].File)
+			}
+		}
+	}
+	return problems, warnings, nil
+}
+
+func parseOne(name string) (*policies.Set, error) {
+	data, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	list, err := policies.ParseDocument(name, data)
+	if err != nil {
+		return nil, err
+	}
+	return policies.NewSet(list), nil
+}
+
+func printFindings(out io.Writer, findings []finding, output string) error {
+	if output == "json" {
+		encoder := json.NewEncoder(out)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(findings)
+	}
+	for _, f := range findings {
+		mark := ""
+		if f.Severity == "warning" {
+			mark = "warning: "
+		}
+		if _, err := fmt.Fprintf(out, "%s: %s%s\n", f.Position, mark, f.Message); err != nil {
+			return err
+		}
+		if f.Hint != "" {
+			if _, err := fmt.Fprintf(out, "  hint: %s\n", f.Hint); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
