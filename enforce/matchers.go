@@ -5,6 +5,7 @@ package enforce
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/muster-fleet/muster/enforce/automaton"
@@ -71,27 +72,26 @@ func excludeComplex(rs *Ruleset, backend string) []Gap {
 	return gaps
 }
 
-// Marks are the paths whose files a backend marks for the class: every spelling of every exact-path Block,
-// sorted.
-func (rs *Ruleset) Marks(class policies.Class) []string {
-	var paths []string
+// MarkSets says, for every path whose file a backend marks for the class (each spelling of each exact-path
+// Block), the numbers of the rules that the file falls under, whatever its name now: ascending, and to be
+// used like a set of the automaton.
+func (rs *Ruleset) MarkSets(class policies.Class) map[string][]int {
+	sets := map[string][]int{}
 	for i := range rs.Rules {
-		if r := &rs.Rules[i]; r.Rule.Class == class && protectsFile(r) {
-			paths = append(paths, r.Objects...)
+		r := &rs.Rules[i]
+		if r.Rule.Class != class || !protectsFile(r) {
+			continue
+		}
+		for _, path := range r.Objects {
+			if set := sets[path]; len(set) == 0 || set[len(set)-1] != i {
+				sets[path] = append(set, i)
+			}
 		}
 	}
-	slices.Sort(paths)
-	return slices.Compact(paths)
+	return sets
 }
 
-// MarkSet are the numbers of the rules that a file marked as path falls under, whatever its name now:
-// ascending, and to be used like a set of the automaton.
-func (rs *Ruleset) MarkSet(class policies.Class, path string) []int {
-	var set []int
-	for i := range rs.Rules {
-		if r := &rs.Rules[i]; r.Rule.Class == class && protectsFile(r) && slices.Contains(r.Objects, path) {
-			set = append(set, i)
-		}
-	}
-	return set
+// Marks are the paths of MarkSets, sorted.
+func (rs *Ruleset) Marks(class policies.Class) []string {
+	return slices.Sorted(maps.Keys(rs.MarkSets(class)))
 }

@@ -6,7 +6,10 @@ package enforce
 import (
 	"cmp"
 	"fmt"
+	"slices"
+	"strings"
 
+	"github.com/muster-fleet/muster/inventory"
 	"github.com/muster-fleet/muster/policies"
 )
 
@@ -21,6 +24,83 @@ type ProtectPair struct {
 	Write bool `json:"write,omitempty"`
 	// AnyUser asks for it for users who do not own Object, too: a login shell is not run by its owner.
 	AnyUser bool `json:"anyUser,omitempty"`
+}
+
+// AgentPaths are the agent's own files.
+type AgentPaths struct {
+	// Binary is the agent's executable, resolved.
+	Binary string
+	// Files it must read and write: state, cache, socket, pinned objects. A directory, with its trailing
+	// slash, stands for a file in it.
+	Files []string
+}
+
+// DefaultProtect is the list of what keeps a host manageable: the agent, init, the login shell chain, sshd,
+// the container runtime, the kubelet.
+func DefaultProtect(p inventory.Programs, agent AgentPaths) []ProtectPair {
+	var list protectList
+	list.run(p.Init, p.Init, p.Consoles, p.Logins, p.SSH, p.Runtimes, p.Kubelet, p.Shells, nonEmpty(agent.Binary))
+	list.run(p.Consoles, p.Logins)
+	list.run(p.Logins, p.Logins, p.Shells)
+	list.run(p.SSH, p.SSH, p.Logins, p.Shells)
+	list.run(p.Elevate, p.Elevate, p.Logins, p.Shells)
+	list.run(p.Shells, p.Shells, p.Elevate)
+	list.run(p.Runtimes, p.Runtimes)
+	list.run(p.Kubelet, p.Kubelet, p.Runtimes)
+	list.run(nonEmpty(agent.Binary), nonEmpty(agent.Binary))
+	for _, sources := range [][]string{p.Init, p.Consoles, p.Logins, p.SSH, p.Elevate, p.Shells, p.Runtimes, p.Kubelet, nonEmpty(agent.Binary)} {
+		list.read(sources, p.Files)
+	}
+	for _, sources := range [][]string{p.Logins, p.Elevate, p.SSH} {
+		list.read(sources, p.LoginFiles)
+	}
+	for _, file := range agent.Files {
+		if strings.HasSuffix(file, "/") {
+			file += "state"
+		}
+		list.add(ProtectPair{Class: policies.ClassFile, Source: agent.Binary, Object: file, Write: true})
+	}
+	return list.pairs
+}
+
+// protectList collects pairs, each once.
+type protectList struct {
+	pairs []ProtectPair
+	seen  map[ProtectPair]bool
+}
+
+func (l *protectList) add(p ProtectPair) {
+	if l.seen == nil {
+		l.seen = map[ProtectPair]bool{}
+	}
+	if p.Source != "" && p.Object != "" && !l.seen[p] {
+		l.seen[p] = true
+		l.pairs = append(l.pairs, p)
+	}
+}
+
+// run: each source runs each object. Whoever logs in is not the owner of the shell, so users count too.
+func (l *protectList) run(sources []string, objects ...[]string) {
+	for _, source := range sources {
+		for _, object := range slices.Concat(objects...) {
+			l.add(ProtectPair{Class: policies.ClassProcess, Source: source, Object: object, AnyUser: true})
+		}
+	}
+}
+
+func (l *protectList) read(sources, objects []string) {
+	for _, source := range sources {
+		for _, object := range objects {
+			l.add(ProtectPair{Class: policies.ClassFile, Source: source, Object: object})
+		}
+	}
+}
+
+func nonEmpty(path string) []string {
+	if path == "" {
+		return nil
+	}
+	return []string{path}
 }
 
 // String is the pair as a sentence.

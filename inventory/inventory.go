@@ -21,3 +21,22 @@ type Node struct {
 	BPF       map[string]bool   `json:"bpf,omitempty"` // probed feature -> present
 	Labels    map[string]string `json:"labels"`
 }
+
+// Programs are the files by which the host stays manageable, as the kernel sees them: symlinks resolved.
+// What a host does not have is absent.
+type Programs struct {
+	Init []string `json:"init,omitempty"` // systemd and what it starts sessions with
+	// Shells are login shells: /bin/sh, those of /etc/shells, root's own.
+	Shells []string `json:"shells,omitempty"`
+	// Consoles are the programs that put a login on a terminal: agetty.
+	Consoles []string `json:"consoles,omitempty"`
+	Logins   []string `json:"logins,omitempty"`   // login, and what it needs to check a password
+	Elevate  []string `json:"elevate,omitempty"`  // su, sudo
+	SSH      []string `json:"ssh,omitempty"`      // sshd and its parts
+	Runtimes []string `json:"runtimes,omitempty"` // containerd, its shims, runc, dockerd, crio
+	Kubelet  []string `json:"kubelet,omitempty"`
+	// Files must be readable by all of these: libraries, accounts.
+	Files []string `json:"files,omitempty"`
+	// LoginFiles must be readable by Logins, Elevate and SSH: password hashes, their configuration.
+	LoginFiles []string `json:"loginFiles,omitempty"`
+}

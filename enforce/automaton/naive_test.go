@@ -28,7 +28,7 @@ func naive(m automaton.Matcher, path string) bool {
 		return ok && (m.Recursive || !strings.Contains(below, "/"))
 	case automaton.Pattern:
 		for _, p := range expand(m.Text) {
-			if glob(p, path, true) {
+			if glob(p, path, false) {
 				return true
 			}
 		}
