@@ -4,6 +4,7 @@
 package git
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/plumbing/transport"
+	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
 	gitssh "github.com/go-git/go-git/v5/plumbing/transport/ssh"
 	"github.com/go-git/go-git/v5/storage/memory"
 	"golang.org/x/crypto/ssh"
@@ -30,6 +32,8 @@ type ChannelConfig struct {
 	URL         string
 	Channel     string
 	Credentials Credentials
+	// Username and Password authenticate over HTTP when there are no files, as in CI.
+	Username, Password string
 }
 
 // Channel implements bundles.Channel over one branch. The branch is fetched whole and kept in memory: what is
@@ -61,6 +65,9 @@ func OpenChannel(cfg ChannelConfig) (*Channel, error) {
 	auth, err := cfg.Credentials.publisherAuth(ep)
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Password != "" && auth == nil && (ep.Protocol == "https" || ep.Protocol == "http" && loopback(ep.Host)) {
+		auth = &githttp.BasicAuth{Username: cmp.Or(cfg.Username, "git"), Password: cfg.Password}
 	}
 	ca, err := cfg.Credentials.CABundle()
 	if err != nil {
@@ -94,7 +101,7 @@ func (c *Channel) Refresh(ctx context.Context) (bundles.Revision, error) {
 		// The branch may have been deleted since: start from nothing.
 		return "", c.reset()
 	case err != nil && !errors.Is(err, gogit.NoErrAlreadyUpToDate):
-		return "", fmt.Errorf("%s: %w", PublicURL(c.cfg.URL), err)
+		return "", fmt.Errorf("%s: %w", shown(c.cfg.URL), err)
 	}
 	ref, err := c.store.Reference(trackRef)
 	if err != nil {
@@ -148,7 +155,7 @@ func (c *Channel) Append(ctx context.Context, parent bundles.Revision, files map
 		RefSpecs: []config.RefSpec{config.RefSpec(string(localRef) + ":" + string(c.branch))},
 	})
 	if err != nil && !errors.Is(err, gogit.NoErrAlreadyUpToDate) {
-		return "", classifyPush(fmt.Errorf("%s: %w", PublicURL(c.cfg.URL), err))
+		return "", classifyPush(fmt.Errorf("%s: %w", shown(c.cfg.URL), err))
 	}
 	return bundles.Revision(hash.String()), nil
 }

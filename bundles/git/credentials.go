@@ -103,11 +103,11 @@ func (c Credentials) httpAuth() (transport.AuthMethod, error) {
 		}
 		user := []byte("git")
 		if c.UsernameFile != "" {
-			if user, err = readSecret(c.UsernameFile); err != nil {
+			if user, err = os.ReadFile(c.UsernameFile); err != nil { // a name is no secret
 				return nil, err
 			}
 		}
-		return &githttp.BasicAuth{Username: string(user), Password: string(password)}, nil
+		return &githttp.BasicAuth{Username: string(bytes.TrimSpace(user)), Password: string(password)}, nil
 	}
 	return nil, nil //nolint:nilnil // no credentials is a way to authenticate
 }

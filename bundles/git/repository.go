@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"strings"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/object"
+	"github.com/go-git/go-git/v5/plumbing/transport"
 
 	"github.com/muster-fleet/muster/bundles"
 )
@@ -141,12 +141,20 @@ func (r *Repository) RemoteURL(remote string) (string, error) {
 	return urls[0], nil
 }
 
-// PublicURL is a URL without user and password, as it may stand in a release.
+// PublicURL is a URL without user and password, as it may stand in a release; "" for a path on this machine.
 func PublicURL(raw string) string {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return raw
+	ep, err := transport.NewEndpoint(raw)
+	if err != nil || ep.Protocol == "file" {
+		return ""
 	}
-	u.User = nil
-	return u.String()
+	ep.User, ep.Password = "", ""
+	return ep.String()
+}
+
+// shown is a URL as it may stand in an error.
+func shown(raw string) string {
+	if u := PublicURL(raw); u != "" {
+		return u
+	}
+	return raw
 }

@@ -13,7 +13,13 @@ func newRootCmd() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.AddCommand(newInitCmd())
+	root.AddCommand(newKeysCmd())
 	root.AddCommand(newLintCmd())
+	root.AddCommand(newPublishCmd())
+	root.AddCommand(newApproveCmd())
+	root.AddCommand(newVerifyCmd())
+	root.AddCommand(newJoinCmd())
 	root.AddCommand(newSchemaCmd())
 	return root
 }

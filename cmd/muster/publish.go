@@ -1,0 +1,132 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/muster-fleet/muster/bundles"
+)
+
+type publishFlags struct {
+	dir, remote, freshKey string
+	rollbackTo, sequence  int64
+	acknowledge           bool
+	freshOnly             bool
+	freshFor              time.Duration
+	keys                  keyFlags
+	git                   gitFlags
+	out                   outputFlag
+}
+
+func newPublishCmd() *cobra.Command {
+	var f publishFlags
+	cmd := &cobra.Command{
+		Use:   "publish [COMMIT]",
+		Short: "Publish a commit's policies as a signed release",
+		Long: "Takes the blobs of a commit (default HEAD) below root of muster.yaml, checks them, and appends them with\n" +
+			"release.json and signatures to the branch muster/CHANNEL of the remote. Publishing what is published\n" +
+			"already changes nothing. When two publish at once, the loser builds again on what the winner left.\n\n" +
+			"With --fresh-only nothing is published but a new fresh.json, a freshness signer's word that the newest\n" +
+			"release is still current: run it on a schedule.",
+		Example: "  muster publish\n  muster publish --rollback-to 41\n  muster publish --fresh-only --fresh-key ci-clock.key",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.run(cmd, args)
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.dir, "dir", ".", "the policy repository")
+	fl.StringVar(&f.remote, "remote", "", "name or URL of the remote (default that of muster.yaml)")
+	fl.Int64Var(&f.rollbackTo, "rollback-to", 0, "publish the files of this earlier sequence again, as a new release")
+	fl.Int64Var(&f.sequence, "sequence", 0, "sequence of the release, above the last (default the next)")
+	fl.BoolVar(&f.acknowledge, "acknowledge-removal", false, "say, signed, that removing more than half of a host's rules is meant")
+	fl.StringVar(&f.freshKey, "fresh-key", "", "freshness signer's key: also write fresh.json (default $MUSTER_FRESH_KEY)")
+	fl.DurationVar(&f.freshFor, "fresh-for", 48*time.Hour, "how long fresh.json is valid")
+	fl.BoolVar(&f.freshOnly, "fresh-only", false, "only renew fresh.json of the newest release")
+	f.keys.register(cmd)
+	f.git.register(cmd)
+	f.out.register(cmd)
+	cmd.MarkFlagsMutuallyExclusive("fresh-only", "rollback-to")
+	cmd.MarkFlagsMutuallyExclusive("fresh-only", "sequence")
+	return cmd
+}
+
+func (f *publishFlags) run(cmd *cobra.Command, args []string) error {
+	rev := "HEAD"
+	if len(args) == 1 {
+		rev = args[0]
+	}
+	p, err := openProject(f.dir, rev, f.remote)
+	if err != nil {
+		return err
+	}
+	o, err := f.options(cmd, p)
+	if err != nil {
+		return err
+	}
+	ch, err := f.git.channel(p.url, p.trust.Channel)
+	if err != nil {
+		return err
+	}
+	done, err := bundles.Publish(cmd.Context(), ch, o)
+	if err != nil {
+		return err
+	}
+	if done.Over != "" {
+		fmt.Fprintf(cmd.ErrOrStderr(), "muster: warning: built over a tip that is no release of this fleet: %s\n", done.Over)
+	}
+	return f.out.write(cmd.OutOrStdout(), done, func(w io.Writer) { f.describe(w, p, done) })
+}
+
+func (f *publishFlags) options(cmd *cobra.Command, p *project) (bundles.PublishOptions, error) {
+	o := bundles.PublishOptions{
+		Trust: p.trust, TrustBytes: p.text, RollbackTo: f.rollbackTo, Sequence: f.sequence,
+		AcknowledgeRemoval: f.acknowledge, Now: time.Now(),
+		Fresh: bundles.FreshOptions{Valid: f.freshFor, Only: f.freshOnly},
+	}
+	if key := cmp.Or(f.freshKey, os.Getenv("MUSTER_FRESH_KEY")); key != "" {
+		k, err := openKey(cmd, key, f.keys.passwordFile)
+		if err != nil {
+			return o, err
+		}
+		o.Fresh.Key = k
+	} else if f.freshOnly {
+		return o, hinted("give --fresh-key or set MUSTER_FRESH_KEY", "renewing fresh.json needs a freshness signer's key")
+	}
+	if f.freshOnly {
+		return o, nil
+	}
+	var err error
+	if o.Content, err = p.content(); err != nil {
+		return o, err
+	}
+	o.Keys, err = f.keys.load(cmd, "MUSTER_KEY", p.trust.Signers)
+	return o, err
+}
+
+func (f *publishFlags) describe(w io.Writer, p *project, d *bundles.Published) {
+	branch := "muster/" + p.trust.Channel
+	switch {
+	case !d.Changed:
+		fmt.Fprintf(w, "nothing changed: release %d (%.19s) on %s holds these files already\n", d.Sequence, d.Digest, branch)
+		return
+	case f.freshOnly:
+		fmt.Fprintf(w, "release %d (%.19s) on %s is vouched for until %s\n", d.Sequence, d.Digest, branch,
+			time.Now().Add(f.freshFor).UTC().Format(time.RFC3339))
+		return
+	}
+	fmt.Fprintf(w, "published release %d (%.19s) with %d files on %s, signed by %s\n", d.Sequence, d.Digest, d.Files, branch,
+		strings.Join(d.Signers, ", "))
+	if need := p.trust.Threshold.Enforce - len(d.Signers); need > 0 {
+		fmt.Fprintf(w, "hosts only audit it until %d more signer(s) run muster approve\n", need)
+	}
+}

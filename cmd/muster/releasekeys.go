@@ -1,0 +1,170 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/muster-fleet/muster/bundles"
+)
+
+// hintedError is an error with something that the operator can do.
+type hintedError struct {
+	err  error
+	hint string
+}
+
+func (e *hintedError) Error() string { return e.err.Error() }
+func (e *hintedError) Unwrap() error { return e.err }
+func (e *hintedError) Hint() string  { return e.hint }
+
+func hinted(hint, format string, args ...any) error {
+	return &hintedError{fmt.Errorf(format, args...), hint}
+}
+
+// keyFlags are how the verbs that sign find their keys.
+type keyFlags struct {
+	keys         []string
+	passwordFile string
+}
+
+func (f *keyFlags) register(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar(&f.keys, "key", nil, "private key file; may be given several times (default $MUSTER_KEY, then your keys that the trust file names)")
+	cmd.Flags().StringVar(&f.passwordFile, "password-file", "", "file with the keys' password (default $MUSTER_PASSWORD, $COSIGN_PASSWORD, a prompt)")
+	_ = cmd.MarkFlagFilename("key", "key")
+	_ = cmd.MarkFlagFilename("password-file")
+}
+
+// keysDir is where muster keys new puts keys: outside every repository.
+func keysDir() (string, error) {
+	if dir := os.Getenv("MUSTER_KEYS"); dir != "" {
+		return dir, nil
+	}
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return "", hinted("set MUSTER_KEYS to a directory for keys", "no directory for keys: %w", err)
+	}
+	return filepath.Join(dir, "muster", "keys"), nil
+}
+
+// password answers the password for a key; confirm asks twice, for a new one.
+func password(cmd *cobra.Command, file string, confirm bool) ([]byte, error) {
+	if file != "" {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		return []byte(strings.TrimRight(string(data), "\r\n")), nil
+	}
+	for _, name := range []string{"MUSTER_PASSWORD", "COSIGN_PASSWORD"} {
+		if v, ok := os.LookupEnv(name); ok {
+			return []byte(v), nil
+		}
+	}
+	fd := int(os.Stdin.Fd())
+	if !term.IsTerminal(fd) {
+		return nil, hinted("set MUSTER_PASSWORD (it may be empty) or give --password-file", "a password is needed and there is no terminal to ask on")
+	}
+	ask := func(prompt string) ([]byte, error) {
+		fmt.Fprint(cmd.ErrOrStderr(), prompt)
+		p, err := term.ReadPassword(fd)
+		fmt.Fprintln(cmd.ErrOrStderr())
+		return p, err
+	}
+	first, err := ask("Password for the key: ")
+	if err != nil || !confirm {
+		return first, err
+	}
+	second, err := ask("The same again: ")
+	if err != nil {
+		return nil, err
+	}
+	if string(first) != string(second) {
+		return nil, errors.New("the passwords differ")
+	}
+	return first, nil
+}
+
+// pemText answers a key's text: of a file, or out of the environment, where CI keeps secrets.
+func pemText(v string) ([]byte, error) {
+	if strings.HasPrefix(strings.TrimSpace(v), "-----BEGIN") {
+		return []byte(v), nil
+	}
+	return os.ReadFile(v)
+}
+
+func openKey(cmd *cobra.Command, where, passwordFile string) (*bundles.KeySigner, error) {
+	text, err := pemText(where)
+	if err != nil {
+		return nil, err
+	}
+	pass, err := password(cmd, passwordFile, false)
+	if err != nil {
+		return nil, err
+	}
+	k, err := bundles.LoadKey(text, pass)
+	if err != nil && !strings.HasPrefix(strings.TrimSpace(where), "-----BEGIN") {
+		return nil, fmt.Errorf("%s: %w", where, err)
+	}
+	return k, err
+}
+
+// load opens the keys of the flags, of an environment variable, or those of the keys directory whose public
+// half is among the wanted signers.
+func (f *keyFlags) load(cmd *cobra.Command, env string, wanted []bundles.Signer) ([]*bundles.KeySigner, error) {
+	places := f.keys
+	if v := os.Getenv(env); len(places) == 0 && v != "" {
+		places = []string{v}
+	}
+	if len(places) == 0 {
+		var err error
+		if places, err = ownKeys(wanted); err != nil {
+			return nil, err
+		}
+	}
+	var out []*bundles.KeySigner
+	for _, p := range places {
+		k, err := openKey(cmd, p, f.passwordFile)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, k)
+	}
+	return out, nil
+}
+
+func ownKeys(wanted []bundles.Signer) ([]string, error) {
+	dir, err := keysDir()
+	if err != nil {
+		return nil, err
+	}
+	pubs, err := filepath.Glob(filepath.Join(dir, "*.pub"))
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, p := range pubs {
+		text, err := os.ReadFile(p)
+		if err != nil {
+			return nil, err
+		}
+		id, err := bundles.PublicKeyID(text)
+		if err != nil {
+			continue // not every .pub is a signing key
+		}
+		for i := range wanted {
+			if wanted[i].ID() == id {
+				out = append(out, strings.TrimSuffix(p, ".pub")+".key")
+			}
+		}
+	}
+	return out, nil
+}

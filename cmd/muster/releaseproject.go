@@ -1,0 +1,106 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/muster-fleet/muster/bundles"
+	"github.com/muster-fleet/muster/bundles/git"
+)
+
+// gitFlags are the credentials for the verbs that talk to a repository.
+type gitFlags struct{ creds git.Credentials }
+
+func (f *gitFlags) register(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringVar(&f.creds.UsernameFile, "git-username-file", "", "file with the user name for HTTP")
+	fl.StringVar(&f.creds.PasswordFile, "git-password-file", "", "file with the password or token for HTTP (mode 0600)")
+	fl.StringVar(&f.creds.TokenFile, "git-token-file", "", "file with a bearer token for HTTP (mode 0600)")
+	fl.StringVar(&f.creds.SSHKeyFile, "git-ssh-key", "", "private key for ssh (mode 0600); without it the ssh agent is asked")
+	fl.StringVar(&f.creds.KnownHostsFile, "git-known-hosts", "", "known_hosts file for ssh")
+	fl.StringVar(&f.creds.CAFile, "git-ca-file", "", "certificates to believe instead of the system's")
+}
+
+// channel opens a channel for somebody who may push; CI passes a password in the environment.
+func (f *gitFlags) channel(url, channel string) (*git.Channel, error) {
+	return git.OpenChannel(git.ChannelConfig{
+		URL: url, Channel: channel, Credentials: f.creds,
+		Username: os.Getenv("MUSTER_GIT_USERNAME"), Password: os.Getenv("MUSTER_GIT_PASSWORD"),
+	})
+}
+
+// project is a policy repository at one commit.
+type project struct {
+	*bundles.Project
+	repo   *git.Repository
+	commit *git.Commit
+	trust  *bundles.Trust
+	text   []byte // of the trust file
+	url    string
+}
+
+// openProject reads muster.yaml and the trust file out of the commit, never out of the working tree.
+func openProject(dir, rev, remote string) (*project, error) {
+	repo, err := git.OpenRepository(dir)
+	if err != nil {
+		return nil, hinted("run this inside a policy repository, or make one with git init and muster init", "%w", err)
+	}
+	p := &project{repo: repo}
+	if p.commit, err = repo.Resolve(rev); err != nil {
+		return nil, hinted("commit something first", "%w", err)
+	}
+	text, err := p.commit.File(bundles.ProjectFile)
+	if err != nil {
+		return nil, hinted("make the first files with muster init, and commit them", "%w", err)
+	}
+	if p.Project, err = bundles.LoadProject(text); err != nil {
+		return nil, err
+	}
+	if p.text, err = p.commit.File(p.Trust); err != nil {
+		return nil, err
+	}
+	if p.trust, err = bundles.LoadTrust(p.text); err != nil {
+		return nil, hinted("muster keys new adds a signer; commit trust.yaml afterwards", "%w", err)
+	}
+	if p.url, err = repo.RemoteURL(cmp.Or(remote, p.Remote)); err != nil {
+		return nil, hinted("add it with git remote add, or give --remote", "%w", err)
+	}
+	return p, nil
+}
+
+func (p *project) content() (bundles.Content, error) {
+	files, err := p.commit.Files(p.Root)
+	return bundles.Content{
+		Files: files, Commit: p.commit.Hash, Repository: p.Repository, Issued: p.commit.When,
+	}, err
+}
+
+// outputFlag is -o of the release verbs.
+type outputFlag struct{ value string }
+
+func (o *outputFlag) register(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&o.value, "output", "o", "text", "text or json")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// write prints v as JSON, or whatever text prints.
+func (o *outputFlag) write(w io.Writer, v any, text func(io.Writer)) error {
+	switch o.value {
+	case "json":
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		return enc.Encode(v)
+	case "text":
+		text(w)
+		return nil
+	}
+	return fmt.Errorf("output %q is not text or json", o.value)
+}

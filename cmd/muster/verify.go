@@ -1,0 +1,190 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/muster-fleet/muster/bundles"
+	"github.com/muster-fleet/muster/bundles/git"
+)
+
+type verifyFlags struct {
+	trust, sha256, stateDir string
+	git                     gitFlags
+	out                     outputFlag
+}
+
+func newVerifyCmd() *cobra.Command {
+	var f verifyFlags
+	cmd := &cobra.Command{
+		Use:   "verify DIR|GIT-URL",
+		Short: "Check a release as a host would, and print each check with its evidence",
+		Long: "Exits with 0 when a host with this trust file would accept the release. With --state-dir the host's own\n" +
+			"marks are compared too, so that a rollback shows.",
+		Example: "  muster verify https://git.example.com/policy.git --trust trust.yaml\n  muster verify ./checkout --trust trust.yaml -o json",
+		Args:    cobra.ExactArgs(1),
+		RunE:    func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.trust, "trust", "/etc/muster/trust.yaml", "trust file")
+	fl.StringVar(&f.sha256, "trust-sha256", "", "what the trust file's sha256 must be")
+	fl.StringVar(&f.stateDir, "state-dir", "", "a host's state directory, for its marks")
+	_ = cmd.MarkFlagFilename("trust", "yaml")
+	_ = cmd.MarkFlagDirname("state-dir")
+	f.git.register(cmd)
+	f.out.register(cmd)
+	return cmd
+}
+
+// verifyResult is the JSON of muster verify.
+type verifyResult struct {
+	Accepted   bool                `json:"accepted"`
+	Refusal    string              `json:"refusal,omitempty"`
+	Error      string              `json:"error,omitempty"`
+	Level      bundles.Level       `json:"level,omitempty"`
+	Digest     string              `json:"digest,omitempty"`
+	Sequence   int64               `json:"sequence,omitempty"`
+	Epoch      int64               `json:"epoch,omitempty"`
+	Revision   bundles.Revision    `json:"revision,omitempty"`
+	Signers    []string            `json:"signers,omitempty"`
+	Checks     []bundles.Check     `json:"checks"`
+	Conditions []bundles.Condition `json:"conditions,omitempty"`
+}
+
+func (f *verifyFlags) run(cmd *cobra.Command, target string) error {
+	trust, _, err := readTrust(f.trust, f.sha256)
+	if err != nil {
+		return err
+	}
+	var seen bundles.Seen
+	if f.stateDir != "" {
+		if seen, err = bundles.NewStateFile(f.stateDir).Load(); err != nil && !errors.Is(err, bundles.ErrMissingState) {
+			return err
+		}
+	}
+	raw, err := fetchRelease(cmd.Context(), target, trust.Channel, &f.git)
+	if err != nil {
+		return err
+	}
+	v, checks, refusal := bundles.Inspect(raw, trust, seen, time.Now())
+	res := verifyResult{Accepted: refusal == nil, Refusal: bundles.RefusalName(refusal), Checks: checks, Revision: raw.Revision}
+	if refusal != nil {
+		res.Error = refusal.Error()
+	} else {
+		res.Level, res.Digest, res.Signers, res.Conditions = v.Level(), v.Digest(), v.Signers(), v.Conditions()
+		res.Sequence, res.Epoch = v.Release().Sequence, v.Release().Epoch
+	}
+	if err := f.out.write(cmd.OutOrStdout(), res, func(w io.Writer) { printVerify(w, res) }); err != nil {
+		return err
+	}
+	return refusal
+}
+
+func printVerify(w io.Writer, res verifyResult) {
+	for _, c := range res.Checks {
+		state := "ok  "
+		if !c.OK {
+			state = "FAIL"
+		}
+		fmt.Fprintf(w, "%s  %-18s  %s\n", state, c.Name, strings.ReplaceAll(c.Evidence, "\n", "; "))
+	}
+	for _, c := range res.Conditions {
+		fmt.Fprintf(w, "note  %-18s  %s\n", c.Type, c.Message)
+	}
+	if res.Accepted {
+		fmt.Fprintf(w, "accepted at level %s: release %d, %s\n", res.Level, res.Sequence, res.Digest)
+	} else {
+		fmt.Fprintf(w, "refused: %s\n", res.Refusal)
+	}
+}
+
+// readTrust reads a trust file and, when a digest is given, insists on it before parsing.
+func readTrust(path, sha256 string) (*bundles.Trust, []byte, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, nil, hinted("give --trust FILE", "%w", err)
+	}
+	if err := checkDigest(path, text, sha256); err != nil {
+		return nil, nil, err
+	}
+	t, err := bundles.LoadTrust(text)
+	return t, text, err
+}
+
+func checkDigest(what string, text []byte, want string) error {
+	got := strings.TrimPrefix(bundles.DigestOf(text), "sha256:")
+	if want = strings.ToLower(strings.TrimPrefix(want, "sha256:")); want != "" && want != got {
+		return hinted("compare with the digest that your team published: sha256sum trust.yaml", "%s has sha256 %s, not %s", what, got, want)
+	}
+	return nil
+}
+
+// fetchRelease reads a directory that holds a release, or the tip of a repository's channel.
+func fetchRelease(ctx context.Context, target, channel string, gf *gitFlags) (*bundles.Raw, error) {
+	if strings.HasPrefix(target, "oci:") {
+		return nil, bundles.NewRefusal(bundles.ErrUnsupported, nil, "releases in OCI registries are not read by this version")
+	}
+	if info, err := os.Stat(target); err == nil && info.IsDir() {
+		if _, err := os.Stat(filepath.Join(target, bundles.MetaDir)); err == nil {
+			return &bundles.Raw{FS: os.DirFS(target)}, nil
+		}
+		if target, err = filepath.Abs(target); err != nil {
+			return nil, err
+		}
+		if !isRepository(target) {
+			return nil, bundles.NewRefusal(bundles.ErrNoRelease, nil, "%s is neither a release nor a Git repository", target)
+		}
+	} else if !strings.Contains(target, ":") {
+		return nil, hinted("give a directory or a Git URL", "%s: %w", target, fs.ErrNotExist)
+	}
+	if strings.HasPrefix(target, "ssh:") && gf.creds.SSHKeyFile == "" {
+		return fetchAsPerson(ctx, target, channel, gf)
+	}
+	src, err := git.New(git.Config{URL: target, Channel: channel, Credentials: gf.creds})
+	if err != nil {
+		return nil, err
+	}
+	rev, err := src.Latest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return src.Fetch(ctx, rev)
+}
+
+func isRepository(dir string) bool {
+	for _, p := range []string{".git", "HEAD"} {
+		if _, err := os.Stat(filepath.Join(dir, p)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// fetchAsPerson uses the ssh agent and the person's known_hosts, which a host never does.
+func fetchAsPerson(ctx context.Context, url, channel string, gf *gitFlags) (*bundles.Raw, error) {
+	ch, err := gf.channel(url, channel)
+	if err != nil {
+		return nil, err
+	}
+	rev, err := ch.Refresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if rev == "" {
+		return nil, bundles.NewRefusal(bundles.ErrNoRelease, nil, "there is no branch muster/%s", channel)
+	}
+	raw, _, err := ch.Release(rev)
+	return raw, err
+}
