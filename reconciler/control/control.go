@@ -54,6 +54,8 @@ type Status struct {
 	// Problems are what keeps the agent from the newest release or from the declared state.
 	Problems   []Problem   `json:"problems"`
 	Suspension *Suspension `json:"suspension,omitempty"`
+	// Repairs are the newest differences that were found and corrected.
+	Repairs []Repair `json:"repairs"`
 	// Components are the kernel objects as they were last seen.
 	Components []enforce.Component `json:"components"`
 }
@@ -154,3 +156,9 @@ const (
 	maxClients  = 32
 	headTimeout = 5 * time.Second
 )
+
+// Repair is a difference that was found in the kernel and corrected.
+type Repair struct {
+	Time  time.Time     `json:"time"`
+	Drift enforce.Drift `json:"drift"`
+}

@@ -1,0 +1,130 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package reconciler
+
+import (
+	"maps"
+	"reflect"
+
+	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/inventory"
+	"github.com/muster-fleet/muster/policies"
+)
+
+// compileInput is everything that a ruleset depends on; when none of it changed nothing is compiled again.
+type compileInput struct {
+	set      *policies.Set
+	settings *Settings
+	node     inventory.Node
+	mode     enforce.Mode
+	aliases  map[string]string
+	caps     enforce.Capabilities
+	protect  []enforce.ProtectPair
+}
+
+// compiled is what a release asks of this host.
+type compiled struct {
+	input    *compileInput
+	rulesets []*enforce.Ruleset
+	gaps     []enforce.Gap
+	held     string
+}
+
+// host returns the host's own ruleset, nil before there is one.
+func (c *compiled) host() *enforce.Ruleset {
+	for _, rs := range c.rulesets {
+		if rs.Subject == enforce.Host {
+			return rs
+		}
+	}
+	return nil
+}
+
+// compile brings a release down to this host's rulesets. The host's paths are resolved anew each time, since
+// a symlink may have changed; the rest is done again only when something did change.
+func (l *Loop) compile(before compiled, set *policies.Set, mode enforce.Mode) compiled {
+	node, known := l.deps.Host.Node()
+	if set == nil || !known {
+		return compiled{}
+	}
+	selected := policies.Select(set, subjectOf(node))
+	input := &compileInput{
+		set: set, settings: l.settings, node: node, mode: mode,
+		aliases: l.deps.Host.Resolve(enforce.LiteralPaths(selected)),
+		caps:    l.deps.Backend.Capabilities(),
+		protect: l.deps.Host.Protect(),
+	}
+	if before.input.equal(input) {
+		return before
+	}
+	return Compile(input.forHost(selected), input.protect, input)
+}
+
+func (in *compileInput) forHost(selected []*policies.Policy) enforce.CompileInput {
+	return enforce.CompileInput{
+		Subject: enforce.Host, Policies: selected, Mode: in.mode, Capabilities: in.caps,
+		Postures: in.settings.Config.EnforcePostures(), Aliases: in.aliases,
+		AllowHostAllowlist: in.settings.Config.AllowHostAllowlist,
+	}
+}
+
+// equal is true when both would compile to the same; a nil input equals nothing.
+func (in *compileInput) equal(other *compileInput) bool {
+	return in != nil && in.set == other.set && in.settings == other.settings && in.mode == other.mode &&
+		maps.Equal(in.aliases, other.aliases) && reflect.DeepEqual(in.node, other.node) &&
+		reflect.DeepEqual(in.caps, other.caps) && reflect.DeepEqual(in.protect, other.protect)
+}
+
+// Compile compiles the host's ruleset and holds it when it would deny what keeps the host manageable.
+func Compile(in enforce.CompileInput, protect []enforce.ProtectPair, from *compileInput) compiled {
+	rs, gaps := enforce.Compile(in)
+	out := compiled{input: from, gaps: gaps}
+	if rs.Mode == enforce.ModeEnforce {
+		if why := enforce.CheckProtect(rs, protect); why != "" {
+			out.held = why
+			rs = rs.Hold(why)
+		}
+	}
+	out.rulesets = []*enforce.Ruleset{rs}
+	return out
+}
+
+// subjectOf is the host as policies select it.
+func subjectOf(node inventory.Node) policies.Subject {
+	return policies.Subject{Host: true, Labels: node.Labels}
+}
+
+// ruleKey is what makes two rules of two releases the same promise: everything but their place.
+func ruleKey(r *enforce.Rule) string {
+	plain := *r
+	plain.Rule.Index, plain.Rule.Position = 0, policies.Position{}
+	plain.Rule.Message, plain.Rule.Tags, plain.Rule.Severity = "", nil, 0
+	plain.Objects, plain.Sources = nil, nil // resolved on this host, not written by anybody
+	return canonical(plain)
+}
+
+// removesTooMuch is true when after holds less than half of what before held: rules that were replaced by
+// as many others are a change, not a removal.
+func removesTooMuch(before, after *enforce.Ruleset) bool {
+	if before == nil || len(before.Rules) == 0 {
+		return false
+	}
+	left := map[string]int{}
+	for i := range before.Rules {
+		left[ruleKey(&before.Rules[i])]++
+	}
+	added := 0
+	for i := range after.Rules {
+		if key := ruleKey(&after.Rules[i]); left[key] > 0 {
+			left[key]--
+		} else {
+			added++
+		}
+	}
+	removed := 0
+	for _, n := range left {
+		removed += n
+	}
+	return 2*(removed-added) > len(before.Rules)
+}

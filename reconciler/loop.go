@@ -1,0 +1,238 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package reconciler is the agent's loop: it pulls releases, verifies and compiles them, compares what they
+// ask for with what the kernel holds, closes the difference and says what it found.
+//
+// One goroutine owns everything the loop knows, and one select decides what it does next. Pulling and
+// reporting, which wait for others, run beside it, one at a time each, and talk to it through channels.
+// What is to be done to the kernel is decided by pure functions (NewPlan, gate) and done in one place
+// (executor). Whatever fails, the last good ruleset stays in the kernel: nothing is removed unless a complete
+// verified release says so.
+package reconciler
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/robfig/cron/v3"
+
+	"github.com/muster-fleet/muster/bundles"
+	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/inventory"
+	"github.com/muster-fleet/muster/reconciler/config"
+)
+
+// Settings is what a reload may change.
+type Settings struct {
+	Config *config.Config
+	Trust  *bundles.Trust
+	Source bundles.Source
+	HostID string
+	// Schedule is nil unless the configuration has a cron line.
+	Schedule cron.Schedule
+}
+
+// Host is what the loop asks of this host.
+type Host interface {
+	// Node is the host itself as it is now; ok is false until it is known.
+	Node() (node inventory.Node, ok bool)
+	// Changed is signalled when Node answers something else than before.
+	Changed() <-chan struct{}
+	// Resolve follows the symlinks in paths and returns those that lead elsewhere.
+	Resolve(paths []string) map[string]string
+	// Protect lists what must stay possible on this host.
+	Protect() []enforce.ProtectPair
+}
+
+// Mail is a report and what a reporter needs to know beside it.
+type Mail struct {
+	Report *fleet.Report
+	Trust  *bundles.Trust
+	// Hosts is who is enrolled, from the release in force; nil when it does not say.
+	Hosts *fleet.AllowedSigners
+}
+
+// Reporter takes reports to the fleet. Its methods may take long and are called from one goroutine.
+type Reporter interface {
+	Report(ctx context.Context, mail Mail) error
+	// Flush sends what an earlier Report could not.
+	Flush(ctx context.Context) error
+	// Collect helps to fold the fleet's reports, when it is asked to and the time has come.
+	Collect(ctx context.Context) error
+}
+
+// Counters is what the event pipe counted.
+type Counters interface {
+	Counts() []fleet.EventCount
+	Losses() map[string]uint64
+}
+
+// Watcher is told what happened, for metrics.
+type Watcher interface {
+	Round(cause Cause, took time.Duration, report *fleet.Report)
+	Refused(name string)
+	Repaired(kind enforce.DriftKind)
+	Pulled(ok bool)
+}
+
+// Clock is time.
+type Clock interface {
+	Now() time.Time
+	After(d time.Duration) <-chan time.Time
+}
+
+// Deps is everything the loop needs of others; all are required.
+type Deps struct {
+	// Load reads the settings, at the start and at every reload.
+	Load     func(ctx context.Context) (*Settings, error)
+	Cache    *bundles.Cache
+	Seen     *bundles.StateFile
+	StateDir string
+	Host     Host
+	Backend  enforce.Backend
+	Reporter Reporter
+	Counters Counters
+	Watcher  Watcher
+	Clock    Clock
+	Log      *slog.Logger
+	// Identified is told whenever what events say of this host changes.
+	Identified func(fleetName, hostname string, postures enforce.Postures)
+	// Notify tells the service manager; see sd_notify(3).
+	Notify func(state string)
+	// Watchdog is how often the service manager wants to hear of progress; 0: never.
+	Watchdog time.Duration
+	Version  string
+}
+
+// Loop is the agent's loop.
+type Loop struct {
+	deps     Deps
+	settings *Settings
+	exec     executor
+
+	requests chan func(context.Context)
+	pulled   chan pullResult
+	mail     chan Mail
+	stopped  chan struct{}
+
+	pull    puller
+	due     deadlines
+	know    knowledge
+	syncs   []syncWaiter
+	rounds  uint64
+	started time.Time
+}
+
+// deadlines say when something is to be done; the zero time means never.
+type deadlines struct {
+	poll, scheduled, observe, report, retry, resume, watchdog time.Time
+}
+
+// earliest returns how long to wait from now.
+func (d deadlines) earliest(now time.Time) time.Duration {
+	wait := time.Hour
+	for _, at := range []time.Time{d.poll, d.scheduled, d.observe, d.report, d.retry, d.resume, d.watchdog} {
+		if !at.IsZero() {
+			wait = min(wait, max(at.Sub(now), 0))
+		}
+	}
+	return wait
+}
+
+func past(at, now time.Time) bool { return !at.IsZero() && !at.After(now) }
+
+// New returns a loop that has not begun.
+func New(deps Deps) *Loop {
+	l := &Loop{
+		deps:     deps,
+		exec:     executor{backend: deps.Backend, dir: deps.StateDir, now: deps.Clock.Now},
+		requests: make(chan func(context.Context)),
+		pulled:   make(chan pullResult, 1),
+		mail:     make(chan Mail, 1),
+		stopped:  make(chan struct{}),
+	}
+	l.know.init()
+	return l
+}
+
+// Run runs the loop until ctx ends. What is in the kernel stays there.
+func (l *Loop) Run(ctx context.Context) error {
+	defer close(l.stopped)
+	if err := l.start(ctx); err != nil {
+		return err
+	}
+	hostID := l.settings.HostID
+	mailing := make(chan struct{})
+	go func() { defer close(mailing); l.deliver(ctx, hostID) }()
+	l.deps.Notify("READY=1")
+	for {
+		l.progress()
+		select {
+		case <-ctx.Done():
+			l.deps.Notify("STOPPING=1")
+			<-mailing
+			return nil
+		case <-l.deps.Clock.After(l.due.earliest(l.deps.Clock.Now())):
+		case <-l.deps.Host.Changed():
+			l.converge(ctx, CauseChange)
+		case do := <-l.requests:
+			do(ctx)
+		case result := <-l.pulled:
+			l.took(ctx, result)
+		}
+		l.work(ctx)
+	}
+}
+
+// work does everything that is due.
+func (l *Loop) work(ctx context.Context) {
+	now := l.deps.Clock.Now()
+	if past(l.due.resume, now) {
+		l.due.resume = time.Time{}
+		l.endSuspension(ctx, "its time is over")
+	}
+	if past(l.due.poll, now) || past(l.due.scheduled, now) {
+		l.startPull(ctx)
+	}
+	if past(l.due.retry, now) {
+		l.due.retry = time.Time{}
+		l.converge(ctx, CauseRetry)
+	}
+	if past(l.due.observe, now) {
+		l.converge(ctx, CauseDrift)
+	}
+	if past(l.due.report, now) {
+		l.send(true)
+	}
+}
+
+// progress runs after each turn of the loop; the service manager hears of a living loop from nowhere else.
+func (l *Loop) progress() {
+	now := l.deps.Clock.Now()
+	if l.deps.Watchdog <= 0 {
+		return
+	}
+	if l.due.watchdog.IsZero() || past(l.due.watchdog, now) {
+		l.due.watchdog = now.Add(l.deps.Watchdog / 3)
+		if !l.pull.overdue(now) {
+			l.deps.Notify("WATCHDOG=1")
+		}
+	}
+}
+
+// ask runs fn inside the loop and waits for it.
+func (l *Loop) ask(ctx context.Context, fn func(context.Context)) error {
+	done := make(chan struct{})
+	select {
+	case l.requests <- func(ctx context.Context) { defer close(done); fn(ctx) }:
+		<-done
+		return nil
+	case <-l.stopped:
+		return ErrStopping
+	case <-ctx.Done():
+		return ctx.Err() //nolint:wrapcheck // the asker's own
+	}
+}

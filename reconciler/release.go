@@ -1,0 +1,227 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package reconciler
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"time"
+
+	"github.com/muster-fleet/muster/bundles"
+	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/policies"
+)
+
+// restore brings back what this host accepted before: its marks and the last good releases, all verified
+// again. Nothing that is lost makes it forget how far it had come.
+func (l *Loop) restore(now time.Time) error {
+	seen, err := l.deps.Seen.Load()
+	lost := errors.Is(err, bundles.ErrTorn)
+	missing := errors.Is(err, bundles.ErrMissingState)
+	if err != nil && !lost && !missing {
+		return fmt.Errorf("state: %w", err)
+	}
+	var cached []*bundles.Verified
+	for _, level := range []bundles.Level{bundles.LevelEnforce, bundles.LevelAudit} {
+		v, problems, err := l.deps.Cache.Load(level, l.settings.Trust, seen, now)
+		if err != nil {
+			return fmt.Errorf("cache: %w", err)
+		}
+		l.noteCache(level, problems, now)
+		if v == nil {
+			continue
+		}
+		cached = append(cached, v)
+		l.adopt(v, now)
+	}
+	if lost || (missing && len(cached) > 0) {
+		l.know.mark("StateLost", "the marks of accepted releases were lost and rebuilt from the cache", now)
+		seen = bundles.RecoverSeen(cached, seen.Enforce, seen.Audit)
+	}
+	l.know.seen = seen
+	return nil
+}
+
+// noteCache reports cached releases that cannot be used. A revoked one that may still be in the kernel stays
+// there; the loop then changes nothing until a release comes that is not revoked.
+func (l *Loop) noteCache(level bundles.Level, problems []*bundles.CacheProblem, now time.Time) {
+	for _, p := range problems {
+		l.deps.Log.Warn("cached release not usable", "file", p.File, "error", p.Err)
+		if errors.Is(p.Err, bundles.ErrRevoked) && level == bundles.LevelEnforce {
+			l.know.mark("Revoked", p.Err.Error(), now)
+			l.know.frozen = true
+		}
+	}
+}
+
+// adopt parses a cached release; one that an older agent accepted and this one cannot read is left aside.
+func (l *Loop) adopt(v *bundles.Verified, now time.Time) {
+	r, err := l.parse(v, now)
+	if err != nil {
+		l.deps.Log.Error("cached release does not parse", "digest", v.Digest(), "error", err)
+		l.refuse(v.Revision(), v.Digest(), err)
+		return
+	}
+	l.place(r)
+}
+
+// enrolledFile lists who may report for which host.
+const enrolledFile = "hosts.allowed_signers"
+
+// parse reads everything in a verified release that this host understands, strictly.
+func (l *Loop) parse(v *bundles.Verified, now time.Time) (*release, error) {
+	var earlier *policies.Set
+	if l.know.enforced != nil {
+		earlier = l.know.enforced.set
+	}
+	set, err := policies.ParseAfter(earlier, v.FS())
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrPolicy, err)
+	}
+	r := &release{verified: v, set: set, checked: now}
+	content, err := fs.ReadFile(v.FS(), enrolledFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, nil
+	}
+	if err == nil {
+		r.hosts, err = fleet.ParseAllowedSigners(enrolledFile, content)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrPolicy, err)
+	}
+	return r, nil
+}
+
+// place puts a release where its level says.
+func (l *Loop) place(r *release) {
+	if r.verified.Level() == bundles.LevelEnforce {
+		l.know.enforced = r
+	} else if l.know.enforced == nil || newer(r, l.know.enforced) {
+		l.know.audited = r
+	}
+	if l.know.audited != nil && l.know.enforced != nil && !newer(l.know.audited, l.know.enforced) {
+		l.know.audited = nil
+	}
+}
+
+func newer(a, b *release) bool {
+	x, y := a.verified.Release(), b.verified.Release()
+	return x.Epoch > y.Epoch || (x.Epoch == y.Epoch && x.Sequence > y.Sequence)
+}
+
+// consider decides about a fetched release; only one that passes everything is remembered, and then put
+// into force.
+func (l *Loop) consider(ctx context.Context, result pullResult) {
+	now := l.deps.Clock.Now()
+	accepted, err := l.examine(result.raw, now)
+	if err == nil {
+		err = l.accept(accepted, now)
+	}
+	var state *stateError
+	if errors.As(err, &state) {
+		// The release is good, but it could not be remembered: without its mark an older one could come
+		// back after a restart. It is fetched again at the next look.
+		l.know.trouble(areaState, classify(err, 0, l.due.poll), now)
+		l.deps.Log.Error("release not accepted", "revision", result.revision, "error", err)
+		l.send(false)
+		return
+	}
+	l.pull.known = result.revision
+	if err != nil {
+		l.refuse(result.revision, documentDigest(result.raw.FS), err)
+		l.send(false)
+		return
+	}
+	l.converge(ctx, CauseRelease)
+}
+
+// examine verifies and parses; it changes nothing.
+func (l *Loop) examine(raw *bundles.Raw, now time.Time) (*release, error) {
+	verified, err := bundles.Verify(raw, l.settings.Trust, l.know.seen, now)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // a refusal has its own words
+	}
+	r, err := l.parse(verified, now)
+	if err != nil {
+		return nil, err
+	}
+	if l.know.enforced == nil || verified.AcknowledgeRemoval() || verified.Level() != bundles.LevelEnforce ||
+		verified.Digest() == l.know.enforced.verified.Digest() {
+		return r, nil
+	}
+	before := l.compile(compiled{}, l.know.enforced.set, enforce.ModeEnforce)
+	after := l.compile(compiled{}, r.set, enforce.ModeEnforce)
+	if removesTooMuch(before.host(), after.host()) {
+		return nil, fmt.Errorf("%w: %d rules now, %d then", ErrRemoval, len(before.host().Rules), len(after.host().Rules))
+	}
+	return r, nil
+}
+
+// accept remembers a release: first on disk, then here.
+func (l *Loop) accept(r *release, now time.Time) error {
+	if err := l.deps.Cache.Store(r.verified); err != nil {
+		return &stateError{fmt.Errorf("cache: %w", err)}
+	}
+	seen := r.verified.Advance(l.know.seen, now)
+	if err := l.deps.Seen.Save(seen); err != nil {
+		return &stateError{fmt.Errorf("marks: %w", err)}
+	}
+	l.know.solve(areaState)
+	l.know.seen = seen
+	l.know.refused = nil
+	l.know.frozen = false
+	delete(l.know.marked, "Revoked")
+	l.place(r)
+	l.deps.Log.Info("release accepted", "digest", r.verified.Digest(), "sequence", r.verified.Release().Sequence,
+		"level", r.verified.Level(), "signers", r.verified.Signers())
+	return nil
+}
+
+// refuse notes that the newest revision is not acceptable; what is in force stays.
+func (l *Loop) refuse(revision bundles.Revision, digest string, err error) {
+	since := l.deps.Clock.Now()
+	if old := l.know.refused; old != nil && old.revision == revision && name(old.err, "") == name(err, "") {
+		since = old.since
+	} else {
+		l.deps.Watcher.Refused(name(err, "refused"))
+		l.deps.Log.Error("release refused", "name", name(err, "refused"), "revision", revision, "digest", digest, "error", err)
+	}
+	l.know.refused = &refusal{revision: revision, digest: digest, err: err, since: since}
+}
+
+// stateError says that this host could not write down what it accepted.
+type stateError struct{ err error }
+
+func (e *stateError) Error() string { return e.err.Error() }
+
+// Unwrap returns what failed.
+func (e *stateError) Unwrap() error { return e.err }
+
+// Hint is what the operator can do.
+func (e *stateError) Hint() string {
+	return "look at the free space and the owner of stateDir and cacheDir"
+}
+
+// maxDocument is more than any release document that Verify accepts.
+const maxDocument = 16 << 20
+
+// documentDigest names a refused release by the digest of its unverified document, "" when it has none.
+func documentDigest(release fs.FS) string {
+	file, err := release.Open(bundles.ReleasePath)
+	if err != nil {
+		return ""
+	}
+	defer file.Close()
+	hash := sha256.New()
+	if _, err := io.Copy(hash, io.LimitReader(file, maxDocument)); err != nil {
+		return ""
+	}
+	return "sha256:" + hex.EncodeToString(hash.Sum(nil))
+}

@@ -1,0 +1,258 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/reconciler/control"
+)
+
+// syncWaiter waits for a pull that began after it asked.
+type syncWaiter struct {
+	number uint64
+	answer chan *control.SyncResult
+}
+
+// Status answers what is known now; it reads nothing anew.
+func (l *Loop) Status(ctx context.Context) (*control.Status, error) {
+	var out *control.Status
+	err := l.ask(ctx, func(context.Context) {
+		l.conclude()
+		out = &control.Status{
+			Version: l.deps.Version, Report: l.know.concluded, Rounds: l.rounds, Revision: string(l.pull.known),
+			NextPoll: l.due.poll, LastPoll: l.pull.last, Problems: l.know.problems(), Suspension: l.know.suspension,
+			Repairs: append([]control.Repair{}, l.know.repairs...), Components: []enforce.Component{},
+		}
+		if l.know.state != nil {
+			out.Components = append(out.Components, l.know.state.Components...)
+		}
+	})
+	return out, err
+}
+
+// Plan answers what would be done now, from a fresh look at the kernel.
+func (l *Loop) Plan(ctx context.Context) (*control.Plan, error) {
+	var out *control.Plan
+	var failed error
+	err := l.ask(ctx, func(ctx context.Context) {
+		want := l.want()
+		plan, err := l.observe(ctx, want)
+		if err != nil {
+			failed = err
+			return
+		}
+		out = Describe(plan, l.applied(), want.Rulesets, l.know.compiled.gaps)
+		out.Drift, out.Held = l.know.drift, l.know.compiled.held
+		if r := l.inForce(); r != nil {
+			release := r.report()
+			out.Release = &release
+		}
+		if len(l.know.beside.rulesets) > 0 {
+			out.Audit = l.planBeside()
+		}
+	})
+	return out, errors.Join(err, failed)
+}
+
+// planBeside says what the release that lacks signers would change, were it signed.
+func (l *Loop) planBeside() *control.Plan {
+	beside := Describe(Plan{}, l.know.compiled.rulesets, l.know.beside.rulesets, l.know.beside.gaps)
+	release := l.know.audited.report()
+	beside.Release = &release
+	beside.Held = l.know.beside.held
+	return beside
+}
+
+// inForce is the release that the rulesets come from.
+func (l *Loop) inForce() *release {
+	if l.know.enforced != nil {
+		return l.know.enforced
+	}
+	return l.know.audited
+}
+
+func (l *Loop) applied() []*enforce.Ruleset {
+	out := []*enforce.Ruleset{}
+	for _, rs := range l.know.applied {
+		out = append(out, rs)
+	}
+	return out
+}
+
+// Rulesets answers what this host should obey.
+func (l *Loop) Rulesets(ctx context.Context) (*control.Rulesets, error) {
+	var out *control.Rulesets
+	err := l.ask(ctx, func(context.Context) {
+		l.want()
+		node, _ := l.deps.Host.Node()
+		out = &control.Rulesets{
+			Rulesets: l.know.compiled.rulesets, Gaps: l.know.compiled.gaps,
+			Labels: node.Labels, Hostname: node.Hostname, Postures: l.settings.Config.EnforcePostures(),
+			AllowHostAllowlist: l.settings.Config.AllowHostAllowlist, Mode: l.settings.Config.Mode,
+			Capabilities: l.deps.Backend.Capabilities(),
+		}
+		if l.know.state != nil {
+			out.Observed = l.know.state.Subjects
+		}
+	})
+	return out, err
+}
+
+// Sync looks at the source now.
+func (l *Loop) Sync(ctx context.Context, request control.SyncRequest) (*control.SyncResult, error) {
+	waiter := syncWaiter{answer: make(chan *control.SyncResult, 1)}
+	var failed error
+	err := l.ask(ctx, func(ctx context.Context) {
+		if request.Reload {
+			if failed = l.reload(ctx); failed != nil {
+				return
+			}
+		}
+		// A pull that is under way may have asked the source before the change was there.
+		waiter.number = l.pull.number + 1
+		l.syncs = append(l.syncs, waiter)
+		l.startPull(ctx)
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return nil, err
+	}
+	if !request.Wait {
+		return &control.SyncResult{Outcome: control.OutcomeWaiting}, nil
+	}
+	select {
+	case result := <-waiter.answer:
+		return result, nil
+	case <-l.stopped:
+		return nil, ErrStopping
+	case <-ctx.Done():
+		return nil, fmt.Errorf("sync: %w", ctx.Err())
+	}
+}
+
+// answerSyncs answers everybody who waited for this pull, and begins the next for those who came later.
+func (l *Loop) answerSyncs(ctx context.Context, result pullResult) {
+	var later []syncWaiter
+	for _, waiter := range l.syncs {
+		if waiter.number > result.number {
+			later = append(later, waiter)
+			continue
+		}
+		waiter.answer <- l.outcome(result)
+	}
+	l.syncs = later
+	if len(later) > 0 {
+		l.startPull(ctx)
+	}
+}
+
+// outcome says how the pull and the round after it ended.
+func (l *Loop) outcome(result pullResult) *control.SyncResult {
+	l.conclude()
+	k := &l.know
+	out := &control.SyncResult{Revision: string(result.revision), Report: k.concluded, Subjects: k.concluded.Subjects}
+	if r := l.inForce(); r != nil {
+		release := r.report()
+		out.Release = &release
+	}
+	out.Outcome, out.Problem = l.judge(result)
+	return out
+}
+
+func (l *Loop) judge(result pullResult) (control.Outcome, *control.Problem) {
+	k := &l.know
+	switch {
+	case k.refused != nil && k.refused.revision == result.revision:
+		p := k.refused.problem()
+		return control.OutcomeRefused, &p
+	case l.settings.Config.Mode == enforce.ModeOff:
+		return control.OutcomeOff, nil
+	case k.suspension != nil:
+		return control.OutcomeSuspended, nil
+	}
+	for _, area := range []string{areaSource, areaState, areaKernel} {
+		t, there := k.troubles[area]
+		if !there {
+			continue
+		}
+		p := problem(t.err, area, t.since)
+		var stalled *StalledError
+		if errors.As(t.err, &stalled) {
+			return control.OutcomeStalled, &p
+		}
+		return control.OutcomeWaiting, &p
+	}
+	switch {
+	case k.compiled.held != "":
+		return control.OutcomeHeld, &control.Problem{Name: "held", Message: k.compiled.held}
+	case l.settings.Config.Mode == enforce.ModeAudit, k.enforced == nil, k.audited != nil,
+		k.concluded.State == fleet.StateAudited:
+		return control.OutcomeAudited, nil
+	}
+	return control.OutcomeEnforced, nil
+}
+
+// Suspend holds the host where it is.
+func (l *Loop) Suspend(ctx context.Context, request control.SuspendRequest) (*control.Suspension, error) {
+	var out *control.Suspension
+	var failed error
+	err := l.ask(ctx, func(ctx context.Context) { out, failed = l.suspend(ctx, request) })
+	return out, errors.Join(err, failed)
+}
+
+// Resume ends a suspension.
+func (l *Loop) Resume(ctx context.Context) error {
+	return l.ask(ctx, func(ctx context.Context) { l.endSuspension(ctx, "somebody asked for it") })
+}
+
+// Reload reads configuration, labels and trust again.
+func (l *Loop) Reload(ctx context.Context) error {
+	var failed error
+	err := l.ask(ctx, func(ctx context.Context) { failed = l.reload(ctx) })
+	return errors.Join(err, failed)
+}
+
+// reload takes new settings, all of them or none, and looks at everything again.
+func (l *Loop) reload(ctx context.Context) error {
+	now := l.deps.Clock.Now()
+	settings, err := l.deps.Load(ctx)
+	if err != nil {
+		l.deps.Log.Error("not reloaded", "error", err)
+		l.know.trouble(areaConfig, &StalledError{Err: err}, now)
+		l.send(false)
+		return err //nolint:wrapcheck // has its own words
+	}
+	l.know.solve(areaConfig)
+	trustChanged := settings.Trust.Digest() != l.settings.Trust.Digest()
+	sourceChanged := settings.Config.Source.URL != l.settings.Config.Source.URL
+	l.settings = settings
+	if trustChanged || sourceChanged {
+		l.pull.known = "" // the same bytes may now be worth another answer
+		l.recheck()
+	}
+	l.due.report = l.due.observe
+	l.schedulePoll(now)
+	l.due.poll = now
+	l.deps.Log.Info("reloaded", "mode", settings.Config.Mode, "trust", settings.Trust.Version)
+	l.converge(ctx, CauseChange)
+	return nil
+}
+
+// recheck looks at the releases in force with the trust of now. One that is revoked stays in the kernel and
+// is reported; nothing else about a release that was accepted is judged again.
+func (l *Loop) recheck() {
+	now := l.deps.Clock.Now()
+	delete(l.know.marked, "Revoked")
+	_, problems, err := l.deps.Cache.Load("enforce", l.settings.Trust, l.know.seen, now)
+	if err != nil {
+		l.deps.Log.Warn("cache not readable", "error", err)
+		return
+	}
+	l.noteCache("enforce", problems, now)
+	l.know.frozen = false // what is enforced is known, and stays
+}
