@@ -81,14 +81,10 @@ func anyAudit(ds []Declared) bool {
 }
 
 // drifts tells whether the kernel differs from what is declared. Gaps and held rulesets have states of their
-// own, and what is foreign is not ours to judge.
+// own, a mode that a policy's author chose is no damage, and what is foreign is not ours to judge.
 func drifts(list []enforce.Drift) bool {
 	return slices.ContainsFunc(list, func(d enforce.Drift) bool {
-		switch d.Kind {
-		case enforce.DriftForeign, enforce.DriftGap, enforce.DriftHeld:
-			return false
-		}
-		return true
+		return d.Repairable() || d.Kind == enforce.DriftUnlabelled
 	})
 }
 

@@ -74,7 +74,7 @@ func Decode(b []byte) (Report, error) {
 	if err := r.check(); err != nil {
 		return Report{}, err
 	}
-	again, err := canonical(r)
+	again, err := canonical(normalized(r))
 	if err != nil {
 		return Report{}, fmt.Errorf("%w: %s", ErrReportMalformed, printable(err.Error(), 200))
 	}
@@ -157,6 +157,9 @@ var (
 	fleetPattern     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 )
 
+// modes are those of an agent.
+var modes = []enforce.Mode{enforce.ModeEnforce, enforce.ModeAudit, enforce.ModeOff}
+
 // states lists the seven, in the order in which a person should look at them.
 var states = []HostState{
 	StateStalled, StateDrifted, StateHeld, StateUnknown, StatePartial, StateAudited, StateEnforced,
@@ -173,11 +176,18 @@ func (r Report) check() error {
 		return fmt.Errorf("%w: sequence %d", ErrReportField, r.Sequence)
 	case !slices.Contains(states, r.State):
 		return fmt.Errorf("%w: state %q", ErrReportField, printable(string(r.State), 64))
-	case r.Mode != enforce.ModeEnforce && r.Mode != enforce.ModeAudit && r.Mode != enforce.ModeOff:
+	case !slices.Contains(modes, r.Mode):
 		return fmt.Errorf("%w: mode %q", ErrReportField, printable(string(r.Mode), 64))
 	case r.Time.IsZero() || r.Time.Year() > 9999:
 		return fmt.Errorf("%w: time", ErrReportField)
 	}
+	if err := r.checkLists(); err != nil {
+		return err
+	}
+	return CheckHostID(r.Host)
+}
+
+func (r Report) checkLists() error {
 	for _, c := range r.Conditions {
 		if !conditionPattern.MatchString(c.Type) {
 			return fmt.Errorf("%w: condition %q", ErrReportField, printable(c.Type, 64))
@@ -188,5 +198,5 @@ func (r Report) check() error {
 			return fmt.Errorf("%w: truncated %q by %d", ErrReportField, printable(name, 64), n)
 		}
 	}
-	return CheckHostID(r.Host)
+	return nil
 }

@@ -87,6 +87,9 @@ func Sign(signer ssh.Signer, namespace string, message []byte) ([]byte, error) {
 
 // signWith avoids ssh-rsa's SHA-1, which SSHSIG forbids.
 func signWith(signer ssh.Signer, data []byte) (*ssh.Signature, error) {
+	if k, ok := signer.(*HostKey); ok {
+		signer = k.Signer // the embedded one may choose algorithms, which the embedding hides
+	}
 	if a, ok := signer.(ssh.AlgorithmSigner); ok && plainKey(signer.PublicKey()).Type() == ssh.KeyAlgoRSA {
 		return a.SignWithAlgorithm(rand.Reader, data, ssh.KeyAlgoRSASHA512)
 	}

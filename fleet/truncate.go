@@ -4,6 +4,7 @@
 package fleet
 
 import (
+	"bytes"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -40,11 +41,7 @@ func newMapSection[V any](name string, m map[string]V) *section {
 }
 
 func (s *section) add(entry any) {
-	b, err := json.Marshal(entry)
-	n := len(b) + 1
-	if err != nil {
-		n = MaxReport // cannot be encoded: goes first
-	}
+	n := encodedSize(entry)
 	s.sizes = append(s.sizes, n)
 	s.total += n
 }
@@ -93,10 +90,13 @@ func truncated(r Report) Report {
 	return r
 }
 
-func encodedSize(r Report) int {
-	b, err := json.Marshal(r)
-	if err != nil {
+// encodedSize counts a newline at the end, which stands for the comma of a list entry. It is MaxReport for what cannot be encoded, so that it goes first.
+func encodedSize(v any) int {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
 		return MaxReport
 	}
-	return len(b)
+	return b.Len()
 }
