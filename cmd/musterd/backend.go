@@ -1,0 +1,56 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/reconciler"
+	"github.com/muster-fleet/muster/reconciler/config"
+)
+
+var errNoBackend = errors.New("backend bpflsm is not built in yet; use backend: observe")
+
+// backend is the one in use, with what it has besides enforce.Backend.
+type backend struct {
+	backend enforce.Backend
+	events  enforce.EventSource // nil: it reports none
+	closer  func() error
+}
+
+func (b *backend) close(log *slog.Logger) {
+	if b.closer == nil {
+		return
+	}
+	if err := b.closer(); err != nil {
+		log.Warn("backend not closed", "error", err)
+	}
+}
+
+// openBackend opens the backend that the configuration names, or the one that this kernel has.
+func openBackend(cfg *config.Config, log *slog.Logger) (*backend, error) {
+	name := cfg.Backend
+	if name == "auto" {
+		name = "observe"
+		if hasBPFLSM() {
+			name = "bpflsm"
+		}
+		log.Info("backend chosen", "backend", name)
+	}
+	if name == "observe" {
+		return &backend{backend: reconciler.ObserveOnly{}}, nil
+	}
+	return nil, errNoBackend
+}
+
+// hasBPFLSM is true when the running kernel was booted with bpf among its security modules.
+func hasBPFLSM() bool {
+	list, err := os.ReadFile("/sys/kernel/security/lsm")
+	return err == nil && slices.Contains(strings.Split(strings.TrimSpace(string(list)), ","), "bpf")
+}

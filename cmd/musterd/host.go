@@ -1,0 +1,107 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/inventory"
+	"github.com/muster-fleet/muster/inventory/host"
+	"github.com/muster-fleet/muster/policies"
+	"github.com/muster-fleet/muster/reconciler/config"
+)
+
+// gatherEvery is how often the node's facts are read again: a label that changes needs no signal.
+const gatherEvery = 10 * time.Second
+
+// hostFacts is the loop's view of this host: the inventory's node, and what must stay possible on it.
+type hostFacts struct {
+	root    fs.FS
+	store   *inventory.Store
+	changed chan struct{}
+	log     *slog.Logger
+	cfg     atomic.Pointer[config.Config]
+}
+
+func newHost(cfg *config.Config, log *slog.Logger) (*hostFacts, error) {
+	h := &hostFacts{root: os.DirFS("/"), store: inventory.NewStore(), changed: make(chan struct{}, 1), log: log}
+	return h, h.refresh(cfg)
+}
+
+// refresh reads the facts with cfg, now and from now on.
+func (h *hostFacts) refresh(cfg *config.Config) error {
+	var labels map[string]string
+	if filepath.Clean(cfg.Labels) != "/"+host.LabelsFile && cfg.Labels != "" {
+		content, err := os.ReadFile(cfg.Labels)
+		if err != nil {
+			return fmt.Errorf("labels: %w", err)
+		}
+		if labels, err = host.ParseLabels(cfg.Labels, content); err != nil {
+			return err
+		}
+	}
+	node, err := host.Gather(h.root, host.Options{Labels: labels})
+	if err != nil {
+		return err
+	}
+	h.cfg.Store(cfg)
+	return h.store.SetNode(node)
+}
+
+// watch gathers again and again, and tells the loop of every change.
+func (h *hostFacts) watch(ctx context.Context) error {
+	ticker := time.NewTicker(gatherEvery)
+	defer ticker.Stop()
+	changed := h.store.Snapshot().Changed(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+			changed = h.store.Snapshot().Changed(ctx)
+			select {
+			case h.changed <- struct{}{}:
+			default: // it has not looked since the last one
+			}
+		case <-ticker.C:
+			if err := h.refresh(h.cfg.Load()); err != nil {
+				h.log.Warn("host facts not read; the ones from before hold", "error", err)
+			}
+		}
+	}
+}
+
+// Node is the host as it was last read.
+func (h *hostFacts) Node() (inventory.Node, bool) { return h.store.Snapshot().Node() }
+
+// Changed is signalled after Node changed.
+func (h *hostFacts) Changed() <-chan struct{} { return h.changed }
+
+// Resolve follows symlinks.
+func (h *hostFacts) Resolve(paths []string) map[string]string { return host.Resolve(h.root, paths) }
+
+// Protect is what keeps the host manageable: what is found on every host, and what the operator adds.
+func (h *hostFacts) Protect() []enforce.ProtectPair {
+	cfg := h.cfg.Load()
+	binary, err := os.Executable()
+	if err != nil {
+		h.log.Warn("the agent does not know its own path", "error", err)
+	}
+	files := []string{cfg.StateDir + "/", cfg.CacheDir + "/", cfg.Socket, cfg.BPFFS + "/"}
+	pairs := enforce.DefaultProtect(host.Programs(h.root), enforce.AgentPaths{Binary: binary, Files: files})
+	for _, p := range cfg.Protect {
+		for _, class := range []policies.Class{policies.ClassProcess, policies.ClassFile} {
+			pairs = append(pairs, enforce.ProtectPair{Class: class, Source: p.Source, Object: p.Object})
+		}
+	}
+	return pairs
+}

@@ -1,0 +1,111 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/robfig/cron/v3"
+
+	"github.com/muster-fleet/muster/bundles"
+	"github.com/muster-fleet/muster/bundles/git"
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/reconciler"
+	"github.com/muster-fleet/muster/reconciler/config"
+)
+
+// loader reads everything that a reload may change.
+type loader struct {
+	path string
+	host *hostFacts
+	// source is kept while nothing about it changes, with what it remembers of the last fetch.
+	source bundles.Source
+	of     git.Config
+}
+
+func (l *loader) load(context.Context) (*reconciler.Settings, error) {
+	cfg, err := config.Load(l.path)
+	if err != nil {
+		return nil, err
+	}
+	trust, err := readTrust(cfg.Trust)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.host.refresh(cfg); err != nil {
+		return nil, err
+	}
+	settings := &reconciler.Settings{Config: cfg, Trust: trust}
+	if settings.HostID, err = hostID(cfg, l.host); err != nil {
+		return nil, err
+	}
+	if settings.Source, err = l.open(cfg, trust); err != nil {
+		return nil, err
+	}
+	if cfg.Source.Schedule != "" {
+		if settings.Schedule, err = cron.ParseStandard(cfg.Source.Schedule); err != nil {
+			return nil, fmt.Errorf("source.schedule: %w", err)
+		}
+	}
+	return settings, nil
+}
+
+func (l *loader) open(cfg *config.Config, trust *bundles.Trust) (bundles.Source, error) {
+	limits := git.DefaultLimits()
+	limits.Time = cfg.Source.Timeout
+	of := git.Config{URL: cfg.Source.URL, Channel: trust.Channel, Credentials: gitCredentials(cfg.Source.Credentials), Limits: limits}
+	if l.source != nil && l.of == of {
+		return l.source, nil
+	}
+	source, err := git.New(of)
+	if err != nil {
+		return nil, fmt.Errorf("source: %w", err)
+	}
+	l.source, l.of = source, of
+	return source, nil
+}
+
+func hostID(cfg *config.Config, host *hostFacts) (string, error) {
+	if cfg.HostID != "" {
+		return cfg.HostID, fleet.CheckHostID(cfg.HostID)
+	}
+	node, _ := host.Node()
+	return fleet.HostID(node.Hostname)
+}
+
+// maxTrust bounds the trust file.
+const maxTrust = 1 << 20
+
+func readTrust(path string) (*bundles.Trust, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, &trustError{path: path, err: err}
+	}
+	defer file.Close()
+	content, err := io.ReadAll(io.LimitReader(file, maxTrust))
+	if err != nil {
+		return nil, &trustError{path: path, err: err}
+	}
+	trust, err := bundles.LoadTrust(content)
+	if err != nil {
+		return nil, &trustError{path: path, err: err}
+	}
+	return trust, nil
+}
+
+type trustError struct {
+	path string
+	err  error
+}
+
+func (e *trustError) Error() string { return fmt.Sprintf("trust %s: %v", e.path, e.err) }
+
+// Unwrap returns what is wrong.
+func (e *trustError) Unwrap() error { return e.err }
+
+// Hint is what the operator can do.
+func (e *trustError) Hint() string { return "muster join URL --trust-sha256 … writes and pins it" }

@@ -1,0 +1,185 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/muster-fleet/muster/bundles"
+	"github.com/muster-fleet/muster/bundles/git"
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/fleet/statusref"
+	"github.com/muster-fleet/muster/reconciler"
+	"github.com/muster-fleet/muster/reconciler/config"
+)
+
+// reportTimeout bounds one push or one folding.
+const reportTimeout = time.Minute
+
+// collectMinAge and collectMaxHosts are REPORTS' bounds of "collect: auto".
+const (
+	collectMinAge   = time.Minute
+	collectMaxHosts = 200
+)
+
+// localReporter is for hosts whose reports go nowhere: `muster status` shows them.
+type localReporter struct{}
+
+func (localReporter) Report(context.Context, reconciler.Mail) error { return nil }
+func (localReporter) Flush(context.Context) error                   { return nil }
+func (localReporter) Collect(context.Context) error                 { return nil }
+
+// refReporter pushes reports to this host's own ref and helps to fold the fleet's.
+type refReporter struct {
+	cfg       config.Status
+	key       *fleet.HostKey
+	log       *slog.Logger
+	publisher *statusref.Publisher
+	collector *statusref.Collector
+	// collectFor is what the collector was made for.
+	collectFor collectFor
+	hostID     string
+}
+
+type collectFor struct {
+	trust string
+	hosts *fleet.AllowedSigners
+}
+
+// newReporter makes the host's key at the first start.
+func newReporter(cfg *config.Config, log *slog.Logger) (reconciler.Reporter, error) {
+	key, err := fleet.LoadOrCreateHostKey(cfg.HostKey)
+	if err != nil {
+		return nil, err
+	}
+	log.Info("host key", "fingerprint", key.Fingerprint())
+	if cfg.Status.URL == "" {
+		return localReporter{}, nil
+	}
+	r := &refReporter{cfg: cfg.Status, key: key, log: log}
+	remote, err := r.remote()
+	if err != nil {
+		return nil, err
+	}
+	r.publisher = statusref.NewPublisher(statusref.PublisherConfig{Remote: remote, Dir: filepath.Join(cfg.StateDir, "report"), Key: key})
+	return r, nil
+}
+
+func (r *refReporter) remote() (statusref.Remote, error) {
+	credentials := gitCredentials(r.cfg.Credentials)
+	auth, err := credentials.Auth(r.cfg.URL)
+	if err != nil {
+		return statusref.Remote{}, fmt.Errorf("status: %w", err)
+	}
+	ca, err := credentials.CABundle()
+	if err != nil {
+		return statusref.Remote{}, fmt.Errorf("status: %w", err)
+	}
+	return statusref.Remote{URL: r.cfg.URL, Auth: auth, CABundle: ca}, nil
+}
+
+func gitCredentials(c config.Credentials) git.Credentials {
+	return git.Credentials{
+		UsernameFile: c.UsernameFile, PasswordFile: c.PasswordFile, TokenFile: c.TokenFile,
+		SSHKeyFile: c.SSHKeyFile, KnownHostsFile: c.KnownHostsFile, CAFile: c.CAFile,
+	}
+}
+
+// Report signs and pushes.
+func (r *refReporter) Report(ctx context.Context, mail reconciler.Mail) error {
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	defer cancel()
+	r.hostID = mail.Report.Host
+	if err := r.prepare(mail); err != nil {
+		r.log.Warn("this host cannot help to collect", "error", err)
+	}
+	return r.publisher.Report(ctx, mail.Report)
+}
+
+// Flush pushes what waits.
+func (r *refReporter) Flush(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	defer cancel()
+	return r.publisher.Flush(ctx)
+}
+
+// Collect folds the fleet's reports when nobody did lately.
+func (r *refReporter) Collect(ctx context.Context) error {
+	if r.collector == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	defer cancel()
+	result, err := r.collector.Collect(ctx)
+	if err != nil {
+		return err
+	}
+	r.log.Debug("collect", "wrote", result.Wrote, "reason", result.Reason)
+	return nil
+}
+
+// prepare makes the collector anew when trust or enrolment changed. A host whose rolls nobody would believe
+// makes none.
+func (r *refReporter) prepare(mail reconciler.Mail) error {
+	want := collectFor{trust: mail.Trust.Digest(), hosts: mail.Hosts}
+	if r.cfg.Collect != "auto" || r.collectFor == want {
+		return nil
+	}
+	r.collectFor, r.collector = want, nil
+	trusted, err := collectors(mail.Trust, mail.Hosts)
+	if err != nil {
+		return err
+	}
+	if err := mayCollect(trusted, r.hostID, r.key.PublicKey(), time.Now()); err != nil {
+		r.log.Debug("this host does not collect", "reason", err)
+		return nil
+	}
+	remote, err := r.remote()
+	if err != nil {
+		return err
+	}
+	r.collector, err = statusref.NewCollector(statusref.CollectorConfig{
+		Remote: remote, Fleet: mail.Trust.Fleet, Name: r.hostID, Key: r.key, Hosts: mail.Hosts, Trusted: trusted,
+		MinAge: collectMinAge, MaxHosts: collectMaxHosts,
+	})
+	return err
+}
+
+var errNotCollector = errors.New("the trust names collectors, and this host is none of them")
+
+// mayCollect says whether readers would believe a roll that this host signs.
+func mayCollect(trusted fleet.Collectors, id string, key ssh.PublicKey, now time.Time) error {
+	if trusted.Keys == nil {
+		return trusted.Hosts.Check(id, key, fleet.NamespaceRoll, now)
+	}
+	if own := trusted.Keys[id]; own == nil || !bytes.Equal(own.Marshal(), key.Marshal()) {
+		return errNotCollector
+	}
+	return nil
+}
+
+// collectors are whose rolls are believed: those that the trust names, or else every enrolled host.
+func collectors(trust *bundles.Trust, hosts *fleet.AllowedSigners) (fleet.Collectors, error) {
+	if len(trust.Collectors) == 0 {
+		return fleet.Collectors{Hosts: hosts}, nil
+	}
+	keys := map[string]ssh.PublicKey{}
+	for i := range trust.Collectors {
+		signer := &trust.Collectors[i]
+		key, err := ssh.NewPublicKey(signer.Public())
+		if err != nil {
+			return fleet.Collectors{}, fmt.Errorf("collector %s: %w", signer.Name, err)
+		}
+		keys[signer.Name] = key
+	}
+	return fleet.Collectors{Keys: keys}, nil
+}
