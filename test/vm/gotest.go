@@ -60,7 +60,7 @@ func RunTests(t *testing.T, o Options, pkg string, args ...string) {
 	Need(t)
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "package.test")
-	if err := buildStatic(t.Context(), binary, "test", "-c", pkg); err != nil {
+	if err := BuildStatic(t.Context(), binary, "test", "-c", pkg); err != nil {
 		t.Fatal(err)
 	}
 	o.Files = maps.Clone(o.Files)

@@ -19,7 +19,7 @@ func TestFailingTestsAreSeen(t *testing.T) {
 	t.Parallel()
 	Need(t)
 	binary := filepath.Join(t.TempDir(), "package.test")
-	if err := buildStatic(t.Context(), binary, "test", "-c", "./testdata/failing"); err != nil {
+	if err := BuildStatic(t.Context(), binary, "test", "-c", "./testdata/failing"); err != nil {
 		t.Fatal(err)
 	}
 	m := Start(t, Options{Files: map[string]string{binary: guestBinary}})

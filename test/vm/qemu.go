@@ -145,7 +145,7 @@ func prepare(ctx context.Context, o Options, dir string) (image, error) {
 		return image{}, err
 	}
 	guest := filepath.Join(dir, "guest")
-	if err := buildStatic(ctx, guest, "build", "github.com/muster-fleet/muster/test/vm/guest"); err != nil {
+	if err := BuildStatic(ctx, guest, "build", "github.com/muster-fleet/muster/test/vm/guest"); err != nil {
 		return image{}, err
 	}
 	archive, err := initrd(guest, k.earlyDir())
@@ -181,8 +181,8 @@ func archiveFiles(path string, files map[string]string) error {
 	return errors.Join(tw.Close(), f.Close())
 }
 
-// buildStatic runs go build or go test -c for the guest: without cgo, so that it needs nothing there.
-func buildStatic(ctx context.Context, target, verb string, args ...string) error {
+// BuildStatic runs go build or go test -c for the guest: without cgo, so that it needs nothing there.
+func BuildStatic(ctx context.Context, target, verb string, args ...string) error {
 	cmd := exec.CommandContext(ctx, "go", append([]string{verb, "-buildvcs=false", "-ldflags=-s -w", "-o", target}, args...)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -1,0 +1,67 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Empty is the case of empty programs on the engine's hooks: the floor of what a BPF-LSM agent can cost.
+const Empty = "empty"
+
+// RuleCounts are how many path rules Muster is measured with.
+func RuleCounts() []int { return []int{1, 100, 1000, 10000} }
+
+// Cases are all cases in their order: nothing, empty programs, Muster.
+func Cases() []string {
+	cases := []string{Baseline, Empty}
+	for _, n := range RuleCounts() {
+		cases = append(cases, fmt.Sprintf("muster-%d", n))
+	}
+	return cases
+}
+
+// Rules returns how many rules a Muster case has.
+func Rules(name string) (int, bool) {
+	digits, ok := strings.CutPrefix(name, "muster-")
+	n, err := strconv.Atoi(digits)
+	return n, ok && err == nil
+}
+
+// Operation is one thing that the measured program does.
+type Operation struct {
+	// Name is the row; Args are the program's operation and, behind the count, its argument.
+	Name string
+	Verb string
+	Path string
+	N    int
+}
+
+// Paths of the operations in the guest. No rule names the first two; the third lies in the directory of the rules'
+// files and differs from them in its last byte only.
+const (
+	PathShort  = "/opt/w/data"
+	PathSixty  = "/srv/application/releases/current/share/templates/index.html"
+	PathBeside = "/var/lib/muster-bench/rules/0/file-0x"
+)
+
+// RulePath is the path that rule number i blocks: spread over directories as real policies are.
+func RulePath(i int) string { return fmt.Sprintf("/var/lib/muster-bench/rules/%d/file-%d", i%97, i) }
+
+// Operations are the rows of the table. Counts are chosen so that a row repeats within a few instructions.
+func Operations(work string) []Operation {
+	return []Operation{
+		{"getpid", "getpid", "", 20000},
+		{"stat", "stat", PathShort, 5000},
+		{"open", "open", PathShort, 5000},
+		{"open-60", "open", PathSixty, 5000},
+		{"open-beside", "open", PathBeside, 5000},
+		{"read", "read", PathShort, 10000},
+		{"write", "write", PathShort, 5000},
+		{"exec", "exec", work, 200},
+		{"connect", "connect", "", 500},
+	}
+}

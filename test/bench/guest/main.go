@@ -1,0 +1,154 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Command guest drives the measurements inside a machine of the lab: it brings the kernel into each case in turn
+// and lets the measured program run there. Every result is one JSON line on stdout.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/muster-fleet/muster/test/bench"
+)
+
+// Idle time costs nothing when instructions are counted. The boot's own work ends within settleBoot; what a change of
+// case leaves behind (programs are detached and freed asynchronously) within settleCase.
+const (
+	settleBoot = 4 * time.Second
+	settleCase = time.Second
+)
+
+func main() {
+	rounds := flag.Int("rounds", 1, "rounds")
+	scale := flag.Int("scale", 1, "divide the counts of operations")
+	flag.Parse()
+	d := &driver{rounds: *rounds, scale: *scale, out: json.NewEncoder(os.Stdout), work: filepath.Join(filepath.Dir(os.Args[0]), "work")}
+	if err := d.run(context.Background(), flag.Args()); err != nil {
+		fmt.Fprintf(os.Stderr, "driver: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+type driver struct {
+	rounds, scale int
+	out           *json.Encoder
+	work          string
+}
+
+// subject is what a case brings into the kernel.
+type subject interface {
+	// enter brings the kernel into the case; the Load is nil when no ruleset was loaded.
+	enter(ctx context.Context) (*bench.Load, error)
+	// leave takes it back.
+	leave(ctx context.Context) error
+}
+
+func (d *driver) run(ctx context.Context, cases []string) error {
+	if len(cases) == 0 || cases[0] != bench.Baseline {
+		return errors.New("the first case must be " + bench.Baseline)
+	}
+	for _, path := range []string{bench.PathShort, bench.PathSixty, bench.PathBeside} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, []byte("data"), 0o644); err != nil {
+			return err
+		}
+	}
+	settle(settleBoot)
+	for round := range d.rounds {
+		for _, name := range cases {
+			if err := d.measure(ctx, name, round); err != nil {
+				return fmt.Errorf("case %s: %w", name, err)
+			}
+		}
+		fmt.Fprintf(os.Stderr, "bench: round %d of %d\n", round+1, d.rounds)
+	}
+	return nil
+}
+
+// measure runs every operation once in one case.
+func (d *driver) measure(ctx context.Context, name string, round int) error {
+	s, err := subjectOf(name)
+	if err != nil {
+		return err
+	}
+	load, err := s.enter(ctx)
+	if err != nil {
+		return errors.Join(err, s.leave(ctx))
+	}
+	settle(settleCase)
+	if load != nil {
+		load.Case, load.Round = name, round
+		if err := d.weigh(load); err != nil {
+			return errors.Join(err, s.leave(ctx))
+		}
+	}
+	for _, op := range bench.Operations(d.work) {
+		if err := d.once(ctx, op, name, round); err != nil {
+			return errors.Join(err, s.leave(ctx))
+		}
+	}
+	if err := s.leave(ctx); err != nil {
+		return err
+	}
+	settle(settleCase)
+	return nil
+}
+
+// weigh adds what the kernel's objects occupy and reports the load.
+func (d *driver) weigh(load *bench.Load) error {
+	occupied, err := occupied()
+	if err != nil {
+		return err
+	}
+	load.Memory = occupied
+	return d.out.Encode(bench.Line{Load: load})
+}
+
+func (d *driver) once(ctx context.Context, op bench.Operation, name string, round int) error {
+	n := max(1, op.N/d.scale)
+	args := []string{op.Verb, strconv.Itoa(n)}
+	if op.Path != "" {
+		args = append(args, op.Path)
+	}
+	out, err := exec.CommandContext(ctx, d.work, args...).Output()
+	if err != nil {
+		return fmt.Errorf("%s: %w", op.Name, err)
+	}
+	s := bench.Sample{Case: name, Round: round, Op: op.Name, N: n}
+	if _, err := fmt.Sscan(string(out), &s.CPU, &s.Wall); err != nil {
+		return fmt.Errorf("%s printed %q: %w", op.Name, out, err)
+	}
+	return d.out.Encode(bench.Line{Sample: &s})
+}
+
+// settle lets the machine come to rest; no event tells when it has.
+func settle(d time.Duration) { <-time.After(d) }
+
+func subjectOf(name string) (subject, error) {
+	if name == bench.Baseline {
+		return nothing{}, nil
+	}
+	if name == bench.Empty {
+		return &empty{}, nil
+	}
+	if n, ok := bench.Rules(name); ok {
+		return newMuster(n)
+	}
+	return nil, fmt.Errorf("no such case")
+}
+
+type nothing struct{}
+
+func (nothing) enter(context.Context) (*bench.Load, error) { return nil, nil }
+func (nothing) leave(context.Context) error                { return nil }
