@@ -48,13 +48,10 @@ func buildPolicy(kind Kind, v *value, at func(*yaml.Node) Position) *Policy {
 		Labels:   metadata.get("labels").textMap(),
 		Position: at(metadata.get("name").node),
 	}
-	if kind == KindContainer {
-		p.Namespace = metadata.textOf("namespace")
-		if p.Namespace == "" {
-			p.Namespace = "default"
-		}
-	}
 	p.Selector = buildSelector(spec)
+	if kind == KindContainer || kind == KindNetwork && len(p.Selector.Node) == 0 {
+		p.Namespace = metadata.textOf("namespace")
+	}
 	b := builder{at: at}
 	inherited := notes{action: ActionBlock}.overriddenBy(spec)
 	for _, m := range spec.members {

@@ -4,6 +4,7 @@
 package policies
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -26,10 +27,14 @@ const (
 	expressionLabel     = "label"
 	expressionNamespace = "namespace"
 	operatorIn          = "In"
+
+	defaultNamespace = "default"
 )
 
 // maxExpression bounds a name expression: compiled, it must stay small.
 const maxExpression = 1024
+
+var errExpressionLong = errors.New("it exceeds the limit of 1024 bytes")
 
 // condition is one thing that a selector asks of a subject. All must hold.
 type condition struct {
@@ -47,16 +52,16 @@ func conditions(p *Policy) []condition {
 		wants: "a container", has: func(*Subject) string { return "the host" },
 		holds: func(s *Subject) bool { return !s.Host },
 	}}
-	if p.Kind == KindContainer {
+	if namespaces := p.namespaces(); namespaces != nil {
 		list = append(list, condition{
-			wants: "namespace " + p.Namespace, has: subjectNamespace,
-			holds: func(s *Subject) bool { return s.Namespace == p.Namespace },
+			wants: "namespace " + strings.Join(namespaces, " or "), has: subjectNamespace,
+			holds: func(s *Subject) bool { return slices.Contains(namespaces, s.Namespace) },
 		})
 	}
 	for _, key := range slices.Sorted(maps.Keys(p.Selector.Labels)) {
 		want := p.Selector.Labels[key]
 		if key == LabelContainerName {
-			list = append(list, containerName(p.Namespace, want))
+			list = append(list, containerName(p.namespaces(), want))
 			continue
 		}
 		list = append(list, labelEquals(key, want))
@@ -65,6 +70,19 @@ func conditions(p *Policy) []condition {
 		list = append(list, expressionCondition(e))
 	}
 	return list
+}
+
+// namespaces are the namespaces that a policy is for by its own, or nil for all of them. A KubeArmorPolicy
+// that names none is for the cluster's default and, as KubeArmor has it on plain hosts, for containers that
+// no orchestrator runs.
+func (p *Policy) namespaces() []string {
+	switch {
+	case p.Namespace != "":
+		return []string{p.Namespace}
+	case p.Kind == KindContainer:
+		return []string{defaultNamespace, UnorchestratedNamespace}
+	}
+	return nil
 }
 
 func subjectNamespace(s *Subject) string { return "namespace " + s.Namespace }
@@ -149,47 +167,54 @@ func containerExpression(text string) (*regexp.Regexp, error) { return anchored(
 
 func anchored(text string) (*regexp.Regexp, error) {
 	if len(text) > maxExpression {
-		return nil, fmt.Errorf("%w: an expression of %d bytes exceeds the limit of %d", ErrInvalid, len(text), maxExpression)
+		return nil, errExpressionLong
 	}
 	// Compiled by itself first, so that "a)|(b" cannot climb out of the anchors.
 	if _, err := regexp.Compile(text); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		return nil, err
 	}
 	return regexp.Compile(`^(?:` + text + `)$`)
 }
 
 // containerName is the condition on the container's name: a list in a cluster, an expression outside one.
-func containerName(namespace, want string) condition {
-	c := condition{
+func containerName(namespaces []string, want string) condition {
+	names := listedNames(want)
+	var re *regexp.Regexp
+	if namespaces == nil || slices.Contains(namespaces, UnorchestratedNamespace) {
+		re, _ = containerExpression(want) // one that is none matches nothing; the parser refuses it
+	}
+	return condition{
 		wants: "container name " + want,
 		has:   func(s *Subject) string { return "container name " + s.ContainerName },
+		holds: func(s *Subject) bool {
+			if s.Namespace == UnorchestratedNamespace {
+				return re != nil && re.MatchString(s.ContainerName)
+			}
+			return len(names) == 0 || slices.Contains(names, s.ContainerName)
+		},
 	}
-	if names := containerNames(namespace, want); names != nil {
-		c.holds = func(s *Subject) bool { return len(names) == 0 || slices.Contains(names, s.ContainerName) }
-		return c
-	}
-	re, err := containerExpression(want)
-	c.holds = func(s *Subject) bool { return err == nil && re.MatchString(s.ContainerName) }
-	return c
 }
 
-// containerNames are the names that a container.name label lists: none of them means every container, nil
-// that it is an expression.
-func containerNames(namespace, want string) []string {
-	if namespace == UnorchestratedNamespace {
-		if want != "" && regexp.QuoteMeta(want) == want {
-			return []string{want}
-		}
-		return nil
-	}
+// listedNames are the names in "[c1,c2]" or "c1"; none of them means every container.
+func listedNames(want string) []string {
 	want = strings.TrimSuffix(strings.TrimPrefix(want, "["), "]")
-	names := []string{}
+	var names []string
 	for _, name := range splitList(want) {
 		if name != "" {
 			names = append(names, name)
 		}
 	}
 	return names
+}
+
+// possibleNames are the only container names that a policy with this container.name can be for, or nil
+// when they cannot be told.
+func possibleNames(namespaces []string, want string) []string {
+	plain := want != "" && regexp.QuoteMeta(want) == want
+	if plain || namespaces != nil && !slices.Contains(namespaces, UnorchestratedNamespace) {
+		return listedNames(want)
+	}
+	return nil
 }
 
 func expressionCondition(e Expression) condition {

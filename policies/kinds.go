@@ -50,7 +50,7 @@ func metadataShape() *shape {
 	s := object(
 		"Name and labels of the policy.",
 		required("name", textual("The policy's name: RFC 1123, unique for its kind and namespace.", nameFormat)),
-		optional("namespace", textual("The namespace of the containers; default when left out. Cluster-wide kinds ignore it.", namespaceFormat)),
+		optional("namespace", textual("The namespace of the containers. Left out, it is default, and "+UnorchestratedNamespace+". Host and cluster policies ignore it.", namespaceFormat)),
 		optional("labels", labels("Labels of the policy itself.")),
 		optional("annotations", labels("Notes for tools; ignored.")),
 	)
@@ -240,11 +240,15 @@ func expressions(keys ...string) field {
 		required("values", values),
 	)
 	expression.verify = verifyExpression
-	return optional("matchExpressions", listOf("Conditions that must all hold.", expression))
+	list := listOf("Conditions that must all hold.", expression)
+	list.nullable = true // as KubeArmor's own operator writes it
+	return optional("matchExpressions", list)
 }
 
 func containerSelector(doc string) *shape {
-	return object(doc, optional("matchLabels", labels("Labels that must all be equal.")), expressions("label"))
+	equal := labels("Labels that must all be equal.")
+	equal.nullable = true
+	return object(doc, optional("matchLabels", equal), expressions("label"))
 }
 
 func containerSpec() *shape {

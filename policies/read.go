@@ -162,6 +162,9 @@ func findField(fields []field, name string) *field {
 }
 
 func (r *reader) list(n *yaml.Node, s *shape, at string) *value {
+	if s.nullable && n.ShortTag() == "!!null" {
+		return &value{node: n}
+	}
 	if n.Kind != yaml.SequenceNode {
 		r.mistyped(n, at, "a list")
 		return nil
@@ -184,6 +187,9 @@ func (r *reader) list(n *yaml.Node, s *shape, at string) *value {
 }
 
 func (r *reader) mapping(n *yaml.Node, s *shape, at string) *value {
+	if s.nullable && n.ShortTag() == "!!null" {
+		return &value{node: n}
+	}
 	if n.Kind != yaml.MappingNode {
 		r.mistyped(n, at, "a mapping")
 		return nil

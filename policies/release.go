@@ -99,9 +99,13 @@ func duplicates(list []*Policy) Problems {
 	first := make(map[ID]*Policy, len(list))
 	var problems Problems
 	for _, p := range list {
-		other := first[p.ID]
+		id := p.ID
+		if id.Kind == KindContainer && id.Namespace == "" {
+			id.Namespace = defaultNamespace
+		}
+		other := first[id]
 		if other == nil {
-			first[p.ID] = p
+			first[id] = p
 			continue
 		}
 		problems = append(problems, Problem{

@@ -52,7 +52,7 @@ func (p *printer) shape(s *shape) map[string]any {
 	case objectShape:
 		p.object(s, out)
 	case listShape:
-		out["type"] = "array"
+		out["type"] = nullable(s, "array")
 		out["items"] = p.shape(s.item)
 		if s.minItems > 0 {
 			out["minItems"] = s.minItems
@@ -61,7 +61,7 @@ func (p *printer) shape(s *shape) map[string]any {
 			out["maxItems"] = s.maxItems
 		}
 	case mapShape:
-		out["type"] = "object"
+		out["type"] = nullable(s, "object")
 		out["additionalProperties"] = p.shape(s.item)
 	case textShape:
 		p.text(s, out)
@@ -71,6 +71,13 @@ func (p *printer) shape(s *shape) map[string]any {
 		out["type"] = "boolean"
 	}
 	return out
+}
+
+func nullable(s *shape, name string) any {
+	if s.nullable {
+		return []string{name, "null"}
+	}
+	return name
 }
 
 func (p *printer) object(s *shape, out map[string]any) {

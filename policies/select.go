@@ -65,8 +65,12 @@ func indexScopes(p *Policy) []string {
 	switch {
 	case p.Kind == KindHost || len(p.Selector.Node) > 0:
 		return []string{"host"}
-	case p.Kind == KindContainer:
-		return []string{"namespace/" + p.Namespace}
+	case p.namespaces() != nil:
+		var scopes []string
+		for _, namespace := range p.namespaces() {
+			scopes = append(scopes, "namespace/"+namespace)
+		}
+		return scopes
 	}
 	for _, e := range p.Selector.Expressions {
 		if e.Key == expressionNamespace && e.Operator == operatorIn {
@@ -120,7 +124,7 @@ func labelWords(p *Policy, key, want string) []string {
 			return nil
 		}
 	case LabelContainerName:
-		prefix, names = "container=", containerNames(p.Namespace, want)
+		prefix, names = "container=", possibleNames(p.namespaces(), want)
 		if len(names) == 0 {
 			return nil
 		}

@@ -19,6 +19,9 @@ type shape struct {
 	// verify checks what concerns several fields. Fields that are wrong in themselves are absent.
 	verify func(*value, reporter)
 
+	// nullable takes an empty value for none.
+	nullable bool
+
 	// Lists and maps: every item, every value. keyFormat checks a map's keys.
 	item      *shape
 	keyFormat *format

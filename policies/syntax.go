@@ -44,10 +44,13 @@ func syntaxError(data []byte, err error) (*yaml.Node, string) {
 	return placeOf(data, line), reason
 }
 
-// placeOf is the first character of a line that is not blank.
+// placeOf is the first character of a line that is not blank, or of the last line before it that has one.
 func placeOf(data []byte, line int) *yaml.Node {
 	lines := bytes.SplitAfter(data, []byte("\n"))
 	line = max(1, min(line, len(lines)))
+	for line > 1 && len(bytes.TrimSpace(lines[line-1])) == 0 {
+		line--
+	}
 	text := lines[line-1]
 	indent := len(text) - len(bytes.TrimLeft(text, " \t"))
 	return &yaml.Node{Line: line, Column: utf8.RuneCount(text[:indent]) + 1}

@@ -13,11 +13,17 @@ import (
 // verifyPolicy checks what the selector means in the policy's own namespace.
 func verifyPolicy(kind Kind) func(*value, reporter) {
 	return func(v *value, report reporter) {
-		if kind != KindContainer || v.get("metadata").textOf("namespace") != UnorchestratedNamespace {
+		name := v.get("spec").get("selector").get("matchLabels").get(LabelContainerName)
+		if kind != KindContainer || name == nil {
 			return
 		}
-		name := v.get("spec").get("selector").get("matchLabels").get(LabelContainerName)
-		if name == nil {
+		switch v.get("metadata").textOf("namespace") {
+		case UnorchestratedNamespace:
+		case "":
+			if strings.HasPrefix(name.text, "[") {
+				return // a list, for the default namespace
+			}
+		default:
 			return
 		}
 		if _, err := containerExpression(name.text); err != nil {
