@@ -59,6 +59,19 @@ func LoadKey(privatePEM, password []byte) (*KeySigner, error) {
 		return nil, refuse(ErrBadSignature, "the private key cannot be read").because(err).
 			withHint("a key is made with muster keys new, or with cosign generate-key-pair")
 	}
+	return newKeySigner(sv)
+}
+
+// SignerFromKey signs with a private key that is in memory.
+func SignerFromKey(key crypto.PrivateKey) (*KeySigner, error) {
+	sv, err := sigsig.LoadDefaultSignerVerifier(key)
+	if err != nil {
+		return nil, refuse(ErrWeakKey, "the private key").because(err)
+	}
+	return newKeySigner(sv)
+}
+
+func newKeySigner(sv sigsig.SignerVerifier) (*KeySigner, error) {
 	pub, err := sv.PublicKey()
 	if err != nil {
 		return nil, refuse(ErrBadSignature, "the private key cannot be read").because(err)
@@ -79,6 +92,15 @@ func LoadKey(privatePEM, password []byte) (*KeySigner, error) {
 
 // ID is the key's id, as in Signer.ID.
 func (k *KeySigner) ID() string { return k.id }
+
+// PublicPEM is the public key as trust.yaml and cosign take it.
+func (k *KeySigner) PublicPEM() (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(k.public)
+	if err != nil {
+		return "", err
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), nil
+}
 
 // CryptoSigner is the private key for other formats than bundles (the roll's SSHSIG); nil when it has none.
 func (k *KeySigner) CryptoSigner() crypto.Signer {
@@ -120,13 +142,7 @@ func (p keypair) GetKeyAlgorithm() string {
 	return "ECDSA"
 }
 
-func (p keypair) GetPublicKeyPem() (string, error) {
-	der, err := x509.MarshalPKIXPublicKey(p.k.public)
-	if err != nil {
-		return "", err
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), nil
-}
+func (p keypair) GetPublicKeyPem() (string, error) { return p.k.PublicPEM() }
 
 func (p keypair) SignData(_ context.Context, data []byte) ([]byte, []byte, error) {
 	sig, err := p.k.signer.SignMessage(strings.NewReader(string(data)))
