@@ -1,0 +1,133 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enforcetest
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/enforce/automaton"
+	"github.com/muster-fleet/muster/policies"
+)
+
+// Engine decides as a kernel does: by automata, sets of marks and rows. It is the pattern for a backend's
+// data path, and its equality with Ruleset.Decide is the proof that automata and rows lose nothing.
+type Engine struct {
+	rs       *enforce.Ruleset
+	rows     *enforce.Rows
+	classes  map[string]enforce.SourceClass
+	automata map[policies.Class][]*automaton.DFA
+	marks    map[policies.Class]map[string][]int
+}
+
+// NewEngine compiles a ruleset.
+func NewEngine(rs *enforce.Ruleset) (*Engine, error) {
+	rows, err := enforce.NewRows(rs)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{
+		rs: rs, rows: rows,
+		classes:  map[string]enforce.SourceClass{},
+		automata: map[policies.Class][]*automaton.DFA{},
+		marks:    map[policies.Class]map[string][]int{},
+	}
+	for i, path := range rs.Sources() {
+		e.classes[path] = enforce.SourceClass(i)
+	}
+	for _, class := range []policies.Class{policies.ClassProcess, policies.ClassFile} {
+		automata, excluded := automaton.Compile(rs.Matchers(class), automaton.Options{})
+		if len(excluded) > 0 {
+			return nil, fmt.Errorf("class %s: Compile left in %v", class, excluded)
+		}
+		e.automata[class], e.marks[class] = automata, rs.MarkSets(class)
+	}
+	return e, nil
+}
+
+// identity is one way in which the acting process is known.
+type identity struct {
+	class  enforce.SourceClass
+	byMark bool
+}
+
+// Decide is the decision as a backend makes it.
+func (e *Engine) Decide(op enforce.Operation) enforce.Decision {
+	identities := e.identities(&op.Source)
+	best, audits := enforce.Entry{Rule: -1}, [][]int(nil)
+	attributes := attributeBits(&op)
+	for _, set := range e.sets(&op) {
+		for _, id := range identities {
+			entry := e.rows.Row(set, id.class, id.byMark)[attributes]
+			audits = append(audits, entry.Audits)
+			if entry.Priority > best.Priority || entry.Priority == best.Priority && entry.Priority > 0 && entry.Rule < best.Rule {
+				best = entry
+			}
+		}
+	}
+	d := enforce.Decision{Rule: best.Rule, Verdict: best.Verdict, Audits: e.rs.MergeAudits(audits...)}
+	switch {
+	case op.NoPath:
+		d.Rule, d.Verdict = -1, enforce.Permit
+		if e.rs.Restricts(op.Class) {
+			d.Verdict, d.Unbuildable = enforce.Deny, true
+		}
+	case best.Priority == 0 && e.allowList(op.Class, identities):
+		d.Posture = true
+		if e.rs.Postures.File == enforce.PostureBlock {
+			d.Verdict = enforce.Deny
+		} else {
+			d.WouldDeny = true
+		}
+	}
+	if e.rs.Mode == enforce.ModeAudit && d.Verdict == enforce.Deny {
+		d.Verdict, d.WouldDeny = enforce.Permit, true
+	}
+	return d
+}
+
+// sets are the sets of rules that the object falls under: by its name, and by each mark of its inode.
+func (e *Engine) sets(op *enforce.Operation) [][]int {
+	var sets [][]int
+	if op.Path != "" {
+		for _, d := range e.automata[op.Class] {
+			sets = append(sets, d.Match(op.Path))
+		}
+	}
+	for _, m := range op.Marks {
+		sets = append(sets, e.marks[op.Class][m])
+	}
+	return sets
+}
+
+// identities are all the ways in which the process is known; it is at least nobody in particular.
+func (e *Engine) identities(source *enforce.ProcessSource) []identity {
+	list := []identity{{class: enforce.NoSource}}
+	add := func(path string, byMark bool) {
+		if class, ok := e.classes[path]; ok {
+			list = append(list, identity{class, byMark})
+		}
+	}
+	add(source.Executable, false)
+	add(source.Script, false)
+	for _, m := range slices.Concat(source.ExecutableMarks, source.ScriptMarks) {
+		add(m, true)
+	}
+	return list
+}
+
+func (e *Engine) allowList(class policies.Class, identities []identity) bool {
+	return slices.ContainsFunc(identities, func(id identity) bool { return e.rows.AllowList(class, id.class) })
+}
+
+func attributeBits(op *enforce.Operation) int {
+	bits := 0
+	for bit, set := range map[int]bool{enforce.RowOwner: op.Owner, enforce.RowRead: op.Read, enforce.RowTerminal: op.Terminal} {
+		if set {
+			bits |= bit
+		}
+	}
+	return bits
+}
