@@ -103,38 +103,38 @@ static int cap_fsetid(unsigned cap)
 	return st.st_mode & S_ISGID ? PROBE_OK : PROBE_DENIED;
 }
 
-// resident starts a child that prepares itself, then waits to be killed.
+// resident starts a child that prepares itself, then waits until it is killed or this process ends
+// (which it sees by the end of a pipe: a signal at the parent's death would need the very right
+// that is tried).
 static pid_t resident(int (*prepare)(void))
 {
-	int fds[2];
+	int ready[2], alive[2];
 	char byte = 0;
 	pid_t child;
 
-	if (pipe(fds) < 0)
+	if (pipe(ready) < 0 || pipe(alive) < 0)
 		return -1;
 	child = fork();
 	if (child == 0) {
+		close(alive[1]);
 		byte = prepare() == 0;
-		if (write(fds[1], &byte, 1) == 1)
-			for (;;)
-				pause();
+		if (write(ready[1], &byte, 1) == 1 && byte)
+			byte = read(alive[0], &byte, 1);
 		_exit(1);
 	}
-	if (child > 0 && (read(fds[0], &byte, 1) != 1 || !byte))
+	close(alive[0]);
+	if (child > 0 && (read(ready[0], &byte, 1) != 1 || !byte))
 		return -1;
 	return child;
 }
 
 static int become_stranger(void)
 {
-	if (setresuid(STRANGER, STRANGER, STRANGER) < 0)
-		return -1;
-	return prctl(PR_SET_PDEATHSIG, SIGKILL); // a refused signal leaves nothing behind
+	return setresuid(STRANGER, STRANGER, STRANGER);
 }
 
 static int become_undumpable(void)
 {
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	return prctl(PR_SET_DUMPABLE, 0);
 }
 

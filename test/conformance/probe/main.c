@@ -59,7 +59,7 @@ static int print_only(int argc, char **argv, const struct operation *o)
 	base = base ? base + 1 : argv[0];
 	if (argc < 2 || strcmp(base, "tool") == 0)
 		return 1;
-	return !o && strcmp(base, "probe") != 0 && strncmp(base, "src-", 4) != 0;
+	return !o && strncmp(base, "probe", 5) != 0 && strncmp(base, "src-", 4) != 0;
 }
 
 int main(int argc, char **argv)
