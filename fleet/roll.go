@@ -4,6 +4,7 @@
 package fleet
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/muster-fleet/muster/bundles"
 	"github.com/muster-fleet/muster/enforce"
 )
 
@@ -161,6 +163,45 @@ type Collectors struct {
 	Hosts *AllowedSigners
 }
 
+// TrustedCollectors says whom a trust file lets fold: the collectors that it names or, when it names none,
+// every enrolled host.
+func TrustedCollectors(trust *bundles.Trust, hosts *AllowedSigners) (Collectors, error) {
+	if len(trust.Collectors) == 0 {
+		return Collectors{Hosts: hosts}, nil
+	}
+	c := Collectors{Keys: map[string]ssh.PublicKey{}}
+	for i := range trust.Collectors {
+		s := &trust.Collectors[i]
+		key, err := ssh.NewPublicKey(s.Public())
+		if err != nil {
+			return Collectors{}, fmt.Errorf("%w: collector %q: %w", ErrRoll, s.Name, err)
+		}
+		c.Keys[s.Name] = key
+	}
+	return c, nil
+}
+
+// Allows answers nil when rolls that name signs with key are believed now.
+func (c Collectors) Allows(name string, key ssh.PublicKey, now time.Time) error {
+	if want, ok := c.Keys[name]; ok && bytes.Equal(want.Marshal(), plainKey(key).Marshal()) {
+		return nil
+	}
+	if err := c.Hosts.Check(name, key, NamespaceRoll, now); err != nil {
+		return fmt.Errorf("%w: collector %q (%s): %w", ErrRoll, printable(name, 64), ssh.FingerprintSHA256(plainKey(key)), err)
+	}
+	return nil
+}
+
+// NameOf is the name under which the trust file knows a collector's key, or "".
+func (c Collectors) NameOf(key ssh.PublicKey) string {
+	for _, name := range sortedKeys(c.Keys) {
+		if bytes.Equal(c.Keys[name].Marshal(), plainKey(key).Marshal()) {
+			return name
+		}
+	}
+	return ""
+}
+
 // VerifyRoll decodes a roll and checks that the collector it names signed it.
 func VerifyRoll(b, sig []byte, trusted Collectors, now time.Time) (Roll, error) {
 	key, err := Verify(sig, NamespaceRoll, b)
@@ -171,11 +212,34 @@ func VerifyRoll(b, sig []byte, trusted Collectors, now time.Time) (Roll, error) 
 	if err != nil {
 		return Roll{}, err
 	}
-	if want, ok := trusted.Keys[r.Collector]; ok && string(want.Marshal()) == string(plainKey(key).Marshal()) {
-		return r, nil
-	}
-	if err := trusted.Hosts.Check(r.Collector, key, NamespaceRoll, now); err != nil {
-		return Roll{}, fmt.Errorf("%w: collector %q (%s): %w", ErrRoll, printable(r.Collector, 64), ssh.FingerprintSHA256(plainKey(key)), err)
+	if err := trusted.Allows(r.Collector, key, now); err != nil {
+		return Roll{}, err
 	}
 	return r, nil
+}
+
+// CheckRows compares every row of a roll with the signed report that it claims to rest on, and answers what
+// does not agree. So a reader need not believe the collector, only the hosts.
+func CheckRows(r Roll, reports []SignedReport, hosts *AllowedSigners, now time.Time) []error {
+	byHost := make(map[string]SignedReport, len(reports))
+	for _, s := range reports {
+		byHost[s.Ref] = s
+	}
+	var problems []error
+	for _, row := range r.Hosts {
+		c, err := CheckReport(byHost[row.Host], r.Fleet, hosts, now)
+		said := row.State
+		if row.Said != "" {
+			said = row.Said
+		}
+		switch {
+		case err != nil:
+			problems = append(problems, fmt.Errorf("%w: %s: %w", ErrRoll, row.Host, err))
+		case !c.Enrolled:
+			problems = append(problems, fmt.Errorf("%w: %s: %w", ErrRoll, row.Host, ErrNotEnrolled))
+		case c.Digest != row.Report || c.Report.State != said || c.Report.Sequence != row.Sequence:
+			problems = append(problems, fmt.Errorf("%w: %s: the row is not what the host signed", ErrRoll, row.Host))
+		}
+	}
+	return problems
 }

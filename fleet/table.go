@@ -98,7 +98,7 @@ func markdownApart(b *strings.Builder, r Roll) {
 // RenderText makes the table for a terminal, from rows that a Filter chose.
 func RenderText(r Roll, rows []RollRow, now time.Time) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "fleet %s: %s\n", printable(r.Fleet, 128), strings.ReplaceAll(countLine(r.Counts), "**", ""))
+	fmt.Fprintf(&b, "fleet %s: %s\n", printable(r.Fleet, 128), r.Counts)
 	fmt.Fprintf(&b, "folded %s ago by %s\n\n", age(now, r.Time), printable(r.Collector, maxHostID))
 	lines := [][]string{{"HOST", "STATE", "RELEASE", "DRIFT", "GAPS", "CONDITIONS", "LAST SEEN"}}
 	for _, row := range rows {
@@ -116,6 +116,9 @@ func RenderText(r Roll, rows []RollRow, now time.Time) string {
 	}
 	return b.String()
 }
+
+// String is the line of numbers.
+func (c Counts) String() string { return strings.ReplaceAll(countLine(c), "**", "") }
 
 // countLine is the line of numbers: totals, then every state that occurs.
 func countLine(c Counts) string {

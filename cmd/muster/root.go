@@ -21,5 +21,7 @@ func newRootCmd() *cobra.Command {
 	root.AddCommand(newVerifyCmd())
 	root.AddCommand(newJoinCmd())
 	root.AddCommand(newSchemaCmd())
+	root.AddCommand(newRollCmd())
+	root.AddCommand(newFleetCmd())
 	return root
 }

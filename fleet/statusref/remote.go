@@ -20,6 +20,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/transport"
@@ -96,6 +97,9 @@ func (r Remote) dial() (transport.Transport, *transport.Endpoint, error) {
 		base = &http.Transport{Proxy: http.ProxyFromEnvironment}
 	}
 	base = base.Clone()
+	// One conversation is two requests; its connection should not outlive it.
+	base.IdleConnTimeout, base.MaxIdleConnsPerHost = 2*time.Second, 1
+	base.ResponseHeaderTimeout = 2 * time.Minute
 	if len(r.CABundle) > 0 {
 		pool, err := x509.SystemCertPool()
 		if err != nil {
