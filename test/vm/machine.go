@@ -113,10 +113,7 @@ func (m *Machine) start(ctx context.Context, o Options, img image, slot *os.File
 		return m.lost(err)
 	}
 	m.out = wire.NewWriter(m.conn)
-	if err := m.greet(); err != nil || m.share == nil {
-		return err
-	}
-	return m.mountShare(ctx)
+	return m.greet()
 }
 
 // greet waits for the agent's first frame and starts the reader.

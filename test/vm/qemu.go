@@ -43,7 +43,7 @@ type Options struct {
 	Network bool
 	// Files are copied into the guest before its agent answers, from path here to path there: faster than Put.
 	Files map[string]string
-	// Share is a directory of this machine that the guest has, live and writable, as /share (not on 5.10).
+	// Share is a directory of this machine that the guest has, live and writable, as /share.
 	Share string
 	// Append is added to the kernel's command line.
 	Append string
@@ -92,6 +92,9 @@ func (o Options) commandLine() string {
 		" lsm=landlock,lockdown,yama,integrity," + string(o.LSM)
 	if len(o.Files) > 0 {
 		line += " muster.files=1"
+	}
+	if o.Share != "" {
+		line += " muster.share=1"
 	}
 	if o.Append != "" {
 		line += " " + o.Append
@@ -217,6 +220,12 @@ func Shell(ctx context.Context, o Options) error {
 	}
 	defer slot.Close()
 	o.Append += " muster.shell=1"
+	if o.Share != "" {
+		img.share = filepath.Join(dir, "share")
+		if _, err := startShare(ctx, o.Share, img.share); err != nil {
+			return err
+		}
+	}
 	cmd := command(ctx, o, img, slot)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	return cmd.Run()

@@ -6,7 +6,6 @@ package vm
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -17,9 +16,6 @@ import (
 
 // virtiofsd is where Debian keeps it: not on the PATH.
 const virtiofsd = "/usr/lib/qemu/virtiofsd"
-
-// shareMount is what the guest does with a shared directory.
-const shareMount = "mkdir -p /share && mount -t virtiofs share /share"
 
 // share is a running virtiofsd.
 type share struct {
@@ -56,16 +52,4 @@ func startShare(ctx context.Context, dir, socket string) (*share, error) {
 		_ = cmd.Wait()
 	}()
 	return s, nil
-}
-
-// mountShare makes the shared directory appear in the guest.
-func (m *Machine) mountShare(ctx context.Context) error {
-	r, err := m.Run(ctx, Sh(shareMount))
-	if err != nil {
-		return err
-	}
-	if r.Code != 0 {
-		return errors.New("mounting the shared directory: " + r.Stderr)
-	}
-	return nil
 }

@@ -30,19 +30,37 @@ func system() error {
 	if err := prepare(); err != nil {
 		return err
 	}
-	args := []string{self, "agent"}
-	if shell := option("muster.shell"); shell != "" {
-		args = []string{"/bin/setsid", "-c", "-w", "/bin/bash", "-l"}
-	}
-	pid, err := syscall.ForkExec(args[0], args, &syscall.ProcAttr{
-		Dir: "/root", Env: environment(), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Setsid: true},
-	})
+	pid, err := startFirst()
 	if err != nil {
-		return fmt.Errorf("starting %s: %w", args[0], err)
+		return err
 	}
 	reapUntil(pid)
 	halt()
 	return nil
+}
+
+// startFirst starts the agent, or a login shell on the serial port when somebody sits there.
+func startFirst() (int, error) {
+	args := []string{self, "agent"}
+	attr := &syscall.ProcAttr{
+		Dir: "/root", Env: environment(), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Setsid: true},
+	}
+	if option("muster.shell") != "" {
+		// /dev/console, which process 1 has, cannot be a controlling terminal.
+		tty, err := os.OpenFile("/dev/ttyS0", os.O_RDWR, 0)
+		if err != nil {
+			return 0, err
+		}
+		defer tty.Close()
+		args = []string{"/bin/bash", "-l"}
+		attr.Files = []uintptr{tty.Fd(), tty.Fd(), tty.Fd()}
+		attr.Sys.Setctty = true
+	}
+	pid, err := syscall.ForkExec(args[0], args, attr)
+	if err != nil {
+		return 0, fmt.Errorf("starting %s: %w", args[0], err)
+	}
+	return pid, nil
 }
 
 // reapUntil collects every child, orphans of commands among them, until the given one has ended.
@@ -67,6 +85,16 @@ func prepare() error {
 	}
 	for _, dir := range []string{"/run/lock", "/run/sshd", "/run/user"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	if option("muster.share") != "" {
+		if err := (mount{"share", "/share", "virtiofs", 0, ""}).do(); err != nil {
+			return err
+		}
+	}
+	if option("muster.shell") != "" {
+		if err := takeFiles(); err != nil {
 			return err
 		}
 	}

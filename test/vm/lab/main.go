@@ -57,16 +57,25 @@ func machineFlags(cmd *cobra.Command, o *vm.Options) {
 	cmd.Flags().StringVar((*string)(&o.LSM), "lsm", string(vm.BPF), "security modules, behind landlock,lockdown,yama,integrity")
 	cmd.Flags().IntVar(&o.Memory, "memory", 0, "MiB (default 1536)")
 	cmd.Flags().BoolVar(&o.Network, "network", false, "give the guest a network card")
+	cmd.Flags().StringVar(&o.Share, "share", "", "a directory that the guest has as /share, live")
 	cmd.Flags().BoolVar(&o.ICount, "icount", false, "count instructions")
 }
 
 func newShell() *cobra.Command {
 	var o vm.Options
+	var files []string
 	cmd := &cobra.Command{
 		Use: "shell", Short: "A root shell inside (leave with exit, or ctrl-a x)", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return vm.Shell(cmd.Context(), o) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if o.Files, err = fileFlags(files); err != nil {
+				return err
+			}
+			return vm.Shell(cmd.Context(), o)
+		},
 	}
 	machineFlags(cmd, &o)
+	cmd.Flags().StringSliceVar(&files, "file", nil, fileUsage)
 	return cmd
 }
 
@@ -81,32 +90,39 @@ func newRun() *cobra.Command {
 			if verbose {
 				o.Console = os.Stderr
 			}
-			return run(cmd.Context(), o, files, args)
+			var err error
+			if o.Files, err = fileFlags(files); err != nil {
+				return err
+			}
+			return run(cmd.Context(), o, args)
 		},
 	}
 	machineFlags(cmd, &o)
-	cmd.Flags().StringSliceVar(&files, "file", nil, "copy into the guest: FROM:TO")
+	cmd.Flags().StringSliceVar(&files, "file", nil, fileUsage)
 	cmd.Flags().BoolVar(&verbose, "console", false, "show the serial console")
 	return cmd
 }
 
-func run(ctx context.Context, o vm.Options, files, args []string) error {
+const fileUsage = "copy into the guest: FROM:TO"
+
+func fileFlags(files []string) (map[string]string, error) {
+	put := map[string]string{}
+	for _, f := range files {
+		from, to, ok := strings.Cut(f, ":")
+		if !ok {
+			return nil, fmt.Errorf("--file %s: want FROM:TO", f)
+		}
+		put[from] = to
+	}
+	return put, nil
+}
+
+func run(ctx context.Context, o vm.Options, args []string) error {
 	m, err := vm.Boot(ctx, o)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	put := map[string]string{}
-	for _, f := range files {
-		from, to, ok := strings.Cut(f, ":")
-		if !ok {
-			return fmt.Errorf("--file %s: want FROM:TO", f)
-		}
-		put[from] = to
-	}
-	if err := m.Put(put); err != nil {
-		return err
-	}
 	result, err := m.Run(ctx, vm.Command{Args: args, Stdout: os.Stdout, Stderr: os.Stderr})
 	if err != nil {
 		return err
