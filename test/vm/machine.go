@@ -92,7 +92,7 @@ func (m *Machine) start(ctx context.Context, o Options, img image, slot *os.File
 	defer listener.Close()
 	ctx, m.cancel = context.WithCancel(ctx)
 	if img.share != "" {
-		if m.share, err = startShare(ctx, o.Share, img.share); err != nil {
+		if m.share, err = startShare(ctx, o.Share, img.share, m.console); err != nil {
 			close(m.gone)
 			return err
 		}

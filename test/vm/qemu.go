@@ -222,7 +222,7 @@ func Shell(ctx context.Context, o Options) error {
 	o.Append += " muster.shell=1"
 	if o.Share != "" {
 		img.share = filepath.Join(dir, "share")
-		if _, err := startShare(ctx, o.Share, img.share); err != nil {
+		if _, err := startShare(ctx, o.Share, img.share, io.Discard); err != nil {
 			return err
 		}
 	}

@@ -4,12 +4,13 @@
 package vm
 
 import (
-	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"time"
 )
@@ -23,8 +24,13 @@ type share struct {
 	done chan struct{}
 }
 
-// startShare serves dir on a unix socket. QEMU connects to it once and the server ends with that connection.
-func startShare(ctx context.Context, dir, socket string) (*share, error) {
+// startShare serves dir on a unix socket. QEMU connects to it once and the server ends with that connection; it talks
+// much on its stderr, which goes where the console goes.
+func startShare(ctx context.Context, dir, socket string, complaints io.Writer) (*share, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
 	// Listening here and handing the socket over leaves no moment in which QEMU finds nobody.
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {
@@ -41,8 +47,7 @@ func startShare(ctx context.Context, dir, socket string) (*share, error) {
 	cmd.ExtraFiles = []*os.File{file}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = time.Second
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
+	cmd.Stderr = complaints
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("sharing %s: %w", dir, err)
 	}
