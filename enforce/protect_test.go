@@ -1,0 +1,90 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enforce_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/inventory"
+	"github.com/muster-fleet/muster/policies"
+)
+
+// debian is what inventory/host finds on a Debian host with containers.
+func debian() inventory.Programs {
+	return inventory.Programs{
+		Init:       []string{"/usr/lib/systemd/systemd"},
+		Shells:     []string{"/usr/bin/dash", "/usr/bin/bash"},
+		Consoles:   []string{"/usr/sbin/agetty"},
+		Logins:     []string{"/usr/bin/login"},
+		Elevate:    []string{"/usr/bin/su", "/usr/bin/sudo"},
+		SSH:        []string{"/usr/sbin/sshd"},
+		Runtimes:   []string{"/usr/bin/containerd", "/usr/bin/containerd-shim-runc-v2", "/usr/sbin/runc"},
+		Kubelet:    []string{"/usr/bin/kubelet"},
+		Files:      []string{"/etc/passwd", "/usr/lib/x86_64-linux-gnu/libc.so.6"},
+		LoginFiles: []string{"/etc/shadow"},
+	}
+}
+
+func TestCheckProtect(t *testing.T) {
+	t.Parallel()
+	pairs := enforce.DefaultProtect(debian(), enforce.AgentPaths{Binary: "/usr/bin/musterd", Files: []string{"/var/lib/muster/", "/run/muster.sock"}})
+	directory := policies.ObjectDirectory
+	strict := with(posture(enforce.PostureBlock))
+	for _, tc := range []struct {
+		name string
+		rs   *enforce.Ruleset
+		held []string // what the reason must mention; none when not held
+	}{
+		{"nothing", rules(nil), nil},
+		{"L16: the login shell is blocked", rules(nil, block(process, "/usr/bin/bash", of("l16")), block(process, "/opt/t/bin/tool", of("l16"))), []string{"l16", "/usr/bin/bash"}},
+		{"L16, narrowed", rules(nil, block(process, "/opt/t/bin/tool", of("l16"))), nil},
+		{"a shell by its other name", rules(nil, block(process, "/bin/sh", also("/usr/bin/dash"))), []string{"/bin/sh", "/usr/bin/dash"}},
+		{"a shell blocked for a web server only", rules(nil, block(process, "/usr/bin/bash", from("/usr/sbin/nginx"))), nil},
+		{"a shell blocked for sshd", rules(nil, block(process, "/usr/bin/bash", from("/usr/sbin/sshd"))), []string{"sshd", "bash"}},
+		{"a shell for its owner only", rules(nil, block(process, "/usr/bin/bash", ownerOnly)), []string{"bash"}},
+		{"a shell without terminal only", rules(nil, block(process, "/usr/bin/bash", noTerminal)), []string{"bash"}},
+		{"all programs", rules(nil, block(process, "/usr/", as(directory), recursive)), []string{"/usr/"}},
+		{"the runtime", rules(nil, block(process, "runc", as(policies.ObjectExecName))), []string{"runc"}},
+		{"the kubelet", rules(nil, block(process, "/usr/bin/kube*", as(policies.ObjectPattern))), []string{"kubelet"}},
+		{"the agent", rules(nil, block(process, "/usr/bin/musterd")), []string{"musterd"}},
+		{"the agent's state", rules(nil, block(file, "/var/lib/", as(directory), recursive)), []string{"/var/lib/muster/", "musterd"}},
+		{"the agent's state, for others to read only", rules(nil, block(file, "/var/lib/muster/", as(directory), recursive, readOnly)), []string{"musterd"}},
+		{"writing accounts", rules(nil, block(file, "/etc/passwd", readOnly)), nil},
+		{"reading accounts", rules(nil, block(file, "/etc/passwd")), []string{"/etc/passwd"}},
+		{"reading hashes", rules(nil, block(file, "/etc/shadow")), []string{"/etc/shadow"}},
+		{"reading hashes, but not for those who log in", rules(nil, block(file, "/etc/shadow"),
+			allow(file, "/etc/shadow", from("/usr/bin/login", "/usr/bin/su", "/usr/bin/sudo", "/usr/sbin/sshd"))), nil},
+		{"auditing hashes", rules(nil, audit(file, "/etc/shadow")), nil},
+		{"a dry run", rules(nil, block(process, "/usr/bin/bash", dryRun)), nil},
+		{"an allow-list of the whole host", rules(strict, allow(process, "/usr/bin/bash")), []string{"posture is block"}},
+		{"the same under audit posture", rules(nil, allow(process, "/usr/bin/bash")), nil},
+		{"an allow-list for sshd", rules(strict, allow(process, "/usr/bin/bash", from("/usr/sbin/sshd"))), []string{"/usr/sbin/sshd", "posture is block"}},
+		{"an audited ruleset says it all the same", rules(with(auditing), block(process, "/usr/bin/bash")), []string{"bash"}},
+	} {
+		held := enforce.CheckProtect(tc.rs, pairs)
+		if (held != "") != (tc.held != nil) {
+			t.Errorf("%s: held %q", tc.name, held)
+		}
+		for _, word := range tc.held {
+			if !strings.Contains(held, word) {
+				t.Errorf("%s: %q does not mention %q", tc.name, held, word)
+			}
+		}
+	}
+}
+
+// TestHold: a held ruleset decides the same and denies nothing, and the original is left as it was.
+func TestHold(t *testing.T) {
+	t.Parallel()
+	rs := rules(nil, block(process, "/usr/bin/bash"))
+	held := rs.Hold("because")
+	if rs.Mode != enforce.ModeEnforce || rs.Held != "" || held.Mode != enforce.ModeAudit || held.Held != "because" {
+		t.Errorf("%+v, %+v", rs, held)
+	}
+	if d := held.Decide(op(process, "/usr/bin/bash", "")); d.Verdict != enforce.Permit || !d.WouldDeny || d.Rule != 0 {
+		t.Errorf("%+v", d)
+	}
+}
