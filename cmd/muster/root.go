@@ -23,5 +23,13 @@ func newRootCmd() *cobra.Command {
 	root.AddCommand(newSchemaCmd())
 	root.AddCommand(newRollCmd())
 	root.AddCommand(newFleetCmd())
+	root.AddCommand(newPlanCmd())
+	root.AddCommand(newDriftCmd())
+	root.AddCommand(newExplainCmd())
+	root.AddCommand(newStatusCmd())
+	root.AddCommand(newLogsCmd())
+	root.AddCommand(newSyncCmd())
+	root.AddCommand(newSuspendCmd())
+	root.AddCommand(newResumeCmd())
 	return root
 }

@@ -4,17 +4,12 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
 	"time"
 
-	"golang.org/x/crypto/ssh"
-
-	"github.com/muster-fleet/muster/bundles"
 	"github.com/muster-fleet/muster/bundles/git"
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/fleet/statusref"
@@ -135,11 +130,11 @@ func (r *refReporter) prepare(mail reconciler.Mail) error {
 		return nil
 	}
 	r.collectFor, r.collector = want, nil
-	trusted, err := collectors(mail.Trust, mail.Hosts)
+	trusted, err := fleet.TrustedCollectors(mail.Trust, mail.Hosts)
 	if err != nil {
 		return err
 	}
-	if err := mayCollect(trusted, r.hostID, r.key.PublicKey(), time.Now()); err != nil {
+	if err := trusted.Allows(r.hostID, r.key.PublicKey(), time.Now()); err != nil {
 		r.log.Debug("this host does not collect", "reason", err)
 		return nil
 	}
@@ -152,34 +147,4 @@ func (r *refReporter) prepare(mail reconciler.Mail) error {
 		MinAge: collectMinAge, MaxHosts: collectMaxHosts,
 	})
 	return err
-}
-
-var errNotCollector = errors.New("the trust names collectors, and this host is none of them")
-
-// mayCollect says whether readers would believe a roll that this host signs.
-func mayCollect(trusted fleet.Collectors, id string, key ssh.PublicKey, now time.Time) error {
-	if trusted.Keys == nil {
-		return trusted.Hosts.Check(id, key, fleet.NamespaceRoll, now)
-	}
-	if own := trusted.Keys[id]; own == nil || !bytes.Equal(own.Marshal(), key.Marshal()) {
-		return errNotCollector
-	}
-	return nil
-}
-
-// collectors are whose rolls are believed: those that the trust names, or else every enrolled host.
-func collectors(trust *bundles.Trust, hosts *fleet.AllowedSigners) (fleet.Collectors, error) {
-	if len(trust.Collectors) == 0 {
-		return fleet.Collectors{Hosts: hosts}, nil
-	}
-	keys := map[string]ssh.PublicKey{}
-	for i := range trust.Collectors {
-		signer := &trust.Collectors[i]
-		key, err := ssh.NewPublicKey(signer.Public())
-		if err != nil {
-			return fleet.Collectors{}, fmt.Errorf("collector %s: %w", signer.Name, err)
-		}
-		keys[signer.Name] = key
-	}
-	return fleet.Collectors{Keys: keys}, nil
 }
