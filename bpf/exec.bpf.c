@@ -69,7 +69,7 @@ int BPF_PROG(exec_check, struct linux_binprm *bprm, int ret)
 	exec_note(s);
 	if (s->hash && bprm->buf[0] == '#' && bprm->buf[1] == '!')
 		script_note(s);
-	if (concerns(CLASS_PROCESS, false))
+	if (concerns(CLASS_PROCESS, true))
 		deny = judge(s);
 	scratch_give(s);
 	return deny ? -EACCES : 0;

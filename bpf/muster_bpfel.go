@@ -44,8 +44,9 @@ const (
 	MusterCounterCOUNT_MARK_OVERFLOW MusterCounter = 9
 	MusterCounterCOUNT_RING_FULL     MusterCounter = 10
 	MusterCounterCOUNT_EVENTS        MusterCounter = 11
-	MusterCounterCOUNT_AGENT         MusterCounter = 12
-	MusterCounterCOUNTERS            MusterCounter = 13
+	MusterCounterCOUNT_AUDITS        MusterCounter = 12
+	MusterCounterCOUNT_AGENT         MusterCounter = 13
+	MusterCounterCOUNTERS            MusterCounter = 14
 )
 
 type MusterEvent struct {
@@ -59,7 +60,7 @@ type MusterEvent struct {
 	Ppid      uint32
 	Uid       uint32
 	Rule      uint32
-	Audits    [4]uint32
+	Audits    [8]uint32
 	Lengths   [4]uint16
 	Class     uint8
 	Operation uint8
@@ -219,7 +220,7 @@ const (
 	MusterLimitSOURCES         MusterLimit = 6
 	MusterLimitSEARCH_STEPS    MusterLimit = 24
 	MusterLimitSCRATCH_PER_CPU MusterLimit = 4
-	MusterLimitAUDIT_LISTS     MusterLimit = 4
+	MusterLimitAUDIT_LISTS     MusterLimit = 8
 	MusterLimitEVENT_PATHS     MusterLimit = 4
 	MusterLimitEVENT_DATA      MusterLimit = 16384
 )
@@ -288,9 +289,7 @@ type MusterProbe struct {
 	Verdict    uint32
 	Rule       uint32
 	Flags      uint32
-	Audits     [4]uint32
-	Error      int32
-	Reserved   uint32
+	Audits     [8]uint32
 }
 
 type MusterRowBit uint32
@@ -300,58 +299,6 @@ const (
 	MusterRowBitROW_READ     MusterRowBit = 2
 	MusterRowBitROW_TERMINAL MusterRowBit = 4
 )
-
-type MusterScratch struct {
-	_         structs.HostLayout
-	Busy      uint32
-	Class     uint32
-	Operation uint32
-	Hook      uint32
-	Labelled  uint32
-	Mode      uint32
-	Image     uint64
-	Hash      uint64
-	Label     MusterLabel
-	Classes   [6]uint32
-	Marked    uint32
-	Reserved  uint32
-	Result    struct {
-		_        structs.HostLayout
-		Priority uint32
-		Rule     uint32
-		Verdict  uint32
-		Flags    uint32
-		Audits   [4]uint32
-	}
-	Object [2]struct {
-		_          structs.HostLayout
-		Mount      uint64
-		Dentry     uint64
-		Inode      uint64
-		Start      uint32
-		Status     uint32
-		Attributes uint32
-		Present    uint32
-		Marks      [4]uint64
-		Protects   uint64
-		Buffer     [4352]int8
-	}
-	Source struct {
-		_          structs.HostLayout
-		Mount      uint64
-		Dentry     uint64
-		Inode      uint64
-		Start      uint32
-		Status     uint32
-		Attributes uint32
-		Present    uint32
-		Marks      [4]uint64
-		Protects   uint64
-		Buffer     [4352]int8
-	}
-	Event MusterEvent
-	Data  [20480]int8
-}
 
 type MusterScriptPath struct {
 	_      structs.HostLayout

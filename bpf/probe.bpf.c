@@ -32,7 +32,7 @@ static __always_inline s32 probe_decide(struct probe *p, struct scratch *s)
 		s->result.verdict = VERDICT_DENY;
 		s->result.flags = EVENT_UNBUILDABLE;
 	} else {
-		classify(image, h, s->label.source, s->classes);
+		classify(image, h, s);
 		if (!decide(image, h, s, &s->object[0]))
 			return -3;
 	}
@@ -47,26 +47,28 @@ SEC("syscall")
 int probe_decision(struct probe *p)
 {
 	struct scratch *s = scratch_take();
+	s32 error;
 
-	if (!s) {
-		p->error = -4;
-		return 0;
-	}
+	if (!s)
+		return -4;
 	__builtin_memset(&s->result, 0, sizeof(s->result));
 	s->class = p->class;
 	s->object[0].attributes = p->attributes;
+#pragma unroll
 	for (int i = 0; i < SOURCES; i++)
 		s->label.source[i] = p->sources[i];
+#pragma unroll
 	for (int i = 0; i < OBJECT_MARKS; i++)
 		s->object[0].marks[i] = p->marks[i];
-	p->error = probe_path(p, &s->object[0]);
-	if (!p->error)
-		p->error = probe_decide(p, s);
+	error = probe_path(p, &s->object[0]);
+	if (!error)
+		error = probe_decide(p, s);
 	p->verdict = s->result.verdict;
 	p->rule = s->result.rule;
 	p->flags = s->result.flags;
+#pragma unroll
 	for (int i = 0; i < AUDIT_LISTS; i++)
 		p->audits[i] = s->result.audits[i];
 	scratch_give(s);
-	return 0;
+	return error;
 }

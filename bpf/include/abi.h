@@ -20,7 +20,7 @@ enum limit {
 	SOURCES = 6, /* executable, script, and the marks of each */
 	SEARCH_STEPS = 24,
 	SCRATCH_PER_CPU = 4,
-	AUDIT_LISTS = 4,
+	AUDIT_LISTS = 8, /* of one event; more are counted */
 	EVENT_PATHS = 4,
 	EVENT_DATA = 16384,
 };
@@ -192,6 +192,7 @@ enum counter {
 	COUNT_MARK_OVERFLOW, /* an inode is known by more protected paths than fit */
 	COUNT_RING_FULL, /* an event was lost */
 	COUNT_EVENTS, /* events offered to the ring, lost ones included */
+	COUNT_AUDITS, /* an event had more audit lists than fit */
 	COUNT_AGENT, /* the agent's own operation was let through */
 	COUNTERS,
 };
@@ -278,8 +279,6 @@ struct probe {
 	u32 rule;
 	u32 flags;
 	u32 audits[AUDIT_LISTS];
-	s32 error;
-	u32 reserved;
 };
 
 struct found_inode {

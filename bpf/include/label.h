@@ -89,16 +89,21 @@ static __always_inline void classify_current(void *image, struct image_header *h
 
 	if (!l || !(l->flags & LABEL_KNOWN)) {
 		label_current(s);
-		classify(image, h, s->label.source, s->classes);
+		classify(image, h, s);
 		return;
 	}
 	s->label.source[1] = l->source[1];
-	if (l->image != h->id) {
-		classify(image, h, l->source, l->classes);
-		l->image = h->id;
+	if (l->image == h->id) {
+		for (int i = 0; i < SOURCES; i++)
+			s->classes[i] = l->classes[i];
+		return;
 	}
 	for (int i = 0; i < SOURCES; i++)
-		s->classes[i] = l->classes[i];
+		s->label.source[i] = l->source[i];
+	classify(image, h, s);
+	for (int i = 0; i < SOURCES; i++)
+		l->classes[i] = s->classes[i];
+	l->image = h->id;
 }
 
 #endif

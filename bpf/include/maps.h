@@ -88,6 +88,20 @@ struct {
 	__uint(max_entries, 4194304);
 } events SEC(".maps");
 
+/* What a loop changes is kept here and not on the stack: the verifier then sees one loop, not every turn. */
+struct cursor {
+	u32 state;
+	u32 at; /* next byte of the path */
+	u32 set;
+	u32 broken;
+	u32 low;
+	u32 high;
+	u32 row;
+	u32 posture;
+	u32 values[2]; /* of a table's entry */
+	u64 words[4]; /* of the hash */
+};
+
 /* An object of an operation. Its path stands at the end of the buffer: buffer[start, PATH_END). */
 struct object {
 	u64 mount; /* struct vfsmount */
@@ -98,6 +112,7 @@ struct object {
 	u32 attributes; /* row_bit */
 	u32 present;
 	u64 marks[OBJECT_MARKS]; /* protected paths that the inode is known by */
+	struct cursor cursor;
 	u64 protects; /* hash of the protected path that the name is, 0 when it is none */
 	char buffer[PATH_ROOM];
 };
@@ -131,10 +146,10 @@ struct scratch {
 	u64 image;
 	u64 hash;
 	struct label label;
-	u32 classes[SOURCES];
-	u32 marked; /* bit i: classes[i] is that of a mark */
-	u32 reserved;
+	u32 classes[8]; /* of the SOURCES; room for a mask */
+	u32 sets[8]; /* of the object's name in the AUTOMATA, and of its OBJECT_MARKS */
 	struct result result;
+	struct cursor cursor;
 	struct object object[2];
 	struct object source;
 	struct event event;

@@ -36,10 +36,7 @@ static __always_inline struct image_header *image_head(void *image)
 struct match {
 	void *image;
 	struct object *object;
-	u32 state;
-	u32 at; /* next byte of the path */
-	u32 set;
-	u32 broken;
+	struct cursor *cursor;
 };
 
 static __always_inline u64 text_mask(u32 count, u32 before)
@@ -71,17 +68,17 @@ static __always_inline u32 text_equal(struct object *o, u32 at32, void *page, u3
 	u64 at = at32, different;
 
 	BOUND(at, PATH_END - 1);
-	different = (*(u64 *)&o->buffer[at] ^ *(u64 *)(unit(page, ref, 1) + 8)) & text_mask(count, 0);
+	different = (load64(&o->buffer[at]) ^ *(u64 *)(unit(page, ref, 1) + 8)) & text_mask(count, 0);
 	if (different)
 		return first_byte(different);
 	if (count <= 8)
 		return count;
-	different = (*(u64 *)&o->buffer[at + 8] ^ *(u64 *)unit(page, ref, 2)) & text_mask(count, 8);
+	different = (load64(&o->buffer[at + 8]) ^ *(u64 *)unit(page, ref, 2)) & text_mask(count, 8);
 	if (different)
 		return 8 + first_byte(different);
 	if (count <= 16)
 		return count;
-	different = (*(u64 *)&o->buffer[at + 16] ^ *(u64 *)(unit(page, ref, 2) + 8)) & text_mask(count, 16);
+	different = (load64(&o->buffer[at + 16]) ^ *(u64 *)(unit(page, ref, 2) + 8)) & text_mask(count, 16);
 	if (different)
 		return 16 + first_byte(different);
 	return count;
@@ -89,77 +86,77 @@ static __always_inline u32 text_equal(struct object *o, u32 at32, void *page, u3
 
 static __always_inline void match_tail(struct match *m, struct image_state *s, void *page)
 {
-	u32 left = PATH_END - m->at;
+	u32 left = PATH_END - m->cursor->at;
 	u32 count = s->count;
-	u32 equal = text_equal(m->object, m->at, page, m->state, count);
+	u32 equal = text_equal(m->object, m->cursor->at, page, m->cursor->state, count);
 	u64 at;
 
 	if (equal < count && equal < left) {
-		at = m->at + equal;
+		at = m->cursor->at + equal;
 		BOUND(at, PATH_END - 1);
-		m->at += equal + 1;
-		m->state = m->object->buffer[at] == '/' ? *(u32 *)unit(page, m->state, 1) : s->other;
+		m->cursor->at += equal + 1;
+		m->cursor->state = m->object->buffer[at] == '/' ? *(u32 *)unit(page, m->cursor->state, 1) : s->other;
 	} else if (count > left) {
-		m->state = 0; /* the path ends within the text: nothing accepts there */
+		m->cursor->state = 0; /* the path ends within the text: nothing accepts there */
 	} else {
-		m->at += count;
-		m->state = s->word;
+		m->cursor->at += count;
+		m->cursor->state = s->word;
 	}
 }
 
 static __always_inline void match_sparse(struct match *m, struct image_state *s, void *page, u8 byte)
 {
-	u32 *target = unit(page, m->state, 1);
+	u32 *target = unit(page, m->cursor->state, 1);
 	u32 keys = s->word;
 
-	m->at++;
+	m->cursor->at++;
 	if ((u8)keys == byte)
-		m->state = target[0];
+		m->cursor->state = target[0];
 	else if ((u8)(keys >> 8) == byte)
-		m->state = target[1];
+		m->cursor->state = target[1];
 	else if ((u8)(keys >> 16) == byte)
-		m->state = target[2];
+		m->cursor->state = target[2];
 	else if ((u8)(keys >> 24) == byte)
-		m->state = target[3];
+		m->cursor->state = target[3];
 	else
-		m->state = s->other;
+		m->cursor->state = s->other;
 }
 
 static __always_inline void match_dense(struct match *m, struct image_state *s, void *page, u8 byte)
 {
 	u64 in;
 
-	m->at++;
+	m->cursor->at++;
 	if (byte < s->lo || byte > s->hi) {
-		m->state = s->other;
+		m->cursor->state = s->other;
 		return;
 	}
-	in = ((m->state + 1) % UNITS_PER_PAGE) * IMAGE_UNIT + (u32)(byte - s->lo) * 4;
+	in = ((m->cursor->state + 1) % UNITS_PER_PAGE) * IMAGE_UNIT + (u32)(byte - s->lo) * 4;
 	BOUND(in, IMAGE_PAGE - 4);
-	m->state = *(u32 *)(page + in);
+	m->cursor->state = *(u32 *)(page + in);
 }
 
 static long match_step(u32 index, struct match *m)
 {
-	void *page = page_of(m->image, m->state);
+	void *page = page_of(m->image, m->cursor->state);
 	struct image_state *s;
-	u64 at = m->at;
+	u64 at = m->cursor->at;
 	u8 byte;
 
 	if (!page) {
-		m->broken = 1;
+		m->cursor->broken = 1;
 		return 1;
 	}
-	s = unit(page, m->state, 0);
+	s = unit(page, m->cursor->state, 0);
 	if (at >= PATH_END) {
-		m->set = s->accept;
+		m->cursor->set = s->accept;
 		return 1;
 	}
 	BOUND(at, PATH_END - 1);
 	byte = m->object->buffer[at];
 	switch (s->kind) {
 	case STATE_LEAF:
-		m->state = 0;
+		m->cursor->state = 0;
 		break;
 	case STATE_TAIL:
 		match_tail(m, s, page);
@@ -171,99 +168,141 @@ static long match_step(u32 index, struct match *m)
 		match_dense(m, s, page, byte);
 		break;
 	default:
-		m->broken = 1;
+		m->cursor->broken = 1;
 		return 1;
 	}
-	return m->state == 0;
-}
-
-/* The set of rules that the object's name matches; 0 when none does. */
-static __always_inline u32 match_name(void *image, struct object *o, u32 start, u32 *broken)
-{
-	struct match m = { .image = image, .object = o, .state = start, .at = o->start };
-
-	if (start)
-		bpf_loop(MATCH_STEPS, match_step, &m, 0);
-	*broken |= m.broken;
-	return m.set;
+	return m->cursor->state == 0;
 }
 
 /* Open addressing with at most TABLE_PROBES steps; entries are one unit, hash first, 0 is empty. */
-static __always_inline void *table_find(void *image, u32 table, u32 mask, u64 hash)
-{
-	if (!hash || !table)
-		return 0;
-	for (u32 i = 0; i < TABLE_PROBES; i++) {
-		u32 ref = table + (((u32)hash + i) & mask);
-		void *page = page_of(image, ref);
-		u64 *found;
+struct find {
+	void *image;
+	u64 hash;
+	u32 table;
+	u32 mask;
+	struct cursor *cursor;
+};
 
-		if (!page)
-			return 0;
-		found = unit(page, ref, 0);
-		if (*found == hash)
-			return found;
-		if (!*found)
-			return 0;
+static long find_step(u32 index, struct find *f)
+{
+	u32 ref = f->table + (((u32)f->hash + index) & f->mask);
+	void *page = page_of(f->image, ref);
+	struct image_source *found;
+
+	if (!page)
+		return 1;
+	found = unit(page, ref, 0);
+	if (found->hash == f->hash) {
+		f->cursor->values[0] = found->class;
+		f->cursor->values[1] = found->marked;
+		return 1;
 	}
-	return 0;
+	return !found->hash;
+}
+
+static __always_inline void table_find(struct find *f, u64 hash)
+{
+	f->cursor->values[0] = 0;
+	f->cursor->values[1] = 0;
+	f->hash = hash;
+	if (hash && f->table)
+		bpf_loop(TABLE_PROBES, find_step, f, 0);
 }
 
 /* Classes of the sources by their hashes: index 0 and 1 by name, the rest by inode. */
-static __always_inline void classify(void *image, struct image_header *h, const u64 *hashes, u32 *classes)
-{
-	for (u32 i = 0; i < SOURCES; i++) {
-		struct image_source *e = table_find(image, h->sources, h->source_mask, hashes[i]);
+struct classify {
+	struct find find;
+	struct scratch *scratch;
+};
 
-		classes[i] = !e ? 0 : i < 2 ? e->class : e->marked;
-	}
+static long classify_step(u32 index, struct classify *c)
+{
+	u64 at = index;
+
+	BOUND(at, 7);
+	if (at >= SOURCES)
+		return 1;
+	table_find(&c->find, c->scratch->label.source[at]);
+	c->scratch->classes[at] = at < 2 ? c->find.cursor->values[0] : c->find.cursor->values[1];
+	return 0;
+}
+
+/* From s->label.source into s->classes. */
+static __always_inline void classify(void *image, struct image_header *h, struct scratch *s)
+{
+	struct classify c = {
+		.find = { .image = image, .table = h->sources, .mask = h->source_mask, .cursor = &s->cursor },
+		.scratch = s,
+	};
+
+	bpf_loop(SOURCES, classify_step, &c, 0);
 }
 
 /* Every pair of (set of the object, class of the source) of one decision. */
 struct combine {
 	void *image;
 	struct scratch *scratch;
-	u32 sets[AUTOMATA + OBJECT_MARKS];
 	u32 attributes;
-	u32 broken;
+	u32 set;
+	u32 class;
 };
 
-static __always_inline u32 exception_row(void *image, u32 set, u32 count, u32 class)
+static long search_step(u32 index, struct combine *c)
 {
-	u32 low = 0, high = count;
+	struct cursor *at = &c->scratch->cursor;
+	u32 middle = (at->low + at->high) / 2;
+	u32 ref = c->set + 1 + middle / 2;
+	struct image_exception *e;
+	void *page;
 
-	for (u32 i = 0; i < SEARCH_STEPS && low < high; i++) {
-		u32 middle = (low + high) / 2;
-		u32 ref = set + 1 + middle / 2;
-		void *page = page_of(image, ref);
-		struct image_exception *e;
-
-		if (!page)
-			return 0;
-		e = unit(page, ref, 0);
-		e += middle & 1;
-		if (e->class == class)
-			return e->row;
-		if (e->class < class)
-			low = middle + 1;
-		else
-			high = middle;
+	if (at->low >= at->high)
+		return 1;
+	page = page_of(c->image, ref);
+	if (!page)
+		return 1;
+	e = unit(page, ref, 0);
+	e += middle & 1;
+	if (e->class == c->class) {
+		at->row = e->row;
+		return 1;
 	}
+	if (e->class < c->class)
+		at->low = middle + 1;
+	else
+		at->high = middle;
 	return 0;
+}
+
+/* The row that a source class has for itself in a set, or 0. */
+static __always_inline u32 exception_row(struct combine *c, u32 count)
+{
+	struct cursor *at = &c->scratch->cursor;
+
+	at->low = 0;
+	at->high = count;
+	at->row = 0;
+	if (c->class && count)
+		bpf_loop(SEARCH_STEPS, search_step, c, 0);
+	return at->row;
+}
+
+static __always_inline void combine_audits(struct result *r, u32 list)
+{
+	for (u32 i = 0; i < AUDIT_LISTS; i++) {
+		if (r->audits[i] == list)
+			return;
+		if (!r->audits[i]) {
+			r->audits[i] = list;
+			return;
+		}
+	}
+	count(COUNT_AUDITS);
 }
 
 static __always_inline void combine_entry(struct result *r, struct image_entry *e)
 {
-	if (e->audits) {
-		for (u32 i = 0; i < AUDIT_LISTS; i++) {
-			if (r->audits[i] == e->audits)
-				break;
-			if (!r->audits[i]) {
-				r->audits[i] = e->audits;
-				break;
-			}
-		}
-	}
+	if (e->audits)
+		combine_audits(r, e->audits);
 	if (!e->priority || e->priority < r->priority)
 		return;
 	if (e->priority == r->priority) {
@@ -279,25 +318,25 @@ static __always_inline void combine_entry(struct result *r, struct image_entry *
 
 static long combine_step(u32 index, struct combine *c)
 {
-	u64 object = index / SOURCES, source = index % SOURCES;
+	u64 object = index / 8, source = index % 8;
 	struct image_set *s;
 	void *page;
-	u32 set, row, class;
+	u32 row;
 
-	if (object >= AUTOMATA + OBJECT_MARKS || source >= SOURCES)
-		return 1;
-	set = c->sets[object];
-	class = c->scratch->classes[source];
+	BOUND(object, 7);
+	BOUND(source, 7);
+	c->set = c->scratch->sets[object];
+	c->class = c->scratch->classes[source];
 	/* The executable always counts, if only as "no known source"; the others when they are there. */
-	if (!set || (source && !class))
+	if (source >= SOURCES || !c->set || (source && !c->class))
 		return 0;
-	page = page_of(c->image, set);
+	page = page_of(c->image, c->set);
 	if (!page) {
-		c->broken = 1;
+		c->scratch->cursor.broken = 1;
 		return 1;
 	}
-	s = unit(page, set, 0);
-	row = class ? exception_row(c->image, set, s->count, class) : 0;
+	s = unit(page, c->set, 0);
+	row = exception_row(c, s->count);
 	if (!row && source < 2)
 		row = s->row;
 	if (!row)
@@ -305,85 +344,141 @@ static long combine_step(u32 index, struct combine *c)
 	row += c->attributes & (ROW_ENTRIES - 1);
 	page = page_of(c->image, row);
 	if (!page) {
-		c->broken = 1;
+		c->scratch->cursor.broken = 1;
 		return 1;
 	}
 	combine_entry(&c->scratch->result, unit(page, row, 0));
 	return 0;
 }
 
-static __always_inline u32 posture_of(void *image, struct image_header *h, u32 source_class, u32 class)
-{
-	u32 ref = h->postures + source_class / 2;
-	struct image_posture *p;
-	void *page = page_of(image, ref);
+struct posture_search {
+	void *image;
+	struct scratch *scratch;
+	u32 table;
+};
 
+static long posture_step(u32 index, struct posture_search *p)
+{
+	u64 at = index;
+	struct image_posture *found;
+	u32 class, ref, posture;
+	void *page;
+
+	BOUND(at, 7);
+	class = p->scratch->classes[at];
+	/* The executable counts even when no rule knows it; the others when they are there. */
+	if (at && !class)
+		return 0;
+	ref = p->table + class / 2;
+	page = page_of(p->image, ref);
 	if (!page)
-		return POSTURE_BLOCK;
-	p = unit(page, ref, 0);
-	p += source_class & 1;
-	return class == CLASS_PROCESS ? p->classes[CLASS_PROCESS] : p->classes[CLASS_FILE];
+		return 1;
+	found = unit(page, ref, 0);
+	found += class & 1;
+	posture = p->scratch->class == CLASS_PROCESS ? found->classes[0] : found->classes[1];
+	if (posture > p->scratch->cursor.posture)
+		p->scratch->cursor.posture = posture;
+	return 0;
 }
 
 static __always_inline void decide_posture(void *image, struct image_header *h, struct scratch *s)
 {
-	u32 strictest = posture_of(image, h, s->classes[0], s->class);
+	struct posture_search p = { .image = image, .scratch = s, .table = h->postures };
 
-	for (u32 i = 1; i < SOURCES; i++) {
-		u32 posture = s->classes[i] ? posture_of(image, h, s->classes[i], s->class) : POSTURE_NONE;
-
-		if (posture > strictest)
-			strictest = posture;
-	}
-	if (strictest == POSTURE_NONE)
+	s->cursor.posture = POSTURE_NONE;
+	bpf_loop(SOURCES, posture_step, &p, 0);
+	if (s->cursor.posture == POSTURE_NONE)
 		return;
 	s->result.flags |= EVENT_POSTURE;
-	if (strictest == POSTURE_BLOCK)
+	if (s->cursor.posture == POSTURE_BLOCK)
 		s->result.verdict = VERDICT_DENY;
 	else
 		s->result.flags |= EVENT_WOULD_DENY;
 }
 
 /* The sets that the object's name matches, one for each automaton, and the protected path that it is. */
-static __always_inline bool match_names(struct combine *c, struct image_header *h, struct object *o)
-{
-	for (u32 i = 0; i < AUTOMATA; i++) {
-		u32 start = c->scratch->class == CLASS_PROCESS ? h->classes[0].start[i] : h->classes[1].start[i];
-		struct image_set *s;
-		void *page;
-		u32 set;
+struct names {
+	struct match match;
+	struct scratch *scratch;
+	struct image_header *header;
+};
 
-		if (!start)
-			break;
-		set = match_name(c->image, o, start, &c->broken);
-		if (!set)
-			continue;
-		page = page_of(c->image, set);
-		if (!page)
-			return false;
-		s = unit(page, set, 0);
-		if (s->mark)
-			o->protects = s->mark;
-		c->sets[i] = set;
+static long names_step(u32 index, struct names *n)
+{
+	struct object *o = n->match.object;
+	u64 at = index;
+	struct image_set *s;
+	void *page;
+
+	BOUND(at, AUTOMATA - 1);
+	n->match.cursor->state = n->scratch->class == CLASS_PROCESS ? n->header->classes[0].start[at] :
+							     n->header->classes[1].start[at];
+	if (!n->match.cursor->state)
+		return 1;
+	n->match.cursor->at = o->start;
+	n->match.cursor->set = 0;
+	bpf_loop(MATCH_STEPS, match_step, &n->match, 0);
+	if (!n->match.cursor->set)
+		return 0;
+	page = page_of(n->match.image, n->match.cursor->set);
+	if (!page) {
+		n->match.cursor->broken = 1;
+		return 1;
 	}
-	return !c->broken;
+	s = unit(page, n->match.cursor->set, 0);
+	if (s->mark)
+		o->protects = s->mark;
+	n->scratch->sets[at] = n->match.cursor->set;
+	return 0;
+}
+
+static __always_inline bool match_names(void *image, struct image_header *h, struct scratch *s, struct object *o)
+{
+	struct names n = {
+		.match = { .image = image, .object = o, .cursor = &s->cursor },
+		.scratch = s,
+		.header = h,
+	};
+
+	bpf_loop(AUTOMATA, names_step, &n, 0);
+	return !s->cursor.broken;
+}
+
+/* The sets of the protected paths that the object's inode is known by. */
+struct marks_search {
+	struct find find;
+	struct scratch *scratch;
+	struct object *object;
+};
+
+static long marks_step(u32 index, struct marks_search *m)
+{
+	u64 at = index;
+
+	BOUND(at, OBJECT_MARKS - 1);
+	table_find(&m->find, m->object->marks[at]);
+	m->scratch->sets[AUTOMATA + at] = m->scratch->class == CLASS_PROCESS ? m->find.cursor->values[0] : m->find.cursor->values[1];
+	return 0;
 }
 
 /* Decides s->class on object o for s->classes, into s->result. Answers false when the image is broken. */
 static __always_inline bool decide(void *image, struct image_header *h, struct scratch *s, struct object *o)
 {
 	struct combine c = { .image = image, .scratch = s, .attributes = o->attributes };
+	struct marks_search m = {
+		.find = { .image = image, .table = h->marks, .mask = h->mark_mask, .cursor = &s->cursor },
+		.scratch = s,
+		.object = o,
+	};
 
-	if (o->status == PATH_OK && !match_names(&c, h, o))
+	s->cursor.broken = 0;
+	for (u32 i = 0; i < AUTOMATA + OBJECT_MARKS; i++)
+		s->sets[i] = 0;
+	if (o->status == PATH_OK && !match_names(image, h, s, o))
 		return false;
-	for (u32 i = 0; i < OBJECT_MARKS; i++) {
-		struct image_mark *m = table_find(image, h->marks, h->mark_mask, o->marks[i]);
-
-		if (m)
-			c.sets[AUTOMATA + i] = s->class == CLASS_PROCESS ? m->sets[0] : m->sets[1];
-	}
-	bpf_loop((AUTOMATA + OBJECT_MARKS) * SOURCES, combine_step, &c, 0);
-	if (c.broken)
+	bpf_loop(OBJECT_MARKS, marks_step, &m, 0);
+	bpf_loop((AUTOMATA + OBJECT_MARKS) * 8, combine_step, &c, 0);
+	if (s->cursor.broken)
 		return false;
 	if (!s->result.priority)
 		decide_posture(image, h, s);

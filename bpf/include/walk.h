@@ -13,13 +13,20 @@
 /* Keeps clang from turning a mask into a signed comparison that the verifier cannot follow. */
 #define BOUND(x, mask) asm volatile("%0 &= %1" : "+r"(x) : "i"(mask))
 
+/* Eight bytes at any address: clang takes a char array apart into single bytes. */
+static __always_inline u64 load64(const void *p)
+{
+	u64 value;
+
+	asm volatile("%0 = *(u64 *)(%1 + 0)" : "=r"(value) : "r"(p));
+	return value;
+}
+
 struct walk {
 	struct object *object;
 	struct dentry *dentry;
 	struct dentry *root;
 	struct mount *mount;
-	u32 status;
-	u32 start;
 };
 
 static __always_inline u32 sequence_read(u64 address)
@@ -60,7 +67,7 @@ static long walk_step(u32 index, struct walk *w)
 		struct mount *above = BPF_CORE_READ(w->mount, mnt_parent);
 
 		if (above == w->mount) {
-			w->status = walk_top(above);
+			w->object->status = walk_top(above);
 			return 1;
 		}
 		w->dentry = BPF_CORE_READ(w->mount, mnt_mountpoint);
@@ -70,26 +77,26 @@ static long walk_step(u32 index, struct walk *w)
 	}
 	parent = BPF_CORE_READ(w->dentry, d_parent);
 	if (parent == w->dentry || !parent) {
-		w->status = PATH_DETACHED;
+		w->object->status = PATH_DETACHED;
 		return 1;
 	}
 	if (bpf_core_read(&name, sizeof(name), &w->dentry->d_name)) {
-		w->status = PATH_RACED;
+		w->object->status = PATH_RACED;
 		return 1;
 	}
 	length = name.len;
-	at = w->start;
+	at = w->object->start;
 	if (length > 255 || at < length + 1) {
-		w->status = PATH_LONG;
+		w->object->status = PATH_LONG;
 		return 1;
 	}
 	at -= length + 1;
-	w->start = at;
+	w->object->start = at;
 	BOUND(at, PATH_END - 1);
 	BOUND(length, 255);
 	w->object->buffer[at] = '/';
 	if (bpf_probe_read_kernel(&w->object->buffer[at + 1], length, name.name)) {
-		w->status = PATH_RACED;
+		w->object->status = PATH_RACED;
 		return 1;
 	}
 	w->dentry = parent;
@@ -103,21 +110,19 @@ static __always_inline void walk_once(struct object *o)
 		.object = o,
 		.dentry = (struct dentry *)o->dentry,
 		.mount = mount_of((struct vfsmount *)o->mount),
-		.status = PATH_LONG,
-		.start = PATH_END,
 	};
 
+	o->status = PATH_LONG;
+	o->start = PATH_END;
 	w.root = BPF_CORE_READ(w.mount, mnt.mnt_root);
 	bpf_loop(WALK_STEPS, walk_step, &w, 0);
-	if (w.status == PATH_OK && w.start == PATH_END) {
-		w.start = PATH_END - 1;
+	if (o->status == PATH_OK && o->start == PATH_END) {
+		o->start = PATH_END - 1;
 		o->buffer[PATH_END - 1] = '/';
 	}
 	/* PATH_MAX counts the NUL. */
-	if (w.status == PATH_OK && w.start == 0)
-		w.status = PATH_LONG;
-	o->start = w.start;
-	o->status = w.status;
+	if (o->status == PATH_OK && o->start == 0)
+		o->status = PATH_LONG;
 }
 
 /* Builds the path of object->{mount, dentry} into object->buffer and sets object->status. */

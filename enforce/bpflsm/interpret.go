@@ -1,0 +1,208 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package bpflsm
+
+import (
+	"github.com/muster-fleet/muster/bpf"
+)
+
+// attempt is an operation as the kernel's matcher sees it.
+type attempt struct {
+	class      int
+	path       string // "" when it could not be built
+	sources    [bpf.MusterLimitSOURCES]uint64
+	marks      [bpf.MusterLimitOBJECT_MARKS]uint64
+	attributes uint32
+}
+
+// outcome is what the kernel's matcher answers.
+type outcome struct {
+	verdict bpf.MusterVerdict
+	rule    uint32 // number + 1
+	flags   bpf.MusterEventFlag
+	audits  []uint32 // numbers of lists
+}
+
+// interpret decides on an image as bpf/include/match.h does. It is what the C is written against: the two
+// are compared with each other and with Ruleset.Decide, so that a fault shows which of the three is wrong.
+func interpret(image []byte, a *attempt) outcome {
+	h := view[bpf.MusterImageHeader](image, 0, 0)
+	var o outcome
+	var best bpf.MusterImageEntry
+	if a.path == "" && h.Classes[a.class].Flags&uint32(bpf.MusterClassFlagCLASS_CLOSED) != 0 {
+		o.verdict, o.flags = bpf.MusterVerdictVERDICT_DENY, bpf.MusterEventFlagEVENT_UNBUILDABLE
+		return o.inMode(h)
+	}
+	var known [bpf.MusterLimitSOURCES]uint32
+	for i, hash := range a.sources {
+		known[i] = sourceClass(image, h, hash, i >= 2)
+	}
+	for _, set := range objectSets(image, h, a) {
+		for i, class := range known {
+			if i > 0 && class == 0 {
+				continue
+			}
+			row := rowOf(image, set, class)
+			if row == 0 && i < 2 {
+				row = view[bpf.MusterImageSet](image, set, 0).Row
+			}
+			if row != 0 {
+				o.combine(&best, view[bpf.MusterImageEntry](image, ref(row+a.attributes), 0))
+			}
+		}
+	}
+	if best.Priority == 0 {
+		o.posture(image, h, a.class, known[:])
+	}
+	return o.inMode(h)
+}
+
+// objectSets are the sets of the name in every automaton, and those of the object's marks.
+func objectSets(image []byte, h *bpf.MusterImageHeader, a *attempt) []ref {
+	var sets []ref
+	for _, start := range h.Classes[a.class].Start {
+		if set := run(image, ref(start), a.path); set != 0 {
+			sets = append(sets, set)
+		}
+	}
+	for _, hash := range a.marks {
+		if at := find(image, h.Marks, h.MarkMask, hash); at != 0 {
+			if set := view[bpf.MusterImageMark](image, at, 0).Sets[a.class]; set != 0 {
+				sets = append(sets, ref(set))
+			}
+		}
+	}
+	return sets
+}
+
+// run is the set that the automaton accepts path with.
+func run(image []byte, state ref, path string) ref {
+	for state != 0 {
+		s := view[bpf.MusterImageState](image, state, 0)
+		if path == "" {
+			return ref(s.Accept)
+		}
+		used := 1
+		switch bpf.MusterStateKind(s.Kind) {
+		case bpf.MusterStateKindSTATE_TAIL:
+			state, used = runTail(image, state, s, path)
+		case bpf.MusterStateKindSTATE_SPARSE:
+			next := ref(s.Other)
+			for i := range int(bpf.MusterLimitSPARSE_EDGES) {
+				if byte(s.Word>>(8*i)) == path[0] {
+					next = ref(*view[uint32](image, state+1, 4*i))
+					break
+				}
+			}
+			state = next
+		case bpf.MusterStateKindSTATE_DENSE:
+			if path[0] >= s.Lo && path[0] <= s.Hi {
+				state = ref(*view[uint32](image, state+1, 4*int(path[0]-s.Lo)))
+			} else {
+				state = ref(s.Other)
+			}
+		default:
+			return 0
+		}
+		path = path[used:]
+	}
+	return 0
+}
+
+func runTail(image []byte, at ref, s *bpf.MusterImageState, path string) (next ref, used int) {
+	text := image[int(at+1)*unitBytes+8:][:s.Count]
+	for i, c := range text {
+		switch {
+		case i == len(path):
+			return 0, i
+		case path[i] == c:
+		case path[i] == '/':
+			return ref(*view[uint32](image, at+1, 0)), i + 1
+		default:
+			return ref(s.Other), i + 1
+		}
+	}
+	return ref(s.Word), len(text)
+}
+
+func find(image []byte, table, mask uint32, hash uint64) ref {
+	if hash == 0 || table == 0 {
+		return 0
+	}
+	for i := range uint32(bpf.MusterLimitTABLE_PROBES) {
+		at := ref(table + (uint32(hash)+i)&mask)
+		if *view[uint64](image, at, 0) == hash {
+			return at
+		}
+	}
+	return 0
+}
+
+func sourceClass(image []byte, h *bpf.MusterImageHeader, hash uint64, byMark bool) uint32 {
+	at := find(image, h.Sources, h.SourceMask, hash)
+	switch {
+	case at == 0:
+		return 0
+	case byMark:
+		return view[bpf.MusterImageSource](image, at, 0).Marked
+	default:
+		return view[bpf.MusterImageSource](image, at, 0).Class
+	}
+}
+
+// rowOf is the row that a source class has as an exception, or 0.
+func rowOf(image []byte, set ref, class uint32) uint32 {
+	s := view[bpf.MusterImageSet](image, set, 0)
+	for i := range int(s.Count) {
+		if e := view[bpf.MusterImageException](image, set+1, 8*i); class != 0 && e.Class == class {
+			return e.Row
+		}
+	}
+	return 0
+}
+
+func (o *outcome) combine(best, e *bpf.MusterImageEntry) {
+	if e.Audits != 0 && len(o.audits) < int(bpf.MusterLimitAUDIT_LISTS) {
+		o.addAudits(e.Audits)
+	}
+	better := e.Priority > best.Priority ||
+		e.Priority == best.Priority && (e.Verdict > best.Verdict || e.Verdict == best.Verdict && e.Rule < best.Rule)
+	if e.Priority != 0 && better {
+		*best = *e
+		o.verdict, o.rule = bpf.MusterVerdict(e.Verdict), e.Rule
+	}
+}
+
+func (o *outcome) addAudits(list uint32) {
+	for _, had := range o.audits {
+		if had == list {
+			return
+		}
+	}
+	o.audits = append(o.audits, list)
+}
+
+func (o *outcome) posture(image []byte, h *bpf.MusterImageHeader, class int, known []uint32) {
+	var strictest uint32
+	for i, c := range known {
+		if i == 0 || c != 0 {
+			strictest = max(strictest, view[bpf.MusterImagePosture](image, ref(h.Postures), 8*int(c)).Classes[class])
+		}
+	}
+	switch bpf.MusterPosture(strictest) {
+	case bpf.MusterPosturePOSTURE_BLOCK:
+		o.verdict, o.flags = bpf.MusterVerdictVERDICT_DENY, bpf.MusterEventFlagEVENT_POSTURE
+	case bpf.MusterPosturePOSTURE_AUDIT:
+		o.flags = bpf.MusterEventFlagEVENT_POSTURE | bpf.MusterEventFlagEVENT_WOULD_DENY
+	}
+}
+
+// inMode permits in audit mode what would be denied.
+func (o *outcome) inMode(h *bpf.MusterImageHeader) outcome {
+	if o.verdict == bpf.MusterVerdictVERDICT_DENY && h.Mode == uint32(bpf.MusterModeMODE_AUDIT) {
+		o.verdict = bpf.MusterVerdictVERDICT_PERMIT
+		o.flags |= bpf.MusterEventFlagEVENT_WOULD_DENY
+	}
+	return *o
+}

@@ -1,0 +1,165 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package bpflsm
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"testing"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/muster-fleet/muster/bpf"
+	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/policies"
+)
+
+var testKey = hashKey{0x0706050403020100, 0x0f0e0d0c0b0a0908}
+
+// prober runs the kernel's matcher by BPF_PROG_TEST_RUN. It loads one program that is attached nowhere.
+type prober struct {
+	program *ebpf.Program
+	slots   *ebpf.Map
+	inner   *ebpf.MapSpec
+}
+
+func newProber(t testing.TB) *prober {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") != "" {
+			t.Fatal("root is needed to load the matcher")
+		}
+		t.Skip("root is needed to load the matcher")
+	}
+	spec, err := bpf.LoadMuster()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var objects struct {
+		Program *ebpf.Program `ebpf:"probe_decision"`
+		Slots   *ebpf.Map     `ebpf:"slots"`
+	}
+	inner := innerSpec(spec)
+	if err := sizeFor(spec, 1<<12, 2); err != nil {
+		t.Fatal(err)
+	}
+	if err := spec.LoadAndAssign(&objects, nil); err != nil {
+		t.Fatalf("%+v", err)
+	}
+	t.Cleanup(func() { objects.Program.Close(); objects.Slots.Close() })
+	return &prober{program: objects.Program, slots: objects.Slots, inner: inner}
+}
+
+func (p *prober) decide(t testing.TB, a *attempt) outcome {
+	t.Helper()
+	path := []byte(a.path + "\x00")
+	in := bpf.MusterProbe{
+		Path: uint64(uintptr(unsafe.Pointer(&path[0]))), Length: uint32(len(a.path)), Class: uint32(a.class),
+		Sources: a.sources, Marks: a.marks, Attributes: a.attributes,
+	}
+	var out bpf.MusterProbe
+	answer, err := p.program.Run(&ebpf.RunOptions{Context: &in, ContextOut: &out})
+	if err != nil || answer != 0 {
+		t.Fatalf("matcher: error %d: %v", int32(answer), err)
+	}
+	o := outcome{verdict: bpf.MusterVerdict(out.Verdict), rule: out.Rule, flags: bpf.MusterEventFlag(out.Flags)}
+	for _, list := range out.Audits {
+		if list != 0 {
+			o.audits = append(o.audits, list)
+		}
+	}
+	return o
+}
+
+// attemptOf puts an operation as the kernel would find it.
+func attemptOf(op *enforce.Operation, key hashKey) attempt {
+	a := attempt{path: op.Path}
+	if op.NoPath {
+		a.path = ""
+	}
+	if op.Class == policies.ClassFile {
+		a.class = int(bpf.MusterClassCLASS_FILE)
+	}
+	hash := func(to []uint64, paths ...string) {
+		for i, p := range paths {
+			if p != "" {
+				to[i] = key.hash(p)
+			}
+		}
+	}
+	hash(a.sources[0:], op.Source.Executable, op.Source.Script)
+	hash(a.sources[2:4], op.Source.ExecutableMarks...)
+	hash(a.sources[4:6], op.Source.ScriptMarks...)
+	hash(a.marks[:], op.Marks...)
+	for bit, on := range map[bpf.MusterRowBit]bool{
+		bpf.MusterRowBitROW_OWNER: op.Owner, bpf.MusterRowBitROW_READ: op.Read, bpf.MusterRowBitROW_TERMINAL: op.Terminal,
+	} {
+		if on {
+			a.attributes |= uint32(bit)
+		}
+	}
+	return a
+}
+
+// decisionOf reads an outcome as the agent reads an event.
+func decisionOf(image *Image, o outcome) enforce.Decision {
+	d := enforce.Decision{
+		Verdict: enforce.Verdict(o.verdict), Rule: int(o.rule) - 1,
+		Posture:     o.flags&bpf.MusterEventFlagEVENT_POSTURE != 0,
+		WouldDeny:   o.flags&bpf.MusterEventFlagEVENT_WOULD_DENY != 0,
+		Unbuildable: o.flags&bpf.MusterEventFlagEVENT_UNBUILDABLE != 0,
+	}
+	var lists [][]int
+	for _, n := range o.audits {
+		lists = append(lists, image.Audits[n])
+	}
+	d.Audits = image.ruleset.MergeAudits(lists...)
+	return d
+}
+
+func TestDecisionsAgree(t *testing.T) {
+	t.Parallel()
+	p := newProber(t)
+	for seed := range uint64(60) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		rs := randomRuleset(r)
+		image, err := render(rs, testKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := publish(p.slots, p.inner, image.Bytes); err != nil {
+			t.Fatal(err)
+		}
+		for range 300 {
+			op := randomOperation(r, rs)
+			a := attemptOf(&op, testKey)
+			want := rs.Decide(op)
+			inGo := decisionOf(image, interpret(image.Bytes, &a))
+			inKernel := decisionOf(image, p.decide(t, &a))
+			if op.NoPath { // audits by mark of an unbuildable path are not looked for
+				want.Audits, inGo.Audits, inKernel.Audits = nil, nil, nil
+			}
+			if !equal(want, inGo) || !equal(want, inKernel) {
+				t.Fatalf("seed %d: %+v\n decide %+v\n image  %+v\n kernel %+v\n%s", seed, op, want, inGo, inKernel, dump(rs))
+			}
+		}
+	}
+}
+
+func equal(a, b enforce.Decision) bool {
+	return a.Verdict == b.Verdict && a.Rule == b.Rule && a.Posture == b.Posture && a.WouldDeny == b.WouldDeny &&
+		a.Unbuildable == b.Unbuildable && slices.Equal(a.Audits, b.Audits)
+}
+
+func dump(rs *enforce.Ruleset) string {
+	s := fmt.Sprintf("mode %s postures %+v\n", rs.Mode, rs.Postures)
+	for i, r := range rs.Rules {
+		s += fmt.Sprintf("%d %s %s %s %s %v rec=%v from=%v owner=%v ro=%v notty=%v dry=%v\n", i, r.Policy.Name, r.Rule.Class, r.Rule.Action,
+			r.Rule.Object.Kind, r.Objects, r.Rule.Object.Recursive, r.Sources, r.Rule.OwnerOnly, r.Rule.ReadOnly, r.Rule.NoTerminal, r.DryRun)
+	}
+	return s
+}

@@ -1,0 +1,240 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package bpflsm
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unsafe"
+
+	"github.com/muster-fleet/muster/bpf"
+	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/enforce/automaton"
+	"github.com/muster-fleet/muster/policies"
+)
+
+// ErrUnrenderable says that a ruleset holds what no image can: Compile should have left a gap instead.
+var ErrUnrenderable = errors.New("ruleset cannot be rendered")
+
+// classes are the enforced classes by their number in the image.
+var classes = [bpf.MusterClassCLASSES]policies.Class{
+	bpf.MusterClassCLASS_PROCESS: policies.ClassProcess,
+	bpf.MusterClassCLASS_FILE:    policies.ClassFile,
+}
+
+// Image is a rendered ruleset: what the kernel gets, and what only the agent needs to read its events.
+type Image struct {
+	Bytes []byte
+	// ID names the contents: the kernel puts it into every event.
+	ID uint64
+	// Audits are the lists that events name by number; number 0 is none.
+	Audits [][]int
+	// Protected are the paths whose inodes are to be marked, by their hash.
+	Protected map[uint64]string
+	ruleset   *enforce.Ruleset
+}
+
+// renderer lays out one ruleset. Everything interned is interned in the order of first use, so that one
+// ruleset and one key always give the same bytes.
+type renderer struct {
+	layout
+	key       hashKey
+	ruleset   *enforce.Ruleset
+	resolver  *enforce.Rows
+	audits    [][]int
+	auditOf   map[string]uint32
+	rows      map[imageRow]ref
+	interned  map[string]ref        // sets
+	groups    []enforce.SourceClass // one of each group of sources that occur in the same rules
+	groupOf   []int                 // the group of each source
+	sources   []string
+	protected [len(classes)]map[string][]int
+}
+
+// imageRow is a row as it stands in the image; comparable, to be interned.
+type imageRow [bpf.MusterLimitROW_ENTRIES]imageEntry
+
+type imageEntry struct{ priority, rule, audits, verdict uint32 }
+
+// named and marked are the classes of a source group, by name and by mark; class 0 is no known source.
+func named(group int) uint32  { return 1 + 2*uint32(group) }
+func marked(group int) uint32 { return 2 + 2*uint32(group) }
+
+// render lays rs out under the boot's key.
+func render(rs *enforce.Ruleset, key hashKey) (*Image, error) {
+	resolver, err := enforce.NewRows(rs)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnrenderable, err)
+	}
+	r := &renderer{
+		key: key, ruleset: rs, resolver: resolver, audits: [][]int{nil}, auditOf: map[string]uint32{},
+		rows: map[imageRow]ref{}, interned: map[string]ref{}, sources: rs.Sources(),
+	}
+	r.reserve(headerUnits)
+	r.groupSources()
+	for class := range classes {
+		r.protected[class] = markSets(rs, classes[class])
+	}
+	h := bpf.MusterImageHeader{
+		Magic: uint32(bpf.MusterMagicIMAGE_MAGIC), Layout: uint32(bpf.MusterMagicIMAGE_LAYOUT),
+		Mode: uint32(modeNumber(rs.Mode)),
+	}
+	digest, err := hex.DecodeString(strings.TrimPrefix(rs.Digest(), "sha256:"))
+	if err != nil || copy(h.Digest[:], digest) != len(h.Digest) {
+		return nil, fmt.Errorf("%w: digest %q", ErrUnrenderable, rs.Digest())
+	}
+	for class := range classes {
+		if h.Classes[class], err = r.class(class); err != nil {
+			return nil, err
+		}
+	}
+	r.sourceTable(&h)
+	r.markTable(&h)
+	r.postures(&h)
+	return r.finish(&h), nil
+}
+
+// headerUnits is where the image's records begin.
+const headerUnits = (int(unsafe.Sizeof(bpf.MusterImageHeader{})) + unitBytes - 1) / unitBytes
+
+func (r *renderer) finish(h *bpf.MusterImageHeader) *Image {
+	h.Units = uint32(len(r.bytes) / unitBytes)
+	// Whole pages: the kernel's map has no other size.
+	r.grow((len(r.bytes) + pageBytes - 1) / pageBytes * unitsPerPage)
+	*view[bpf.MusterImageHeader](r.bytes, 0, 0) = *h
+	sum := sha256.Sum256(r.bytes)
+	id := binary.LittleEndian.Uint64(sum[:])
+	view[bpf.MusterImageHeader](r.bytes, 0, 0).Id = id
+	image := &Image{Bytes: r.bytes, ID: id, Audits: r.audits, Protected: map[uint64]string{}, ruleset: r.ruleset}
+	for _, path := range r.marked() {
+		image.Protected[r.key.hash(path)] = path
+	}
+	return image
+}
+
+// groupSources gives source paths that occur in exactly the same rules one class.
+func (r *renderer) groupSources() {
+	members := make([][]int, len(r.sources))
+	for i := range r.ruleset.Rules {
+		for _, path := range r.ruleset.Rules[i].Sources {
+			at, _ := slices.BinarySearch(r.sources, path)
+			members[at] = append(members[at], i)
+		}
+	}
+	r.groupOf = make([]int, len(r.sources))
+	known := map[string]int{}
+	for at, rules := range members {
+		rules = slices.Compact(rules)
+		key := listKey(rules)
+		group, ok := known[key]
+		if !ok {
+			group = len(r.groups)
+			known[key] = group
+			r.groups = append(r.groups, enforce.SourceClass(at))
+		}
+		r.groupOf[at] = group
+	}
+}
+
+// class lays out the automata of one class.
+func (r *renderer) class(class int) (bpf.MusterImageClass, error) {
+	var c bpf.MusterImageClass
+	matchers := r.ruleset.Matchers(classes[class])
+	if len(matchers) > 0 {
+		c.Flags |= uint32(bpf.MusterClassFlagCLASS_HAS_RULES)
+	}
+	if r.ruleset.Restricts(classes[class]) {
+		c.Flags |= uint32(bpf.MusterClassFlagCLASS_CLOSED)
+	}
+	// Names that are protected in either class, or are sources, have a matcher of their own: a file that
+	// has such a name is marked by it. Their index lies behind the rules and stands for no rule.
+	watched := r.marked()
+	for i, path := range watched {
+		matchers = append(matchers, automaton.Matcher{Index: len(r.ruleset.Rules) + i, Kind: automaton.Exact, Text: path})
+	}
+	if len(watched) > 0 {
+		c.Flags |= uint32(bpf.MusterClassFlagCLASS_WATCHES)
+	}
+	dfas, excluded := automaton.Compile(matchers, automaton.Options{})
+	for _, e := range excluded {
+		if e.Index < len(r.ruleset.Rules) {
+			return c, fmt.Errorf("%w: rule %d: %s", ErrUnrenderable, e.Index, e.Reason)
+		}
+	}
+	if len(dfas) > len(c.Start) {
+		return c, fmt.Errorf("%w: %d automata", ErrUnrenderable, len(dfas))
+	}
+	for i, dfa := range dfas {
+		c.Start[i] = uint32(writeStates(&r.layout, dfa, func(set uint32) ref {
+			return r.set(dfa.Sets[set], watched)
+		}))
+	}
+	return c, nil
+}
+
+// marked are all paths whose files are marked, sorted: those of exact Blocks, and the sources.
+func (r *renderer) marked() []string {
+	paths := slices.Clone(r.sources)
+	for _, sets := range r.protected {
+		for path := range sets {
+			paths = append(paths, path)
+		}
+	}
+	slices.Sort(paths)
+	return slices.Compact(paths)
+}
+
+// markSets are the rules that a file marked as a path falls under, for every such path.
+func markSets(rs *enforce.Ruleset, class policies.Class) map[string][]int {
+	sets := map[string][]int{}
+	for _, path := range rs.Marks(class) {
+		sets[path] = nil
+	}
+	for i := range rs.Rules {
+		rule := &rs.Rules[i]
+		if rule.Rule.Class != class || rule.Rule.Action != policies.ActionBlock || rule.Rule.Object.Kind != policies.ObjectPath {
+			continue
+		}
+		for _, o := range rule.Objects {
+			sets[o] = append(sets[o], i)
+		}
+	}
+	for path, set := range sets {
+		sets[path] = slices.Compact(set)
+	}
+	return sets
+}
+
+// set lays out the rules that match at one state: indexes behind the rules only say which path it is.
+func (r *renderer) set(indexes []int, watched []string) ref {
+	if len(indexes) == 0 {
+		return 0
+	}
+	first, _ := slices.BinarySearch(indexes, len(r.ruleset.Rules))
+	mark := ""
+	if first < len(indexes) {
+		mark = watched[indexes[first]-len(r.ruleset.Rules)]
+	}
+	return r.internSet(indexes[:first], mark)
+}
+
+func listKey(list []int) string {
+	b := make([]byte, 0, 4*len(list))
+	for _, n := range list {
+		b = binary.LittleEndian.AppendUint32(b, uint32(n))
+	}
+	return string(b)
+}
+
+func modeNumber(mode enforce.Mode) bpf.MusterMode {
+	if mode == enforce.ModeEnforce {
+		return bpf.MusterModeMODE_ENFORCE
+	}
+	return bpf.MusterModeMODE_AUDIT
+}
