@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -134,7 +135,8 @@ func (r *refReporter) prepare(mail reconciler.Mail) error {
 	if err != nil {
 		return err
 	}
-	if err := trusted.Allows(r.hostID, r.key.PublicKey(), time.Now()); err != nil {
+	name := cmp.Or(trusted.NameOf(r.key.PublicKey()), r.hostID)
+	if err := trusted.Allows(name, r.key.PublicKey(), time.Now()); err != nil {
 		r.log.Debug("this host does not collect", "reason", err)
 		return nil
 	}
@@ -143,7 +145,7 @@ func (r *refReporter) prepare(mail reconciler.Mail) error {
 		return err
 	}
 	r.collector, err = statusref.NewCollector(statusref.CollectorConfig{
-		Remote: remote, Fleet: mail.Trust.Fleet, Name: r.hostID, Key: r.key, Hosts: mail.Hosts, Trusted: trusted,
+		Remote: remote, Fleet: mail.Trust.Fleet, Name: name, Key: r.key, Hosts: mail.Hosts, Trusted: trusted,
 		MinAge: collectMinAge, MaxHosts: collectMaxHosts,
 	})
 	return err
