@@ -72,6 +72,15 @@ func byKind(matchers []Matcher) (literals, names, patterns []Matcher) {
 
 // build makes one automaton of all matchers, or says that they exceed the budget.
 func build(matchers []Matcher, opts Options) (*DFA, error) {
+	d, err := determine(matchers, opts)
+	if err != nil {
+		return nil, err
+	}
+	return minimise(d), nil
+}
+
+// determine is build without minimising, which decides nothing about what fits.
+func determine(matchers []Matcher, opts Options) (*DFA, error) {
 	n := newNFA()
 	for _, m := range matchers {
 		if err := n.add(m); err != nil {
@@ -79,11 +88,7 @@ func build(matchers []Matcher, opts Options) (*DFA, error) {
 		}
 	}
 	n.nest()
-	d, err := determinise(n, min(2*len(n.nodes)+slack, opts.maxStates()))
-	if err != nil {
-		return nil, err
-	}
-	return minimise(d), nil
+	return determinise(n, min(2*len(n.nodes)+slack, opts.maxStates()))
 }
 
 func (o Options) maxStates() int { return cmp.Or(o.MaxStates, DefaultMaxStates) }
@@ -121,7 +126,7 @@ func bins(patterns []Matcher, opts Options) (fit [][]Matcher, excluded []Exclude
 	if len(patterns) == 0 {
 		return nil, nil
 	}
-	if _, err := build(patterns, opts); err == nil {
+	if _, err := determine(patterns, opts); err == nil {
 		return [][]Matcher{patterns}, nil
 	}
 	rest, excluded := bySize(patterns, opts)
@@ -145,7 +150,7 @@ func longestFit(patterns []Matcher, opts Options) int {
 	fits, exceeds := 0, len(patterns)+1
 	for exceeds-fits > 1 {
 		middle := (fits + exceeds) / 2
-		if _, err := build(patterns[:middle], opts); err == nil {
+		if _, err := determine(patterns[:middle], opts); err == nil {
 			fits = middle
 		} else {
 			exceeds = middle
@@ -175,7 +180,7 @@ func bySize(patterns []Matcher, opts Options) (sorted []Matcher, excluded []Excl
 
 // statesAlone is how many states a pattern needs, -1 if more than the budget.
 func statesAlone(m Matcher, opts Options) int {
-	d, err := build([]Matcher{m}, opts)
+	d, err := determine([]Matcher{m}, opts)
 	if err != nil {
 		return -1
 	}
