@@ -1,0 +1,129 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package bundles
+
+import (
+	"bytes"
+	"testing"
+	"time"
+)
+
+// FuzzRelease: what decodes is exactly its own canonical encoding and keeps every rule of a file list.
+func FuzzRelease(f *testing.F) {
+	doc, err := BuildRelease(&Trust{Fleet: "acme-prod", Channel: "stable", Epoch: 1}, Content{
+		Files: map[string][]byte{"a.yaml": []byte("x"), "b/c.yaml": nil}, Commit: "1111111111111111111111111111111111111111",
+		Issued: time.Unix(1e9, 0),
+	}, 7, true)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(doc)
+	f.Add([]byte(`{"schema":"muster.dev/release/v1"}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := decodeRelease(data)
+		if err != nil {
+			if RefusalName(err) == "" {
+				t.Fatalf("an error without a name: %v", err)
+			}
+			return
+		}
+		again, err := canonical(r)
+		if err != nil || !bytes.Equal(again, data) {
+			t.Fatalf("%q decodes to something that encodes as %q (%v)", data, again, err)
+		}
+		if err := checkFileList(r.Files); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func FuzzFresh(f *testing.F) {
+	doc, err := BuildFresh([]byte("x"), 7, time.Unix(1e9, 0), time.Hour)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(doc)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		fresh, err := decodeFresh(data)
+		if err != nil {
+			if RefusalName(err) == "" {
+				t.Fatalf("an error without a name: %v", err)
+			}
+			return
+		}
+		if again, err := canonical(fresh); err != nil || !bytes.Equal(again, data) {
+			t.Fatalf("%q encodes as %q (%v)", data, again, err)
+		}
+	})
+}
+
+// FuzzTrust: a trust file either loads, and then validates again, or is refused by name.
+func FuzzTrust(f *testing.F) {
+	pair, err := GenerateKey(nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	indented := bytes.ReplaceAll(bytes.TrimSpace(pair.Public), []byte("\n"), []byte("\n      "))
+	f.Add([]byte("fleet: a\nchannel: b\nversion: 1\nepoch: 1\nthreshold: {audit: 1, enforce: 1}\nsigners:\n  - name: x\n    key: |\n      " + string(indented) + "\n"))
+	f.Add([]byte("freshness: {signers: [], maxAge: 1h}\nscope: {hosts: }\nrevoked: {keys: [aa]}\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		trust, err := LoadTrust(data)
+		if err != nil {
+			if RefusalName(err) == "" {
+				t.Fatalf("an error without a name: %v", err)
+			}
+			return
+		}
+		if err := trust.validate(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// FuzzSignature: no bytes but the signer's own make a stranger's document count.
+func FuzzSignature(f *testing.F) {
+	pair, err := GenerateKey(nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	key, err := LoadKey(pair.Private, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	good, other := []byte("the signed document"), []byte("another document")
+	sig, err := key.Sign(f.Context(), good)
+	if err != nil {
+		f.Fatal(err)
+	}
+	signer := &Signer{Name: "x", public: key.public, id: key.id}
+	f.Add(sig)
+	f.Add([]byte(`{"base64Signature":"x"}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		b, err := parseSigBundle("f", data)
+		if err != nil {
+			if RefusalName(err) == "" {
+				t.Fatalf("an error without a name: %v", err)
+			}
+			return
+		}
+		if (cosignVerifier{}).verifyBundle(b, other, signer) == nil {
+			t.Fatalf("%q counts for a document that nobody signed", data)
+		}
+		_ = b.claims(good)
+	})
+}
+
+// FuzzState: no bytes of a state or cache file are more than an error.
+func FuzzState(f *testing.F) {
+	payload, err := canonical(Seen{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(frame(stateMagic, payload))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if p, err := unframe(stateMagic, data); err == nil && !bytes.Equal(frame(stateMagic, p), data) {
+			t.Fatalf("%q is not the frame of its payload", data)
+		}
+	})
+}
