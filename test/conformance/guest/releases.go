@@ -1,0 +1,112 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package guest
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	gogit "github.com/go-git/go-git/v5"
+
+	"github.com/muster-fleet/muster/bundles"
+	"github.com/muster-fleet/muster/bundles/git"
+)
+
+// Of the fleet that the scenarios make.
+const (
+	fleetName   = "conformance"
+	channelName = "stable"
+	signerName  = "runner"
+)
+
+// Releases publishes to a repository on the machine's own disk. Unlike `muster publish` it does not lint
+// and has no limits: a release that must be refused has to reach the agent.
+type Releases struct {
+	URL       string // of the policy repository
+	StatusURL string
+	TrustYAML []byte
+
+	key      *bundles.KeySigner
+	trust    *bundles.Trust
+	channel  *git.Channel
+	tip      bundles.Revision
+	sequence int64
+}
+
+// NewReleases makes a signing key, a trust file and empty repositories below dir.
+func NewReleases(ctx context.Context, dir string) (*Releases, error) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("signing key: %w", err)
+	}
+	r := &Releases{}
+	if r.key, err = bundles.SignerFromKey(private); err != nil {
+		return nil, fmt.Errorf("signing key: %w", err)
+	}
+	if err := r.makeTrust(); err != nil {
+		return nil, err
+	}
+	for _, repository := range []struct {
+		name string
+		url  *string
+	}{{"policy.git", &r.URL}, {"status.git", &r.StatusURL}} {
+		path := filepath.Join(dir, repository.name)
+		if err := os.RemoveAll(path); err != nil {
+			return nil, fmt.Errorf("repository: %w", err)
+		}
+		if _, err := gogit.PlainInit(path, true); err != nil {
+			return nil, fmt.Errorf("repository %s: %w", path, err)
+		}
+		*repository.url = "file://" + path
+	}
+	if r.channel, err = git.OpenChannel(git.ChannelConfig{URL: r.URL, Channel: channelName}); err != nil {
+		return nil, fmt.Errorf("channel: %w", err)
+	}
+	r.tip, err = r.channel.Refresh(ctx)
+	return r, err
+}
+
+func (r *Releases) makeTrust() error {
+	public, err := r.key.PublicPEM()
+	if err != nil {
+		return fmt.Errorf("trust file: %w", err)
+	}
+	r.TrustYAML = fmt.Appendf(nil, "fleet: %s\nchannel: %s\nversion: 1\nepoch: 1\n"+
+		"threshold: {audit: 1, enforce: 1, trust: 1}\nsigners:\n  - name: %s\n    key: |\n      %s\n",
+		fleetName, channelName, signerName, strings.ReplaceAll(strings.TrimSpace(public), "\n", "\n      "))
+	r.trust, err = bundles.LoadTrust(r.TrustYAML)
+	return err
+}
+
+// Publish appends a signed release of these files to the channel and returns its digest.
+func (r *Releases) Publish(ctx context.Context, files map[string][]byte, now time.Time) (digest string, err error) {
+	content := bundles.Content{
+		Files: files, Commit: strings.Repeat("0", 40), Repository: r.URL, Issued: now,
+	}
+	document, err := bundles.BuildRelease(r.trust, content, r.sequence+1, true)
+	if err != nil {
+		return "", fmt.Errorf("release: %w", err)
+	}
+	signature, err := r.key.Sign(ctx, document)
+	if err != nil {
+		return "", fmt.Errorf("release: %w", err)
+	}
+	all := map[string][]byte{bundles.ReleasePath: document, bundles.SignatureFile(signerName): signature}
+	for name, text := range files {
+		all[name] = text
+	}
+	message := fmt.Sprintf("Release %d\n", r.sequence+1)
+	if r.tip, err = r.channel.Append(ctx, r.tip, all, message, now); err != nil {
+		return "", fmt.Errorf("release: %w", err)
+	}
+	r.sequence++
+	return bundles.DigestOf(document), nil
+}
