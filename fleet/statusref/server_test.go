@@ -38,7 +38,7 @@ type server struct {
 	before func(*http.Request)
 }
 
-func newServer(t *testing.T) *server {
+func newServer(t testing.TB) *server {
 	t.Helper()
 	base := t.TempDir()
 	s := &server{dir: filepath.Join(base, "status.git")}
@@ -46,7 +46,7 @@ func newServer(t *testing.T) *server {
 	runGit(t, s.dir, "config", "http.receivepack", "true")
 	runGit(t, s.dir, "config", "gc.auto", "0")
 	backend := filepath.Join(strings.TrimSpace(runGit(t, base, "--exec-path")), "git-http-backend")
-	handler := &cgi.Handler{Path: backend, Env: []string{"GIT_PROJECT_ROOT=" + base, "GIT_HTTP_EXPORT_ALL=1"}}
+	handler := &cgi.Handler{Path: backend, Env: []string{"GIT_PROJECT_ROOT=" + base, "GIT_HTTP_EXPORT_ALL=1"}, Stderr: io.Discard}
 	slots := make(chan struct{}, 64) // processes at a time
 	ts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.requests.Add(1)
@@ -75,7 +75,7 @@ func newServer(t *testing.T) *server {
 	return s
 }
 
-func runGit(t *testing.T, dir string, args ...string) string {
+func runGit(t testing.TB, dir string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command("git", args...)
 	cmd.Dir = dir
@@ -162,7 +162,7 @@ func newHost(t testing.TB, s *server, c *clock, id string, all *fleet.AllowedSig
 	return &host{id: id, pub: pub, col: col}
 }
 
-func readRoll(t *testing.T, s *server, trusted fleet.Collectors, c *clock) (fleet.Roll, *Status) {
+func readRoll(t testing.TB, s *server, trusted fleet.Collectors, c *clock) (fleet.Roll, *Status) {
 	t.Helper()
 	st, err := ReadStatus(context.Background(), Remote{URL: s.url})
 	if err != nil {
@@ -173,4 +173,17 @@ func readRoll(t *testing.T, s *server, trusted fleet.Collectors, c *clock) (flee
 		t.Fatal(err)
 	}
 	return roll, st
+}
+
+// collect folds once and says whether that was expected: reason is empty when it should write.
+func collect(t testing.TB, c *Collector, reason string) Result {
+	t.Helper()
+	res, err := c.Collect(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.Reason != reason || res.Wrote != (reason == "") {
+		t.Fatalf("collect: wrote %v, reason %q, want reason %q", res.Wrote, res.Reason, reason)
+	}
+	return res
 }
