@@ -206,6 +206,24 @@ func TestComplexity(t *testing.T) {
 	}
 }
 
+// TestHostilePatterns: however many patterns explode, compiling ends soon, and the harmless ones stay.
+func TestHostilePatterns(t *testing.T) {
+	t.Parallel()
+	matchers := []automaton.Matcher{{Index: 0, Kind: automaton.Pattern, Text: "/etc/*.conf"}}
+	for i := range 300 {
+		matchers = append(matchers, automaton.Matcher{
+			Index: i + 1, Kind: automaton.Pattern, Text: fmt.Sprintf("/**%c%c????????????????????", 'a'+i%26, 'a'+i/26),
+		})
+	}
+	dfas, excluded := automaton.Compile(matchers, automaton.Options{})
+	if len(dfas) != 1 || len(excluded) != 300 {
+		t.Fatalf("%d automata, %d excluded", len(dfas), len(excluded))
+	}
+	if !slices.Equal(dfas[0].Match("/etc/x.conf"), []int{0}) {
+		t.Error("the harmless pattern does not match")
+	}
+}
+
 // TestDirectoriesTimesNames shows that a product is avoided by an automaton for each factor.
 func TestDirectoriesTimesNames(t *testing.T) {
 	t.Parallel()

@@ -7,10 +7,15 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // slack is how many states more than linear the result may have: room for patterns to combine.
-const slack = 1 << 15
+const slack = 1 << 14
+
+// measuring is how much work may go into finding out which patterns fit alone: about a second's. It is used
+// only when not all of them fit together.
+const measuring = 1 << 22
 
 // Compile makes as few automata as the budget allows, at most MaxAutomata; a path matches the union of what
 // each of them says. What Excess names is left out.
@@ -72,7 +77,7 @@ func byKind(matchers []Matcher) (literals, names, patterns []Matcher) {
 
 // build makes one automaton of all matchers, or says that they exceed the budget.
 func build(matchers []Matcher, opts Options) (*DFA, error) {
-	d, err := determine(matchers, opts)
+	d, _, err := determine(matchers, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -80,11 +85,11 @@ func build(matchers []Matcher, opts Options) (*DFA, error) {
 }
 
 // determine is build without minimising, which decides nothing about what fits.
-func determine(matchers []Matcher, opts Options) (*DFA, error) {
+func determine(matchers []Matcher, opts Options) (*DFA, int, error) {
 	n := newNFA()
 	for _, m := range matchers {
 		if err := n.add(m); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
 	n.nest()
@@ -126,7 +131,7 @@ func bins(patterns []Matcher, opts Options) (fit [][]Matcher, excluded []Exclude
 	if len(patterns) == 0 {
 		return nil, nil
 	}
-	if _, err := determine(patterns, opts); err == nil {
+	if _, _, err := determine(patterns, opts); err == nil {
 		return [][]Matcher{patterns}, nil
 	}
 	rest, excluded := bySize(patterns, opts)
@@ -150,7 +155,7 @@ func longestFit(patterns []Matcher, opts Options) int {
 	fits, exceeds := 0, len(patterns)+1
 	for exceeds-fits > 1 {
 		middle := (fits + exceeds) / 2
-		if _, err := determine(patterns[:middle], opts); err == nil {
+		if _, _, err := determine(patterns[:middle], opts); err == nil {
 			fits = middle
 		} else {
 			exceeds = middle
@@ -159,12 +164,23 @@ func longestFit(patterns []Matcher, opts Options) int {
 	return fits
 }
 
-// bySize sorts the patterns that fit alone by how many states they need alone.
+// bySize sorts the patterns that fit alone by how many states they need alone. Those with the fewest stars
+// are measured first: when the work allowed is used up, it is the most complex ones that are left out.
 func bySize(patterns []Matcher, opts Options) (sorted []Matcher, excluded []Excluded) {
-	size := make(map[string]int, len(patterns))
+	patterns = slices.Clone(patterns)
+	slices.SortStableFunc(patterns, func(a, b Matcher) int {
+		return cmp.Or(cmp.Compare(stars(a), stars(b)), cmp.Compare(a.Index, b.Index))
+	})
+	size, spent := make(map[string]int, len(patterns)), 0
 	for _, m := range patterns {
-		if size[m.Text] == 0 {
-			size[m.Text] = statesAlone(m, opts)
+		if _, known := size[m.Text]; !known {
+			if spent > measuring {
+				excluded = append(excluded, Excluded{m.Index, "there are too many complex patterns to find out whether it fits"})
+				continue
+			}
+			states, work := statesAlone(m, opts)
+			size[m.Text] = states
+			spent += work
 		}
 		if size[m.Text] > 0 {
 			sorted = append(sorted, m)
@@ -178,13 +194,15 @@ func bySize(patterns []Matcher, opts Options) (sorted []Matcher, excluded []Excl
 	return sorted, excluded
 }
 
-// statesAlone is how many states a pattern needs, -1 if more than the budget.
-func statesAlone(m Matcher, opts Options) int {
-	d, err := determine([]Matcher{m}, opts)
+func stars(m Matcher) int { return strings.Count(m.Text, "*") }
+
+// statesAlone is how many states a pattern needs, 0 if more than the budget, and how much work that was.
+func statesAlone(m Matcher, opts Options) (states, work int) {
+	d, work, err := determine([]Matcher{m}, opts)
 	if err != nil {
-		return -1
+		return 0, work
 	}
-	return len(d.States)
+	return len(d.States), work
 }
 
 // without leaves out every matcher whose index is excluded, whatever its spelling.

@@ -15,7 +15,7 @@ import (
 var errBudget = errors.New("more states than the budget allows")
 
 // workPerState bounds how many states of the nondeterministic automaton one state stands for on average.
-const workPerState = 64
+const workPerState = 32
 
 // subsets is the subset construction: a state of the result stands for the set of states that the
 // nondeterministic automaton may be in.
@@ -55,8 +55,8 @@ type pending struct {
 	set []int32
 }
 
-// determinise makes the deterministic automaton, or errBudget.
-func determinise(n *nfa, limit int) (*DFA, error) {
+// determinise makes the deterministic automaton, or errBudget. In both cases it says how much work it was.
+func determinise(n *nfa, limit int) (*DFA, int, error) {
 	s := &subsets{
 		n: n, limit: limit, work: limit * workPerState,
 		single:  make([]uint32, len(n.nodes)),
@@ -72,11 +72,11 @@ func determinise(n *nfa, limit int) (*DFA, error) {
 		p := s.todo[len(s.todo)-1]
 		s.todo = s.todo[:len(s.todo)-1]
 		if len(s.states) > limit || s.work < 0 {
-			return nil, errBudget
+			return nil, limit*workPerState - s.work, errBudget
 		}
 		s.expand(p)
 	}
-	return s.finish(start), nil
+	return s.finish(start), limit*workPerState - s.work, nil
 }
 
 // closure is what a set reaches without a byte, sorted, without what an inner directory makes superfluous.
