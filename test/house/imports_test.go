@@ -25,7 +25,7 @@ var mayImport = map[string][]string{
 	"enforce/bpflsm":      {"enforce", "enforce/automaton", "policies", "bpf"},
 	"fleet":               {"bundles", "enforce", "inventory", "policies"},
 	"fleet/statusref":     {"fleet", "bundles", "enforce", "inventory", "policies"},
-	"reconciler":          {"policies", "inventory", "bundles", "enforce", "fleet"},
+	"reconciler":          {"policies", "inventory", "bundles", "enforce", "fleet", "reconciler/control"},
 	"reconciler/control":  {"policies", "inventory", "bundles", "enforce", "fleet"},
 }
 

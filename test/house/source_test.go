@@ -73,8 +73,10 @@ func TestLicenceHeaders(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if first, _, _ := bytes.Cut(source, []byte("\n")); !bytes.Contains(first, []byte(cHeader)) {
-			t.Errorf("%s: first line is not the SPDX line %q", path, cHeader)
+		// A build constraint that keeps the go command away may stand before it.
+		head := bytes.Join(bytes.SplitN(source, []byte("\n"), 5)[:3], []byte("\n"))
+		if !bytes.Contains(head, []byte(cHeader)) {
+			t.Errorf("%s: the first lines do not hold %q", path, cHeader)
 		}
 	}
 }
