@@ -6,6 +6,7 @@ package policies
 import (
 	"encoding/json"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -57,7 +58,7 @@ func buildPolicy(kind Kind, v *value, at func(*yaml.Node) Position) *Policy {
 	for _, m := range spec.members {
 		b.part(m, spec, inherited)
 	}
-	p.Rules = b.rules
+	p.Rules = slices.Clone(b.rules) // exactly as long: sets of ten thousand policies are kept in memory
 	return p
 }
 

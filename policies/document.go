@@ -102,8 +102,8 @@ func (r *reader) chunk(data []byte) []*Policy {
 		r.report(start, fmt.Sprintf("document of %d bytes exceeds the limit of %d", len(data), MaxDocument), "split it into several documents")
 		return nil
 	}
-	if !utf8.Valid(data) {
-		r.report(invalidPlace(data), "the file is not UTF-8 text", "")
+	if at := invalidPlace(data); at != nil {
+		r.report(at, "the file is not UTF-8 text with lines that end in \\n or \\r\\n", "")
 		return nil
 	}
 	var list []*Policy
@@ -123,15 +123,20 @@ func (r *reader) chunk(data []byte) []*Policy {
 	}
 }
 
-// invalidPlace is where the text stops being UTF-8.
+// invalidPlace is where the text is not UTF-8 or holds one of the line breaks that YAML knows and nobody
+// else counts (a lone \r, NEL, LS, PS): with them no position would mean what an editor shows.
 func invalidPlace(data []byte) *yaml.Node {
 	at := 0
 	for at < len(data) {
 		c, size := utf8.DecodeRune(data[at:])
-		if c == utf8.RuneError && size == 1 {
+		lone := c == '\r' && !bytes.HasPrefix(data[at+1:], []byte("\n"))
+		if c == utf8.RuneError && size == 1 || lone || c == '\u0085' || c == '\u2028' || c == '\u2029' {
 			break
 		}
 		at += size
+	}
+	if at == len(data) {
+		return nil
 	}
 	line := bytes.LastIndexByte(data[:at], '\n') + 1
 	return &yaml.Node{Line: bytes.Count(data[:at], []byte("\n")) + 1, Column: utf8.RuneCount(data[line:at]) + 1}

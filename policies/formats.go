@@ -4,6 +4,7 @@
 package policies
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"regexp"
@@ -114,18 +115,22 @@ func checkExecName(text string) *flaw {
 }
 
 func checkPattern(text string) *flaw {
-	if _, err := ParsePattern(text); err != nil {
-		if e, ok := err.(*PatternError); ok { //nolint:errorlint // ParsePattern returns nothing else
-			return &flaw{fmt.Sprintf("bad pattern %q: %s", brief(text), e.Error()), e.Advice}
-		}
+	_, err := ParsePattern(text)
+	if err == nil {
+		return nil
 	}
-	return nil
+	f := &flaw{reason: fmt.Sprintf("bad pattern %q: %v", brief(text), err)}
+	var e *PatternError
+	if errors.As(err, &e) {
+		f.hint = e.Advice
+	}
+	return f
 }
 
 func checkAction(text string) *flaw {
-	if f := oneOf("action", text, actionFormat3()); f != nil {
-		if f.hint != "" && strings.EqualFold(text, nearest(text, actionFormat3())) {
-			f.hint = "in a section or rule the action is written " + nearest(text, actionFormat3())
+	if f := oneOf("action", text, actionWords()); f != nil {
+		if f.hint != "" && strings.EqualFold(text, nearest(text, actionWords())) {
+			f.hint = "in a section or rule the action is written " + nearest(text, actionWords())
 		}
 		return f
 	}
@@ -137,10 +142,10 @@ func checkSpecAction(text string) *flaw {
 	if text == "allow" || text == "audit" || text == "block" {
 		return nil
 	}
-	return oneOf("action", text, actionFormat3())
+	return oneOf("action", text, actionWords())
 }
 
-func actionFormat3() []string {
+func actionWords() []string {
 	return []string{string(ActionAllow), string(ActionAudit), string(ActionBlock)}
 }
 

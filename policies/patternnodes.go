@@ -3,6 +3,8 @@
 
 package policies
 
+import "strings"
+
 // demandComponents puts a byte that is not '/' before each star that is a whole path component, as AppArmor
 // reads it: after a slash, and before a slash or the end. afterSlash and beforeEdge say what surrounds nodes.
 func demandComponents(nodes []PatternNode, afterSlash, beforeEdge bool) []PatternNode {
@@ -122,22 +124,30 @@ func matchNode(n PatternNode, path string, from positions) positions {
 		}
 	case PatternStar, PatternDoubleStar:
 		for at := range from {
-			for ; !to[at]; at++ {
-				to[at] = true
-				if at == len(path) || n.Op == PatternStar && path[at] == '/' {
-					break
-				}
-			}
+			to.run(path, at, n.Op == PatternStar)
 		}
-	default:
+	case PatternLiteral:
 		for at := range from {
-			if n.Op == PatternLiteral && len(path)-at >= len(n.Literal) && path[at:at+len(n.Literal)] == n.Literal {
+			if strings.HasPrefix(path[at:], n.Literal) {
 				to[at+len(n.Literal)] = true
 			}
-			if n.Op == PatternSet && at < len(path) && n.Set.Has(path[at]) {
+		}
+	case PatternSet:
+		for at := range from {
+			if at < len(path) && n.Set.Has(path[at]) {
 				to[at+1] = true
 			}
 		}
 	}
 	return to
+}
+
+// run adds at and everything after it, up to the next slash when stop is set.
+func (to positions) run(path string, at int, stop bool) {
+	for ; !to[at]; at++ {
+		to[at] = true
+		if at == len(path) || stop && path[at] == '/' {
+			return
+		}
+	}
 }

@@ -123,6 +123,9 @@ func TestProblems(t *testing.T) {
 		{podHeader + "  message: a: b\n", "6:3", "not YAML"},
 		{podHeader + " message: a\n", "6:2", "not YAML"},
 		{podHeader + "  message: \xff\n", "6:12", "UTF-8"},
+		{podHeader + "  message: a\rb\n", "6:13", "UTF-8"},
+		{podHeader + "  message: \"\u2028\"\n", "6:13", "UTF-8"},
+		{strings.ReplaceAll(podHeader+"---\n"+hostHeader+"  filed: {}\n", "\n", "\r\n"), "12:3", "filed"},
 		{podHeader + "#" + strings.Repeat("x", MaxDocument), "1:1", "exceeds the limit"},
 		{podHeader + "---\n#" + strings.Repeat("x", MaxDocument), "6:1", "exceeds the limit"},
 		// Flows and devices.

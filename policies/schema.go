@@ -22,7 +22,7 @@ func Schema(kind Kind) ([]byte, error) {
 	if s == nil {
 		return nil, fmt.Errorf("%w %q: known are %s", ErrKind, kind, kindWords())
 	}
-	p := printer{defs: map[string]any{}, names: map[*format]string{}}
+	p := printer{defs: map[string]any{}}
 	root := p.shape(s)
 	root["$schema"] = "https://json-schema.org/draft/2020-12/schema"
 	root["$id"] = "urn:muster:schema:" + string(kind)
@@ -38,10 +38,7 @@ func Schema(kind Kind) ([]byte, error) {
 }
 
 // printer prints shapes; formats with long lists of words are printed once, as definitions.
-type printer struct {
-	defs  map[string]any
-	names map[*format]string
-}
+type printer struct{ defs map[string]any }
 
 func (p *printer) shape(s *shape) map[string]any {
 	out := map[string]any{}
