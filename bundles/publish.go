@@ -166,6 +166,9 @@ func publishOnce(ctx context.Context, ch Channel, o PublishOptions, keys map[str
 	if err != nil {
 		return nil, err
 	}
+	if err := checkFileList(fileList(content.Files)); err != nil {
+		return nil, err
+	}
 	if err := lint(memFS(content.Files)); err != nil {
 		return nil, err
 	}
