@@ -97,6 +97,17 @@ const (
 	Deny
 )
 
+// String is the verdict as a word.
+func (v Verdict) String() string {
+	if v == Deny {
+		return "deny"
+	}
+	return "permit"
+}
+
+// MarshalText makes the verdict a word in JSON.
+func (v Verdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
+
 // ProcessSource is who acts: the executable and, when it was started from a script (#!), the script.
 // Marks are the protected paths that the executable's or script's inode is known by besides its name.
 type ProcessSource struct {
@@ -129,15 +140,15 @@ type Operation struct {
 
 // Decision is the answer to an Operation.
 type Decision struct {
-	Verdict Verdict
+	Verdict Verdict `json:"verdict"`
 	// Rule is the number of the Allow or Block rule that decided, or -1.
-	Rule int
+	Rule int `json:"rule"`
 	// Posture is true when no rule matched and an allow-list's default posture decided.
-	Posture bool
+	Posture bool `json:"posture,omitempty"`
 	// WouldDeny is true when Verdict is Permit only because the ruleset or its posture is in audit.
-	WouldDeny bool
+	WouldDeny bool `json:"wouldDeny,omitempty"`
 	// Audits are the numbers of the Audit (and DryRun) rules that matched, one for each policy, ascending.
-	Audits []int
+	Audits []int `json:"audits,omitempty"`
 	// Unbuildable is true when NoPath decided.
-	Unbuildable bool
+	Unbuildable bool `json:"unbuildable,omitempty"`
 }
