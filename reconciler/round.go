@@ -71,8 +71,13 @@ func (l *Loop) converge(ctx context.Context, cause Cause) {
 	want := l.want()
 	l.identify()
 	plan, err := l.observe(ctx, want)
-	if err == nil && !plan.Empty() {
+	switch {
+	case err == nil && !plan.Empty():
 		err = l.act(ctx, cause, want, plan)
+	case err == nil && want.Known:
+		// The kernel holds it already, from an agent before this one.
+		l.know.everActed = true
+		l.remember(want)
 	}
 	l.settle(err)
 	l.rounds++

@@ -106,7 +106,7 @@ func (f *planFlags) policies(args []string) (*policies.Set, error) {
 
 // parseFiles parses the documents among the files of a commit.
 func parseFiles(files map[string][]byte) (*policies.Set, error) {
-	return policies.Parse(blobs(files))
+	return policies.Parse(bundles.NewMemFS(files))
 }
 
 func printPlan(w io.Writer, p *control.Plan) {

@@ -1,0 +1,267 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/muster-fleet/muster/bundles"
+	"github.com/muster-fleet/muster/bundles/git"
+	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/inventory"
+	"github.com/muster-fleet/muster/reconciler"
+	"github.com/muster-fleet/muster/reconciler/config"
+	"github.com/muster-fleet/muster/reconciler/control"
+)
+
+// world is everything around one agent: a real Git repository, keys, a host, a pretended kernel.
+type world struct {
+	t        *testing.T
+	dir      string
+	kernel   *kernel
+	keys     map[string]*bundles.KeySigner
+	pems     map[string]string
+	enforce  int // signers needed to enforce
+	revoked  []string
+	cfg      config.Config
+	began    time.Time
+	sequence int64
+	labels   map[string]string
+
+	mu       sync.Mutex
+	reported []*fleet.Report
+	repaired int
+	deaf     bool // the reporter fails
+
+	loop *reconciler.Loop
+	stop context.CancelFunc
+	done chan error
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, began: time.Now(), dir: t.TempDir(), kernel: newKernel(), keys: map[string]*bundles.KeySigner{}, pems: map[string]string{}, enforce: 1}
+	w.labels = map[string]string{"kubernetes.io/hostname": "web-1", "kubearmor.io/hostname": "web-1"}
+	for _, name := range []string{"alice", "bob", "mallory"} {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		w.must(err)
+		w.keys[name], err = bundles.SignerFromKey(key)
+		w.must(err)
+		der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+		w.must(err)
+		w.pems[name] = string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+	}
+	w.git("init", "-q", "--bare", w.repo())
+	w.cfg = config.Default()
+	w.cfg.Source = config.Source{URL: "file://" + w.repo(), Interval: time.Hour, Timeout: 20 * time.Second}
+	w.cfg.DriftInterval = 30 * time.Millisecond
+	w.cfg.StateDir = filepath.Join(w.dir, "state")
+	w.cfg.CacheDir = filepath.Join(w.dir, "state", "cache")
+	w.must(os.MkdirAll(w.cfg.StateDir, 0o700))
+	t.Cleanup(func() { w.end() })
+	return w
+}
+
+func (w *world) must(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) repo() string { return filepath.Join(w.dir, "policy.git") }
+
+func (w *world) git(args ...string) string {
+	w.t.Helper()
+	cmd := exec.Command("git", args...)
+	cmd.Env = append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		w.t.Fatalf("git %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// trust is the host's trust file: alice and bob.
+func (w *world) trust() *bundles.Trust {
+	w.t.Helper()
+	trust, err := bundles.LoadTrust(w.trustText())
+	w.must(err)
+	return trust
+}
+
+func (w *world) trustText() []byte {
+	var b strings.Builder
+	fmt.Fprintf(&b, "fleet: test\nchannel: stable\nversion: 1\nepoch: 1\nthreshold: {audit: 1, enforce: %d, trust: 1}\nsigners:\n", w.enforce)
+	for _, name := range []string{"alice", "bob"} {
+		fmt.Fprintf(&b, "  - name: %s\n    key: |\n      %s\n", name, strings.ReplaceAll(strings.TrimSpace(w.pems[name]), "\n", "\n      "))
+	}
+	if len(w.revoked) > 0 {
+		fmt.Fprintf(&b, "revoked: {releases: [%q]}\n", strings.Join(w.revoked, `", "`))
+	}
+	return []byte(b.String())
+}
+
+// publish appends a release with these files, by these signers, whatever is wrong with the files: it is the
+// agent that has to refuse them. The same sequence again is the same release with other signatures.
+func (w *world) publish(files map[string][]byte, by []string, sequence int64, ack bool) {
+	w.t.Helper()
+	ch, err := git.OpenChannel(git.ChannelConfig{URL: "file://" + w.repo(), Channel: "stable"})
+	w.must(err)
+	content := bundles.Content{Files: files, Commit: strings.Repeat("a", 40), Issued: w.began}
+	doc, err := bundles.BuildRelease(w.trust(), content, sequence, ack)
+	w.must(err)
+	all := map[string][]byte{bundles.ReleasePath: doc}
+	for name, data := range files {
+		all[name] = data
+	}
+	for _, name := range by {
+		all[bundles.SignatureFile(name)], err = w.keys[name].Sign(w.t.Context(), doc)
+		w.must(err)
+	}
+	tip, err := ch.Refresh(w.t.Context())
+	w.must(err)
+	_, err = ch.Append(w.t.Context(), tip, all, "release", time.Now())
+	w.must(err)
+	w.sequence = max(w.sequence, sequence)
+}
+
+// start begins an agent.
+func (w *world) start() {
+	w.t.Helper()
+	log := slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	w.loop = reconciler.New(reconciler.Deps{
+		Load: w.load, Cache: bundles.NewCache(w.cfg.CacheDir), Seen: bundles.NewStateFile(w.cfg.StateDir), StateDir: w.cfg.StateDir,
+		Host: w, Backend: w.kernel, Reporter: w, Counters: w, Watcher: w, Clock: wall{}, Log: log,
+		Identified: func(string, string, enforce.Postures) {}, Notify: func(string) {}, Version: "test",
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	w.stop, w.done = cancel, make(chan error, 1)
+	go func(loop *reconciler.Loop, done chan<- error) { done <- loop.Run(ctx) }(w.loop, w.done)
+}
+
+// end stops the agent, if one runs.
+func (w *world) end() {
+	if w.stop == nil {
+		return
+	}
+	w.stop()
+	if err := <-w.done; err != nil {
+		w.t.Errorf("agent: %v", err)
+	}
+	w.stop = nil
+}
+
+func (w *world) load(context.Context) (*reconciler.Settings, error) {
+	trust, err := bundles.LoadTrust(w.trustText())
+	if err != nil {
+		return nil, err
+	}
+	source, err := git.New(git.Config{URL: w.cfg.Source.URL, Channel: trust.Channel})
+	if err != nil {
+		return nil, err
+	}
+	cfg := w.cfg
+	return &reconciler.Settings{Config: &cfg, Trust: trust, Source: source, HostID: "web-1"}, nil
+}
+
+func (w *world) sync() *control.SyncResult {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), 30*time.Second)
+	defer cancel()
+	result, err := w.loop.Sync(ctx, control.SyncRequest{Wait: true})
+	w.must(err)
+	return result
+}
+
+func (w *world) status() *control.Status {
+	w.t.Helper()
+	status, err := w.loop.Status(w.t.Context())
+	w.must(err)
+	return status
+}
+
+// await waits until ok says so; it looks again whenever the loop could have moved.
+func (w *world) await(what string, ok func() bool) {
+	w.t.Helper()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-deadline:
+			w.t.Fatalf("never: %s\nreport: %+v", what, w.status().Report)
+		case <-tick.C:
+		}
+	}
+}
+
+// wall is the real clock.
+type wall struct{}
+
+func (wall) Now() time.Time                         { return time.Now() }
+func (wall) After(d time.Duration) <-chan time.Time { return time.After(d) }
+
+// The host.
+
+func (w *world) Node() (inventory.Node, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	labels := map[string]string{}
+	for k, v := range w.labels {
+		labels[k] = v
+	}
+	return inventory.Node{Hostname: "web-1", Kernel: "6.12", LSMs: []string{"bpf"}, Labels: labels}, true
+}
+
+func (w *world) Changed() <-chan struct{} { return nil }
+
+func (w *world) Resolve([]string) map[string]string { return nil }
+
+func (w *world) Protect() []enforce.ProtectPair {
+	return []enforce.ProtectPair{{Class: "process", Source: "/usr/sbin/sshd", Object: "/bin/bash"}}
+}
+
+// The reporter.
+
+func (w *world) Report(_ context.Context, mail reconciler.Mail) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.deaf {
+		return errPretended
+	}
+	w.reported = append(w.reported, mail.Report)
+	return nil
+}
+
+func (w *world) Flush(context.Context) error   { return nil }
+func (w *world) Collect(context.Context) error { return nil }
+
+// The counters and the watcher.
+
+func (w *world) Counts() []fleet.EventCount                           { return nil }
+func (w *world) Losses() map[string]uint64                            { return nil }
+func (w *world) Round(reconciler.Cause, time.Duration, *fleet.Report) {}
+func (w *world) Refused(string)                                       {}
+func (w *world) Pulled(bool)                                          {}
+func (w *world) Repaired(enforce.DriftKind) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.repaired++
+}
