@@ -31,10 +31,10 @@ func cacheDir() (string, error) {
 	return filepath.Abs(dir)
 }
 
-// build returns the directory name of the cache, making it with make first if it is absent. It is complete or
-// absent: make fills a directory aside, which is renamed when it is done. Parallel callers, other processes
+// build returns the directory name of the cache, made first if it is absent. It is complete or
+// absent: fill gets a directory aside, which is renamed when it is done. Parallel callers, other processes
 // included, build once.
-func build(ctx context.Context, name string, make func(dir string) error) (string, error) {
+func build(ctx context.Context, name string, fill func(dir string) error) (string, error) {
 	cache, err := cacheDir()
 	if err != nil {
 		return "", err
@@ -62,7 +62,7 @@ func build(ctx context.Context, name string, make func(dir string) error) (strin
 		return "", err
 	}
 	defer os.RemoveAll(aside)
-	if err := make(aside); err != nil {
+	if err := fill(aside); err != nil {
 		return "", fmt.Errorf("building %s: %w", name, err)
 	}
 	return dir, os.Rename(aside, dir)
