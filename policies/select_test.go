@@ -122,8 +122,8 @@ func TestSelectAgainstEveryCondition(t *testing.T) {
 			s.Labels[pick("app", "tier", "role", "env")] = pick("x", "y", "a", "b", "db", "gold", "production", "a3", "a23")
 		}
 		var want []ID
-		for _, p := range set.Policies() {
-			if !slices.ContainsFunc(conditions(p), func(c condition) bool { return !c.holds(&s) }) {
+		for number, p := range set.Policies() {
+			if !slices.ContainsFunc(set.conditions[number], func(c condition) bool { return !c.holds(&s) }) {
 				want = append(want, p.ID)
 			}
 		}
