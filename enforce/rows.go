@@ -49,6 +49,7 @@ type Rows struct {
 	rs         *Ruleset
 	sources    []string
 	priorities []uint32
+	lists      map[listKey]bool
 }
 
 // Sources are all source paths of the ruleset, sorted; their indexes are the source classes, the same for
@@ -64,7 +65,8 @@ func (rs *Ruleset) Sources() []string {
 
 // NewRows prepares the resolution of the ruleset's sets.
 func NewRows(rs *Ruleset) (*Rows, error) {
-	rows := &Rows{rs: rs, sources: rs.Sources(), priorities: make([]uint32, len(rs.Rules))}
+	rows := &Rows{rs: rs, sources: rs.Sources(), priorities: make([]uint32, len(rs.Rules)), lists: map[listKey]bool{}}
+	rows.allowLists()
 	for i := range rs.Rules {
 		r := &rs.Rules[i]
 		if r.Rule.HasArgs {
@@ -133,11 +135,33 @@ func (rs *Ruleset) MergeAudits(lists ...[]int) []int {
 // AllowList says whether an allow-list of the class holds for a source class: then the posture decides
 // what no rule matches. It is the same whether the source is known by name or by mark.
 func (rows *Rows) AllowList(class policies.Class, source SourceClass) bool {
-	var s ProcessSource
-	if source != NoSource {
-		s.Executable = rows.sources[source]
+	return rows.lists[listKey{class, NoSource}] || rows.lists[listKey{class, source}]
+}
+
+// allowLists works out all answers of AllowList at once; NoSource stands for every source.
+func (rows *Rows) allowLists() {
+	number := make(map[string]SourceClass, len(rows.sources))
+	for i, path := range rows.sources {
+		number[path] = SourceClass(i)
 	}
-	return rows.rs.allowListed(class, &s)
+	for i := range rows.rs.Rules {
+		r := &rows.rs.Rules[i]
+		if r.Rule.Action != policies.ActionAllow {
+			continue
+		}
+		if rows.rs.Subject != Host || len(r.Sources) == 0 {
+			rows.lists[listKey{r.Rule.Class, NoSource}] = true
+		}
+		for _, path := range r.Sources {
+			rows.lists[listKey{r.Rule.Class, number[path]}] = true
+		}
+	}
+}
+
+// listKey names an allow-list: of a class, for a source.
+type listKey struct {
+	class  policies.Class
+	source SourceClass
 }
 
 // Restricts says whether the class has a Block or an Allow rule: what has no buildable path is then denied.
