@@ -93,8 +93,19 @@ func decodeRelease(doc []byte) (*Release, error) {
 	if r.Schema != ReleaseSchema {
 		return nil, refuse(ErrUnsupported, "release.json: schema %q is not %q", r.Schema, ReleaseSchema)
 	}
-	bad := func(format string, args ...any) (*Release, error) {
-		return nil, refuse(ErrMalformed, "release.json: "+format, args...)
+	if err := r.checkRanges(); err != nil {
+		return nil, err
+	}
+	if err := checkFileList(r.Files); err != nil {
+		return nil, err
+	}
+	return &r, nil
+}
+
+// checkRanges checks each field by itself.
+func (r *Release) checkRanges() error {
+	bad := func(format string, args ...any) error {
+		return refuse(ErrMalformed, "release.json: "+format, args...)
 	}
 	switch {
 	case !ValidName(r.Name):
@@ -114,10 +125,7 @@ func decodeRelease(doc []byte) (*Release, error) {
 	case r.Files == nil:
 		return bad("files is missing")
 	}
-	if err := checkFileList(r.Files); err != nil {
-		return nil, err
-	}
-	return &r, nil
+	return nil
 }
 
 func decodeFresh(doc []byte) (*Fresh, error) {

@@ -23,11 +23,8 @@ func CheckPath(p string) error {
 	case strings.Count(p, "/") >= maxDepth:
 		return refuse(ErrLimits, "%q is deeper than %d", p, maxDepth)
 	}
-	for i := 0; i < len(p); i++ {
-		if c := p[i]; !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' ||
-			c == '.' || c == '_' || c == '/' || c == '-') {
-			return refuse(ErrPath, "%q has a character that is not allowed", p)
-		}
+	if i := strings.IndexFunc(p, notInPath); i >= 0 {
+		return refuse(ErrPath, "%q has a character that is not allowed", p)
 	}
 	for part := range strings.SplitSeq(strings.ToLower(p), "/") {
 		if part == ".git" || part == MetaDir {
@@ -35,6 +32,14 @@ func CheckPath(p string) error {
 		}
 	}
 	return nil
+}
+
+func notInPath(c rune) bool {
+	switch {
+	case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
+		return false
+	}
+	return !strings.ContainsRune("._/-", c)
 }
 
 // checkFileList checks the list itself: paths, order (so that one set of files has one document), unique

@@ -180,11 +180,11 @@ func (t *Trust) validate() error {
 		return bad("fleet %q is not a name (a-z, 0-9, ., -)", t.Fleet)
 	case !ValidName(t.Channel):
 		return bad("channel %q is not a name (a-z, 0-9, ., -)", t.Channel)
-	case t.Version < 1 || t.Version > maxCounter:
+	case !between(1, t.Version):
 		return bad("version must be at least 1")
-	case t.Epoch < 1 || t.Epoch > maxCounter:
+	case !between(1, t.Epoch):
 		return bad("epoch must be at least 1")
-	case t.MinSequence < 0 || t.MinSequence > maxCounter:
+	case !between(0, t.MinSequence):
 		return bad("minSequence must not be negative")
 	case len(t.Signers) == 0:
 		return bad("there are no signers")
@@ -205,6 +205,9 @@ func (t *Trust) validate() error {
 	}
 	return t.validateRest()
 }
+
+// between says whether n is at least low and can be written exactly.
+func between(low, n int64) bool { return n >= low && n <= maxCounter }
 
 func (t *Trust) validateThreshold() error {
 	th := t.Threshold
@@ -243,8 +246,7 @@ func (t *Trust) validateRest() error {
 			}
 		}
 	}
-	if n := t.Scope.Hosts; n.Kind != 0 && !(n.Kind == yaml.ScalarNode && n.Tag == "!!null") &&
-		!(n.Kind != yaml.ScalarNode && len(n.Content) == 0) {
+	if n := t.Scope.Hosts; !emptyNode(&n) {
 		return refuse(ErrUnsupported, "trust.yaml:%d:%d: scope.hosts cannot be checked by this version", n.Line, n.Column)
 	}
 	for _, k := range append(append([]string{}, t.Scope.Kinds...), t.Scope.Namespaces...) {
@@ -253,6 +255,13 @@ func (t *Trust) validateRest() error {
 		}
 	}
 	return nil
+}
+
+func emptyNode(n *yaml.Node) bool {
+	if n.Kind == yaml.ScalarNode {
+		return n.Tag == "!!null"
+	}
+	return len(n.Content) == 0
 }
 
 // distinct refuses doubled names and doubled keys: one person with two names is still one signer.
