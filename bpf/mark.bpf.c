@@ -51,17 +51,19 @@ void BPF_PROG(mark_freed, struct inode *inode)
 SEC("iter/task_file")
 int mark_inodes(struct bpf_iter__task_file *ctx)
 {
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
 	struct found_inode found = {};
 	struct mark_key key;
 	struct settings *c;
 	u32 zero = 0;
 
-	if (!ctx->task || !ctx->file)
+	if (!task || !file)
 		return 0;
 	c = bpf_map_lookup_elem(&config, &zero);
-	if (!c || BPF_CORE_READ(ctx->task, tgid) != c->agent_tgid)
+	if (!c || BPF_CORE_READ(task, tgid) != c->agent_tgid)
 		return 0;
-	mark_key_of(BPF_CORE_READ(ctx->file, f_inode), &key);
+	mark_key_of(BPF_CORE_READ(file, f_inode), &key);
 	found.fd = ctx->fd;
 	found.device = key.device;
 	found.inode = key.inode;

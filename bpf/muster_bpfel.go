@@ -394,7 +394,6 @@ const (
 	MusterVarKeepVerdict        = "keep_verdict"
 	MusterVarMountLockAddr      = "mount_lock_addr"
 	MusterVarRenameLockAddr     = "rename_lock_addr"
-	MusterVarScratchSlots       = "scratch_slots"
 )
 
 // LoadMuster returns the embedded CollectionSpec for Muster.
@@ -510,7 +509,6 @@ type MusterVariableSpecs struct {
 	KeepVerdict        *ebpf.VariableSpec `ebpf:"keep_verdict"`
 	MountLockAddr      *ebpf.VariableSpec `ebpf:"mount_lock_addr"`
 	RenameLockAddr     *ebpf.VariableSpec `ebpf:"rename_lock_addr"`
-	ScratchSlots       *ebpf.VariableSpec `ebpf:"scratch_slots"`
 }
 
 // MusterObjects contains all objects after they have been loaded into the kernel.
@@ -589,7 +587,6 @@ type MusterVariables struct {
 	KeepVerdict        *ebpf.Variable `ebpf:"keep_verdict"`
 	MountLockAddr      *ebpf.Variable `ebpf:"mount_lock_addr"`
 	RenameLockAddr     *ebpf.Variable `ebpf:"rename_lock_addr"`
-	ScratchSlots       *ebpf.Variable `ebpf:"scratch_slots"`
 }
 
 // MusterPrograms contains all programs after they have been loaded into the kernel.

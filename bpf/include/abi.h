@@ -231,7 +231,7 @@ struct event {
 struct settings {
 	u64 hash_key[2];
 	u64 instance; /* of the programs that emit events: during an upgrade two sets decide, one speaks */
-	u64 agent_start; /* start_boottime of the agent's leader */
+	u64 agent_start; /* start_boottime of the agent's leader, in ticks */
 	u32 agent_tgid;
 	u32 layout;
 };

@@ -7,6 +7,9 @@
 #include "label.h"
 #include "event.h"
 
+/* /proc/PID/stat tells the agent its own start in ticks of 10 ms. */
+#define NANOSECONDS_PER_TICK 10000000
+
 static __always_inline void *host_image(void)
 {
 	u32 zero = 0;
@@ -22,7 +25,7 @@ static __always_inline bool is_agent(void)
 	struct settings *c = bpf_map_lookup_elem(&config, &zero);
 
 	if (!c || !c->agent_tgid || (bpf_get_current_pid_tgid() >> 32) != c->agent_tgid ||
-	    BPF_CORE_READ(task, group_leader, start_boottime) != c->agent_start)
+	    BPF_CORE_READ(task, group_leader, start_boottime) / NANOSECONDS_PER_TICK != c->agent_start)
 		return false;
 	count(COUNT_AGENT);
 	return true;
@@ -71,9 +74,10 @@ static __always_inline void begin(struct scratch *s, u32 class, u32 operation, u
 static __always_inline void attributes_set(struct object *o, bool read)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
+	struct inode *inode = (struct inode *)o->inode;
 	u32 fsuid = BPF_CORE_READ(task, cred, fsuid.val);
 
-	if (!o->inode || BPF_CORE_READ((struct inode *)o->inode, i_uid.val) == fsuid)
+	if (!inode || BPF_CORE_READ(inode, i_uid.val) == fsuid)
 		o->attributes |= ROW_OWNER;
 	if (read)
 		o->attributes |= ROW_READ;

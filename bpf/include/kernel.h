@@ -101,6 +101,14 @@ struct mnt_namespace {
 	u64 seq;
 };
 
+struct ns_common {
+	u64 ns_id;
+};
+
+struct mnt_namespace___6_18 {
+	struct ns_common ns;
+};
+
 struct mount {
 	struct mount *mnt_parent;
 	struct dentry *mnt_mountpoint;

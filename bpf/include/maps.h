@@ -13,8 +13,6 @@ const volatile u64 rename_lock_addr = 0;
 const volatile u64 mount_lock_addr = 0;
 /* The number of this loading of the programs; see struct settings. */
 const volatile u64 instance = 0;
-/* Scratch slots, SCRATCH_PER_CPU for every possible CPU. */
-const volatile u32 scratch_slots = SCRATCH_PER_CPU;
 
 /* The pages of one image. Key: page number. */
 struct image_map {

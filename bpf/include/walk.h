@@ -43,6 +43,18 @@ static __always_inline struct mount *mount_of(struct vfsmount *mnt)
 	return (struct mount *)((void *)mnt - bpf_core_field_offset(struct mount, mnt));
 }
 
+/* The namespace of a tree that open_tree(2) or fsmount(2) made is anonymous: it has the number 0. */
+static __always_inline u64 namespace_number(struct mnt_namespace *ns)
+{
+	struct mnt_namespace___6_18 *later = (void *)ns;
+
+	if (bpf_core_field_exists(ns->seq))
+		return BPF_CORE_READ(ns, seq);
+	if (bpf_core_field_exists(later->ns.ns_id))
+		return BPF_CORE_READ(later, ns.ns_id);
+	return 1;
+}
+
 static __always_inline u32 walk_top(struct mount *mount)
 {
 	struct mnt_namespace *ns = BPF_CORE_READ(mount, mnt_ns);
@@ -51,36 +63,35 @@ static __always_inline u32 walk_top(struct mount *mount)
 		return PATH_DETACHED;
 	if ((s64)ns < 0 && (s64)ns >= -4095)
 		return PATH_INTERNAL;
-	/* The namespace of a tree that open_tree(2) or fsmount(2) made is anonymous: it has no number. */
-	if (BPF_CORE_READ(ns, seq) == 0)
-		return PATH_DETACHED;
-	return PATH_OK;
+	return namespace_number(ns) ? PATH_OK : PATH_DETACHED;
 }
 
 static long walk_step(u32 index, struct walk *w)
 {
+	struct dentry *dentry = w->dentry;
+	struct mount *mount = w->mount;
 	struct dentry *parent;
 	struct qstr name;
 	u64 length, at;
 
-	if (w->dentry == w->root) {
-		struct mount *above = BPF_CORE_READ(w->mount, mnt_parent);
+	if (dentry == w->root) {
+		struct mount *above = BPF_CORE_READ(mount, mnt_parent);
 
-		if (above == w->mount) {
+		if (above == mount) {
 			w->object->status = walk_top(above);
 			return 1;
 		}
-		w->dentry = BPF_CORE_READ(w->mount, mnt_mountpoint);
+		w->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
 		w->mount = above;
 		w->root = BPF_CORE_READ(above, mnt.mnt_root);
 		return 0;
 	}
-	parent = BPF_CORE_READ(w->dentry, d_parent);
-	if (parent == w->dentry || !parent) {
+	parent = BPF_CORE_READ(dentry, d_parent);
+	if (parent == dentry || !parent) {
 		w->object->status = PATH_DETACHED;
 		return 1;
 	}
-	if (bpf_core_read(&name, sizeof(name), &w->dentry->d_name)) {
+	if (bpf_core_read(&name, sizeof(name), &dentry->d_name)) {
 		w->object->status = PATH_RACED;
 		return 1;
 	}
@@ -106,15 +117,12 @@ static long walk_step(u32 index, struct walk *w)
 /* One attempt. Nothing is written behind PATH_END; the room there is for the verifier, which sees no sum. */
 static __always_inline void walk_once(struct object *o)
 {
-	struct walk w = {
-		.object = o,
-		.dentry = (struct dentry *)o->dentry,
-		.mount = mount_of((struct vfsmount *)o->mount),
-	};
+	struct mount *mount = mount_of((struct vfsmount *)o->mount);
+	struct walk w = { .object = o, .dentry = (struct dentry *)o->dentry, .mount = mount };
 
 	o->status = PATH_LONG;
 	o->start = PATH_END;
-	w.root = BPF_CORE_READ(w.mount, mnt.mnt_root);
+	w.root = BPF_CORE_READ(mount, mnt.mnt_root);
 	bpf_loop(WALK_STEPS, walk_step, &w, 0);
 	if (o->status == PATH_OK && o->start == PATH_END) {
 		o->start = PATH_END - 1;

@@ -4,20 +4,168 @@
 package bpflsm
 
 import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/muster-fleet/muster/bpf"
 )
+
+// programSet is one loading of the programs with their maps.
+type programSet struct {
+	*ebpf.Collection
+	instance uint64
+	wanted   []program
+	tags     map[string]string
+	links    map[string]link.Link
+}
+
+// load loads a fresh copy of every program, with the maps given or, for those missing, new ones.
+func load(maps map[string]*ebpf.Map, ringBytes int) (*programSet, error) {
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("lift the memlock limit: %w", err)
+	}
+	spec, err := bpf.LoadMuster()
+	if err != nil {
+		return nil, err
+	}
+	set := &programSet{instance: randomNumber(), tags: map[string]string{}, links: map[string]link.Link{}}
+	if set.wanted, err = supported(spec); err != nil {
+		return nil, err
+	}
+	if err := set.specialise(spec, ringBytes); err != nil {
+		return nil, err
+	}
+	set.Collection, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps})
+	if err != nil {
+		return nil, fmt.Errorf("load programs: %w", err)
+	}
+	for _, p := range set.wanted {
+		info, err := set.Programs[p.name].Info()
+		if err != nil {
+			set.Close()
+			return nil, fmt.Errorf("read program %s: %w", p.name, err)
+		}
+		set.tags[p.name] = info.Tag
+	}
+	return set, nil
+}
+
+// specialise fits the programs to this machine.
+func (set *programSet) specialise(spec *ebpf.CollectionSpec, ringBytes int) error {
+	keep := map[string]bool{}
+	for _, p := range set.wanted {
+		keep[p.name] = true
+	}
+	for _, name := range iterators {
+		keep[name] = true
+	}
+	for name := range spec.Programs {
+		if !keep[name] {
+			delete(spec.Programs, name)
+		}
+	}
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return fmt.Errorf("count CPUs: %w", err)
+	}
+	if err := sizeFor(spec, ringBytes, cpus); err != nil {
+		return err
+	}
+	locks, err := lockAddresses("/proc/kallsyms")
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		spec.Variables[bpf.MusterVarRenameLockAddr].Set(locks["rename_lock"]),
+		spec.Variables[bpf.MusterVarMountLockAddr].Set(locks["mount_lock"]),
+		spec.Variables[bpf.MusterVarInstance].Set(set.instance),
+	)
+}
 
 // sizeFor fits the maps whose size depends on the machine and the configuration.
 func sizeFor(spec *ebpf.CollectionSpec, ringBytes, cpus int) error {
 	slots := uint32(cpus) * uint32(bpf.MusterLimitSCRATCH_PER_CPU)
 	spec.Maps[bpf.MusterMapScratches].MaxEntries = slots
 	spec.Maps[bpf.MusterMapEvents].MaxEntries = uint32(ringBytes)
-	if err := spec.Variables[bpf.MusterVarScratchSlots].Set(slots); err != nil {
-		return fmt.Errorf("set %s: %w", bpf.MusterVarScratchSlots, err)
-	}
 	return nil
+}
+
+// lockAddresses finds the sequence locks that guard paths. Where the kernel hides addresses they are 0, the
+// walker reads once, and the kernel counts that.
+func lockAddresses(kallsyms string) (map[string]uint64, error) {
+	f, err := os.Open(kallsyms)
+	if err != nil {
+		return nil, fmt.Errorf("read kernel symbols: %w", err)
+	}
+	defer f.Close()
+	found := map[string]uint64{}
+	for lines := bufio.NewScanner(f); lines.Scan() && len(found) < 2; {
+		line := lines.Text()
+		if !strings.HasSuffix(line, "_lock") {
+			continue
+		}
+		fields := strings.Fields(line)
+		if len(fields) == 3 && (fields[2] == "rename_lock" || fields[2] == "mount_lock") {
+			address, err := strconv.ParseUint(fields[0], 16, 64)
+			if err != nil {
+				return nil, fmt.Errorf("read kernel symbols: %w", err)
+			}
+			found[fields[2]] = address
+		}
+	}
+	return found, nil
+}
+
+// runIterator runs an iterator program once and returns what it wrote.
+func runIterator(ctx context.Context, p *ebpf.Program) ([]byte, error) {
+	it, err := link.AttachIter(link.IterOptions{Program: p})
+	if err != nil {
+		return nil, fmt.Errorf("attach iterator %s: %w", p, err)
+	}
+	defer it.Close()
+	r, err := it.Open()
+	if err != nil {
+		return nil, fmt.Errorf("run iterator %s: %w", p, err)
+	}
+	defer r.Close()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	out, err := io.ReadAll(r)
+	if err != nil {
+		return nil, fmt.Errorf("read iterator %s: %w", p, err)
+	}
+	return out, nil
+}
+
+func randomNumber() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return binary.LittleEndian.Uint64(b[:])
+}
+
+// selfStart is this process's start in ticks, as the kernel side compares it.
+func selfStart() (uint64, error) {
+	stat, err := os.ReadFile("/proc/self/stat")
+	if err != nil {
+		return 0, err
+	}
+	// The name in parentheses may hold anything; starttime is the 20th field behind it.
+	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+	if len(fields) < 20 {
+		return 0, errors.New("/proc/self/stat is too short")
+	}
+	return strconv.ParseUint(fields[19], 10, 64)
 }

@@ -72,4 +72,6 @@ func withdraw(slots *ebpf.Map) error {
 }
 
 // innerSpec is the kind of map that the slots take.
-func innerSpec(spec *ebpf.CollectionSpec) *ebpf.MapSpec { return spec.Maps[bpf.MusterMapSlots].InnerMap }
+func innerSpec(spec *ebpf.CollectionSpec) *ebpf.MapSpec {
+	return spec.Maps[bpf.MusterMapSlots].InnerMap
+}

@@ -1,0 +1,191 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package bpflsm
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/muster-fleet/muster/bpf"
+	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/policies"
+)
+
+// Name is the backend's name in steps, states and gaps.
+const Name = "bpflsm"
+
+// ErrNotAttached says that a step needs the programs, which are not there: StepAttach comes first.
+var ErrNotAttached = errors.New("programs are not attached")
+
+// Config says where the backend lives.
+type Config struct {
+	// Root is the directory on a bpffs that holds the pins; "" means /sys/fs/bpf/muster.
+	Root string
+	// RingBytes is the size of the event ring, a power of two; 0 means 4 MiB.
+	RingBytes int
+	// Log takes what is worth knowing and is no error; nil discards it.
+	Log *slog.Logger
+}
+
+// Backend is the BPF-LSM backend. Its methods may be called from several goroutines.
+type Backend struct {
+	ringBytes int
+	log       *slog.Logger
+	spec      *ebpf.CollectionSpec
+	pins      pins
+	reader    eventReader
+
+	mu sync.Mutex
+	// loaded is this process's own loading: attached if no adopted set is, else kept for its iterators.
+	loaded *programSet
+	// maps are the pinned maps that are in force.
+	maps map[string]*ebpf.Map
+}
+
+// New prepares a backend. It loads nothing and changes nothing in the kernel.
+func New(config Config) (*Backend, error) {
+	spec, err := bpf.LoadMuster()
+	if err != nil {
+		return nil, fmt.Errorf("read the built-in programs: %w", err)
+	}
+	log := config.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	b := &Backend{
+		ringBytes: cmp.Or(config.RingBytes, 4<<20), log: log, spec: spec,
+		pins: newPins(cmp.Or(config.Root, "/sys/fs/bpf/muster"), spec),
+	}
+	b.reader.init()
+	return b, nil
+}
+
+// Name implements enforce.Backend.
+func (b *Backend) Name() string { return Name }
+
+// Capabilities implements enforce.Backend.
+func (b *Backend) Capabilities() enforce.Capabilities {
+	return enforce.Capabilities{
+		Backend: Name,
+		Classes: map[policies.Class]bool{policies.ClassProcess: true, policies.ClassFile: true},
+		Features: map[string]bool{
+			enforce.FeaturePattern: true, enforce.FeatureExecName: true, enforce.FeatureOwnerOnly: true,
+			enforce.FeaturePts: true, enforce.FeatureHardLink: true, enforce.FeatureRename: true,
+			enforce.FeatureBindMount: true,
+		},
+	}
+}
+
+// Apply implements enforce.Backend.
+func (b *Backend) Apply(ctx context.Context, step enforce.Step) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	switch step := step.(type) {
+	case enforce.StepAttach:
+		return b.attach(ctx)
+	case enforce.StepPublish:
+		return b.publish(ctx, step.Ruleset)
+	case enforce.StepWithdraw:
+		return b.withdraw(step.Subject)
+	case enforce.StepDetach:
+		return b.detach()
+	default:
+		return fmt.Errorf("bpflsm: unknown step %T", step)
+	}
+}
+
+func (b *Backend) publish(ctx context.Context, rs *enforce.Ruleset) error {
+	if rs.Subject != enforce.Host {
+		return fmt.Errorf("subject %s: %w", rs.Subject, ErrUnrenderable)
+	}
+	if b.maps == nil || b.loaded == nil {
+		return ErrNotAttached
+	}
+	key, err := b.key()
+	if err != nil {
+		return err
+	}
+	image, err := render(rs, key)
+	if err != nil {
+		return err
+	}
+	// Marks mean nothing until an image knows them, so they come before it.
+	if err := b.markExisting(ctx, image); err != nil {
+		return err
+	}
+	b.reader.know(image)
+	if err := publish(b.maps[bpf.MusterMapSlots], innerSpec(b.spec), image.Bytes); err != nil {
+		return err
+	}
+	return errors.Join(b.sweepMarks(image), b.pins.removeOthers())
+}
+
+func (b *Backend) withdraw(subject enforce.SubjectID) error {
+	if subject != enforce.Host {
+		return nil
+	}
+	if b.maps == nil {
+		if err := b.openMaps(); err != nil {
+			return err
+		}
+	}
+	if slots := b.maps[bpf.MusterMapSlots]; slots != nil {
+		return withdraw(slots)
+	}
+	return nil
+}
+
+func (b *Backend) detach() error {
+	err := b.pins.removeAll()
+	b.release()
+	return err
+}
+
+// release closes every descriptor; what is pinned stays.
+func (b *Backend) release() {
+	b.reader.detach()
+	if b.loaded != nil {
+		b.loaded.close()
+		b.loaded = nil
+	}
+	for _, m := range b.maps {
+		_ = m.Close()
+	}
+	b.maps = nil
+}
+
+// Close lets go of the kernel's objects. What is pinned goes on enforcing.
+func (b *Backend) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.release()
+	return nil
+}
+
+// settings reads the map that agent and programs share.
+func (b *Backend) settings() (bpf.MusterSettings, error) {
+	var s bpf.MusterSettings
+	m := b.maps[bpf.MusterMapConfig]
+	if m == nil {
+		return s, ErrNotAttached
+	}
+	if err := m.Lookup(uint32(0), &s); err != nil {
+		return s, fmt.Errorf("read settings: %w", err)
+	}
+	return s, nil
+}
+
+func (b *Backend) key() (hashKey, error) {
+	s, err := b.settings()
+	return hashKey(s.HashKey), err
+}

@@ -1,0 +1,218 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package bpflsm
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/muster-fleet/muster/bpf"
+	"github.com/muster-fleet/muster/enforce"
+)
+
+// Observe implements enforce.Backend. Links, programs, maps and the published image are read back from the
+// kernel; nothing is believed from memory. What is right is known by loading the programs once more, which
+// gives the tags that this kernel gives them.
+func (b *Backend) Observe(ctx context.Context, want []*enforce.Ruleset) (enforce.State, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	state := enforce.State{Backend: Name, Subjects: map[enforce.SubjectID]enforce.SubjectState{}}
+	wanted, tags, err := b.reference()
+	if err != nil {
+		return state, err
+	}
+	ours := map[ebpf.ProgramID]bool{}
+	for _, p := range wanted {
+		component, id, err := b.observeLink(p.name, tags[p.name])
+		if err != nil {
+			return state, err
+		}
+		ours[id] = true
+		state.Components = append(state.Components, component)
+	}
+	maps, err := b.observeMaps(&state)
+	if err != nil {
+		return state, err
+	}
+	defer closeMaps(maps)
+	if err := b.observeSubject(&state, maps, want); err != nil {
+		return state, err
+	}
+	if state.Foreign, err = foreign(ours); err != nil {
+		return state, err
+	}
+	if b.loaded != nil {
+		missing, err := runIterator(ctx, b.loaded.Programs[bpf.MusterProgLabelMissing])
+		if err != nil {
+			return state, err
+		}
+		state.Unlabelled = len(missing) / 4
+	}
+	return state, nil
+}
+
+// reference are the programs that should be attached, and their tags. Before this process has loaded any,
+// and while nothing is pinned, nothing can be compared and the tags are empty.
+func (b *Backend) reference() ([]program, map[string]string, error) {
+	if b.loaded != nil {
+		return b.loaded.wanted, b.loaded.tags, nil
+	}
+	if _, err := os.Stat(b.pins.dir); errors.Is(err, os.ErrNotExist) {
+		wanted, err := supported(b.spec)
+		return wanted, nil, err
+	}
+	set, err := load(nil, os.Getpagesize())
+	if err != nil {
+		return nil, nil, err
+	}
+	defer set.close()
+	return set.wanted, set.tags, nil
+}
+
+func (b *Backend) observeLink(name, tag string) (enforce.Component, ebpf.ProgramID, error) {
+	c := enforce.Component{Kind: "link", Name: name}
+	condition, err := b.linkCondition(name, tag)
+	if err != nil {
+		return c, 0, err
+	}
+	c.Condition = enforce.DriftKind(condition)
+	switch condition {
+	case "":
+		program, err := b.linkedProgram(name)
+		if program == nil || err != nil {
+			return c, 0, err
+		}
+		defer program.Close()
+		info, err := program.Info()
+		if err != nil {
+			return c, 0, fmt.Errorf("read program %s: %w", name, err)
+		}
+		id, _ := info.ID()
+		return c, id, nil
+	case "altered":
+		c.Detail = "holds another program than this agent's"
+	case "missing":
+		c.Detail = b.pins.linkPath(name) + " does not exist"
+	}
+	return c, 0, nil
+}
+
+// observeMaps lists the pinned maps and opens them.
+func (b *Backend) observeMaps(state *enforce.State) (map[string]*ebpf.Map, error) {
+	maps := map[string]*ebpf.Map{}
+	for _, name := range mapNames(b.spec) {
+		c := enforce.Component{Kind: "map", Name: name}
+		m, err := b.pins.openMap(name)
+		if err != nil {
+			closeMaps(maps)
+			return nil, err
+		}
+		if m == nil {
+			c.Condition, c.Detail = enforce.DriftMissing, b.pins.mapPath(name)+" does not exist"
+		} else {
+			maps[name] = m
+			if b.maps != nil {
+				same, err := sameMap(m, b.maps[name])
+				if err != nil {
+					closeMaps(maps)
+					return nil, err
+				}
+				if !same {
+					c.Condition, c.Detail = enforce.DriftAltered, "another map is pinned"
+				}
+			}
+		}
+		state.Components = append(state.Components, c)
+	}
+	return maps, nil
+}
+
+func closeMaps(maps map[string]*ebpf.Map) {
+	for _, m := range maps {
+		_ = m.Close()
+	}
+}
+
+// observeSubject compares the published image with what the wanted ruleset renders to.
+func (b *Backend) observeSubject(state *enforce.State, maps map[string]*ebpf.Map, want []*enforce.Ruleset) error {
+	slots, config := maps[bpf.MusterMapSlots], maps[bpf.MusterMapConfig]
+	if slots == nil || config == nil {
+		return nil
+	}
+	image, err := published(slots)
+	if err != nil || image == nil {
+		return err
+	}
+	var s bpf.MusterSettings
+	if err := config.Lookup(uint32(0), &s); err != nil {
+		return fmt.Errorf("read settings: %w", err)
+	}
+	found := enforce.SubjectState{Detail: "holds no ruleset of the wanted ones"}
+	h := view[bpf.MusterImageHeader](image, 0, 0)
+	found.Digest = hex.EncodeToString(h.Digest[:])
+	found.Mode = enforce.ModeAudit
+	if h.Mode == uint32(bpf.MusterModeMODE_ENFORCE) {
+		found.Mode = enforce.ModeEnforce
+	}
+	for _, rs := range want {
+		if rs.Subject != enforce.Host {
+			continue
+		}
+		rendered, err := render(rs, hashKey(s.HashKey))
+		if err != nil {
+			return err
+		}
+		if digest := rs.Digest(); len(digest) > len(found.Digest) {
+			found.Digest = digest[:len(digest)-len(found.Digest)] + found.Digest // with its prefix
+		}
+		if found.Intact = bytes.Equal(rendered.Bytes, image); found.Intact {
+			found.Detail = ""
+			b.reader.know(rendered)
+		} else if found.Digest == rs.Digest() {
+			found.Detail = "contents differ from what the ruleset renders to"
+		}
+	}
+	state.Subjects[enforce.Host] = found
+	return nil
+}
+
+// foreign are LSM programs of others. They are named and never touched.
+func foreign(ours map[ebpf.ProgramID]bool) ([]string, error) {
+	var found []string
+	for id := ebpf.ProgramID(0); ; {
+		next, err := ebpf.ProgramGetNextID(id)
+		if errors.Is(err, os.ErrNotExist) {
+			slices.Sort(found)
+			return found, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list programs: %w", err)
+		}
+		id = next
+		if ours[id] {
+			continue
+		}
+		program, err := ebpf.NewProgramFromID(id)
+		if err != nil {
+			continue // gone meanwhile
+		}
+		info, err := program.Info()
+		if program.Type() == ebpf.LSM && err == nil && !own(info.Name) {
+			found = append(found, fmt.Sprintf("%s (program %d)", info.Name, id))
+		}
+		_ = program.Close()
+	}
+}
+
+// own says whether a program of this name can be one of this agent's that is only loaded: its reference.
+func own(name string) bool {
+	return slices.ContainsFunc(attached, func(p program) bool { return p.name == name || len(name) == 15 && len(p.name) > 15 && p.name[:15] == name })
+}

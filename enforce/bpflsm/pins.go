@@ -1,0 +1,111 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package bpflsm
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/muster-fleet/muster/bpf"
+)
+
+// pins is the directory of one layout of the maps. Agents whose maps have another layout use another one.
+type pins struct {
+	root string
+	dir  string
+}
+
+func newPins(root string, spec *ebpf.CollectionSpec) pins {
+	return pins{root: root, dir: filepath.Join(root, layoutName(spec))}
+}
+
+// layoutName tells apart what cannot be shared: the kinds and sizes of the maps, and the image's layout.
+func layoutName(spec *ebpf.CollectionSpec) string {
+	h := sha256.New()
+	fmt.Fprintln(h, bpf.MusterMagicIMAGE_LAYOUT)
+	for _, name := range mapNames(spec) {
+		m := spec.Maps[name]
+		fmt.Fprintln(h, name, m.Type, m.KeySize, m.ValueSize, m.Flags)
+	}
+	return "v" + hex.EncodeToString(h.Sum(nil)[:6])
+}
+
+// mapNames are the maps that are pinned: all but those of constants.
+func mapNames(spec *ebpf.CollectionSpec) []string {
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(spec.Maps)) {
+		if name[0] != '.' {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func (p pins) mapPath(name string) string  { return filepath.Join(p.dir, "map_"+name) }
+func (p pins) linkPath(name string) string { return filepath.Join(p.dir, "link_"+name) }
+
+// nextPath is where a link waits during an upgrade.
+func (p pins) nextPath(name string) string { return p.linkPath(name) + "_next" }
+
+func (p pins) make() error {
+	if err := os.MkdirAll(p.dir, 0o700); err != nil {
+		return fmt.Errorf("make the directory for pins: %w", err)
+	}
+	return nil
+}
+
+// openMap opens a pinned map; nil when it is not there.
+func (p pins) openMap(name string) (*ebpf.Map, error) {
+	m, err := ebpf.LoadPinnedMap(p.mapPath(name), nil)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open pinned map %s: %w", name, err)
+	}
+	return m, nil
+}
+
+// openLink opens a pinned link; nil when it is not there.
+func (p pins) openLink(name string) (link.Link, error) {
+	l, err := link.LoadPinnedLink(p.linkPath(name), nil)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open pinned link %s: %w", name, err)
+	}
+	return l, nil
+}
+
+// removeOthers removes the pins of every other layout: their links detach.
+func (p pins) removeOthers() error {
+	entries, err := os.ReadDir(p.root)
+	if err != nil {
+		return fmt.Errorf("list pins: %w", err)
+	}
+	var all error
+	for _, e := range entries {
+		if dir := filepath.Join(p.root, e.Name()); dir != p.dir && e.IsDir() {
+			all = errors.Join(all, os.RemoveAll(dir))
+		}
+	}
+	return all
+}
+
+func (p pins) removeAll() error {
+	if err := os.RemoveAll(p.root); err != nil {
+		return fmt.Errorf("remove pins: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,173 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package bpflsm
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// The test process is the agent, whose own operations are never denied, so that operations are tried by a
+// child: this binary again, with the operation in its environment.
+const probeVariable = "MUSTER_TEST_PROBE"
+
+func TestMain(m *testing.M) {
+	if script := os.Getenv(probeVariable); script != "" {
+		runProbe(script)
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// runProbe carries out operations, one a line, and prints one error name a line.
+func runProbe(script string) {
+	for line := range strings.Lines(script) {
+		fields := strings.Fields(line)
+		if fields[0] == "wait" { // until the parent writes a line
+			var b [1]byte
+			_, _ = io.ReadFull(os.Stdin, b[:])
+			fmt.Println("go")
+			continue
+		}
+		fmt.Println(errorName(operate(fields)))
+	}
+}
+
+func errorName(err error) string {
+	var errno syscall.Errno
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.As(err, &errno):
+		return unix.ErrnoName(errno)
+	default:
+		return err.Error()
+	}
+}
+
+func operate(f []string) error {
+	switch f[0] {
+	case "read":
+		return closed(os.OpenFile(f[1], os.O_RDONLY, 0))
+	case "write":
+		return closed(os.OpenFile(f[1], os.O_WRONLY, 0))
+	case "create":
+		return closed(os.OpenFile(f[1], os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644))
+	case "truncate":
+		return os.Truncate(f[1], 0)
+	case "list":
+		return closed(os.OpenFile(f[1], os.O_RDONLY|syscall.O_DIRECTORY, 0))
+	case "unlink":
+		return syscall.Unlink(f[1])
+	case "rename":
+		return os.Rename(f[1], f[2])
+	case "link":
+		return os.Link(f[1], f[2])
+	case "symlink":
+		return os.Symlink(f[1], f[2])
+	case "mkdir":
+		return os.Mkdir(f[1], 0o755)
+	case "rmdir":
+		return syscall.Rmdir(f[1])
+	case "mknod":
+		return syscall.Mknod(f[1], syscall.S_IFIFO|0o644, 0)
+	case "chmod":
+		return os.Chmod(f[1], 0o600)
+	case "chown":
+		return os.Chown(f[1], 0, 0)
+	case "chroot":
+		return errors.Join(syscall.Chroot(f[1]), os.Chdir("/"))
+	case "stat":
+		_, err := os.Stat(f[1])
+		return err
+	case "exec":
+		return exec.Command(f[1], f[2:]...).Run()
+	case "memfd":
+		return runMemfd()
+	case "run": // a probe by another executable: run EXE OPERATION...
+		c := exec.Command(f[1])
+		c.Env = []string{probeVariable + "=" + strings.Join(f[2:], " ")}
+		out, err := c.Output()
+		if err != nil {
+			return err
+		}
+		if got := strings.TrimSpace(string(out)); got != "ok" {
+			return errors.New(got)
+		}
+		return nil
+	}
+	return fmt.Errorf("unknown operation %q", f)
+}
+
+func closed(f *os.File, err error) error {
+	if err == nil {
+		err = f.Close()
+	}
+	return err
+}
+
+func runMemfd() error {
+	fd, err := unix.MemfdCreate("program", 0)
+	if err != nil {
+		return err
+	}
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	if _, err := unix.Write(fd, self); err != nil {
+		return err
+	}
+	c := exec.Command(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd))
+	c.Env = []string{probeVariable + "=stat /"}
+	return c.Run()
+}
+
+// try carries out operations in a child and returns what each answered.
+func try(t testing.TB, operations ...string) []string {
+	t.Helper()
+	return tryAs(t, "/proc/self/exe", operations...)
+}
+
+// tryAs does so with another executable, a copy of this one.
+func tryAs(t testing.TB, exe string, operations ...string) []string {
+	t.Helper()
+	c := exec.CommandContext(t.Context(), exe)
+	c.Env = []string{probeVariable + "=" + strings.Join(operations, "\n")}
+	out, err := c.Output()
+	if err != nil {
+		t.Fatalf("probe %s %q: %v", exe, operations, err)
+	}
+	return strings.Split(strings.TrimSpace(string(out)), "\n")
+}
+
+// copySelf makes an executable of this binary under another name.
+func copySelf(t testing.TB, path string) string {
+	t.Helper()
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, path, string(self), 0o755)
+	return path
+}
+
+func write(t testing.TB, path, content string, mode os.FileMode) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), mode); err != nil {
+		t.Fatal(err)
+	}
+}
