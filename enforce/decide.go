@@ -3,7 +3,11 @@
 
 package enforce
 
-import "github.com/muster-fleet/muster/policies"
+import (
+	"slices"
+
+	"github.com/muster-fleet/muster/policies"
+)
 
 // Decide is the reference decision: SEMANTICS "Decision", word by word, by looking at every rule. It is
 // what automata, rows and kernels are tested against, so it shares no code with them but the ranking.
@@ -131,19 +135,9 @@ func (rs *Ruleset) allowListed(class policies.Class, source *ProcessSource) bool
 
 // isOneOf says whether the executable or the script is one of paths, by name or by mark.
 func (s *ProcessSource) isOneOf(paths []string) bool {
-	for _, p := range paths {
-		if p == s.Executable || p == s.Script {
-			return true
-		}
-		for _, marks := range [2][]string{s.ExecutableMarks, s.ScriptMarks} {
-			for _, m := range marks {
-				if m == p {
-					return true
-				}
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(paths, func(p string) bool {
+		return p == s.Executable || p == s.Script || slices.Contains(s.ExecutableMarks, p) || slices.Contains(s.ScriptMarks, p)
+	})
 }
 
 // of is the posture of a class: "Process and file […] both use the file posture"; sockets and names both

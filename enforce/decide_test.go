@@ -46,8 +46,8 @@ func allow(class policies.Class, path string, options ...ruleOption) enforce.Rul
 	return rule(policies.ActionAllow, class, policies.ObjectPath, path, options...)
 }
 
-func audit(class policies.Class, path string, options ...ruleOption) enforce.Rule {
-	return rule(policies.ActionAudit, class, policies.ObjectPath, path, options...)
+func audit(path string, options ...ruleOption) enforce.Rule {
+	return rule(policies.ActionAudit, file, policies.ObjectPath, path, options...)
 }
 
 func as(kind policies.ObjectKind) ruleOption {

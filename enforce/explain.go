@@ -36,6 +36,9 @@ type ExplainedRule struct {
 	// Matched is the spelling that matched; ByMark is true when the file is known by its inode only.
 	Matched string `json:"matched"`
 	ByMark  bool   `json:"byMark,omitempty"`
+	// Source is the source that matched a rule with fromSource; SourceByMark as above.
+	Source       string `json:"source,omitempty"`
+	SourceByMark bool   `json:"sourceByMark,omitempty"`
 	// Rank is how specific the rule is, in words.
 	Rank string `json:"rank"`
 	// Fires is false when Silent says what keeps the rule from taking part.
@@ -69,8 +72,10 @@ func explainRule(r *Rule, number int, op *Operation, matched string, byMark, dec
 		Action: r.Rule.Action, DryRun: r.DryRun, Object: r.Rule.Object,
 		Matched: matched, ByMark: byMark, Rank: rankOf(r).String(), Decides: decides,
 	}
-	switch _, _, source := matchSource(r, &op.Source); {
-	case !source:
+	source, sourceByMark, ok := matchSource(r, &op.Source)
+	x.Source, x.SourceByMark = source, sourceByMark
+	switch {
+	case !ok:
 		x.Silent = "source is none of " + strings.Join(r.Sources, ", ")
 	case !fires(&r.Rule, op):
 		x.Silent = "its modifiers leave this operation alone (" + modifiers(&r.Rule) + ")"

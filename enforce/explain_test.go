@@ -19,7 +19,7 @@ func TestExplain(t *testing.T) {
 		block(file, "/d/f", of("exact")),
 		allow(file, "/d/", as(directory), from("/bin/a"), of("source")),
 		block(file, "/d/", as(directory), recursive, readOnly, of("tree")),
-		audit(file, "/d/f", of("watch")))
+		audit("/d/f", of("watch")))
 	for _, tc := range []struct {
 		name   string
 		op     enforce.Operation

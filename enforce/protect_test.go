@@ -57,7 +57,7 @@ func TestCheckProtect(t *testing.T) {
 		{"reading hashes", rules(nil, block(file, "/etc/shadow")), []string{"/etc/shadow"}},
 		{"reading hashes, but not for those who log in", rules(nil, block(file, "/etc/shadow"),
 			allow(file, "/etc/shadow", from("/usr/bin/login", "/usr/bin/su", "/usr/bin/sudo", "/usr/sbin/sshd"))), nil},
-		{"auditing hashes", rules(nil, audit(file, "/etc/shadow")), nil},
+		{"auditing hashes", rules(nil, audit("/etc/shadow")), nil},
 		{"a dry run", rules(nil, block(process, "/usr/bin/bash", dryRun)), nil},
 		{"an allow-list of the whole host", rules(strict, allow(process, "/usr/bin/bash")), []string{"posture is block"}},
 		{"the same under audit posture", rules(nil, allow(process, "/usr/bin/bash")), nil},

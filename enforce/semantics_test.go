@@ -117,7 +117,7 @@ func TestDecisionPosture(t *testing.T) {
 		}},
 		{"otherwise the operation is permitted", []decideCase{
 			{rules(blocking), op(file, "/g", ""), unmatched},
-			{rules(blocking, block(file, "/f"), audit(file, "/h")), op(file, "/g", ""), unmatched},
+			{rules(blocking, block(file, "/f"), audit("/h")), op(file, "/g", ""), unmatched},
 		}},
 		{"On the host an Allow with fromSource makes an allow-list for those sources only", []decideCase{
 			{rules(hostBlocking, allow(file, "/f", from("/bin/a"))), op(file, "/g", "/bin/a"), deniedByPosture},
@@ -148,14 +148,14 @@ func TestDecisionAudit(t *testing.T) {
 	c := with(container1, posture(enforce.PostureBlock))
 	run(t, []sentence{
 		{"Audit rules never change the verdict", []decideCase{
-			{rules(c, audit(file, "/f")), op(file, "/f", ""), auditedBy(unmatched, 0)},
-			{rules(c, allow(file, "/g"), audit(file, "/f")), op(file, "/f", ""), auditedBy(deniedByPosture, 1)},
-			{rules(c, audit(file, "/f"), block(file, "/f")), op(file, "/f", ""), auditedBy(denied(1), 0)},
-			{rules(c, audit(file, "/f", from("/bin/a")), block(file, "/", as(policies.ObjectDirectory))), op(file, "/f", "/bin/a"), auditedBy(denied(1), 0)},
+			{rules(c, audit("/f")), op(file, "/f", ""), auditedBy(unmatched, 0)},
+			{rules(c, allow(file, "/g"), audit("/f")), op(file, "/f", ""), auditedBy(deniedByPosture, 1)},
+			{rules(c, audit("/f"), block(file, "/f")), op(file, "/f", ""), auditedBy(denied(1), 0)},
+			{rules(c, audit("/f", from("/bin/a")), block(file, "/", as(policies.ObjectDirectory))), op(file, "/f", "/bin/a"), auditedBy(denied(1), 0)},
 		}},
 		{"each policy with a matching Audit rule emits one event under its own name", []decideCase{
 			{
-				rules(c, audit(file, "/f", of("a")), audit(file, "/", as(policies.ObjectDirectory), of("a")), audit(file, "/f", of("b")), audit(file, "/g", of("c"))),
+				rules(c, audit("/f", of("a")), audit("/", as(policies.ObjectDirectory), of("a")), audit("/f", of("b")), audit("/g", of("c"))),
 				op(file, "/f", ""), auditedBy(unmatched, 0, 2),
 			},
 		}},
@@ -178,7 +178,7 @@ func TestObjects(t *testing.T) {
 		{"a path that cannot be built […] is denied when the class has a Block or an Allow rule for the subject", []decideCase{
 			{rules(nil, block(file, "/f")), op(file, "", "", noPath), unbuildable},
 			{rules(nil, allow(file, "/f", from("/bin/a"))), op(file, "", "/bin/b", noPath), unbuildable},
-			{rules(nil, audit(file, "/f")), op(file, "", "", noPath), unmatched},
+			{rules(nil, audit("/f")), op(file, "", "", noPath), unmatched},
 			{rules(nil, block(process, "/f")), op(file, "", "", noPath), unmatched},
 			{rules(with(auditing), block(file, "/f")), op(file, "", "", noPath), wouldDeny(unbuildable)},
 		}},
@@ -230,11 +230,11 @@ func TestMarks(t *testing.T) {
 		{"Directory and pattern rules go by name", []decideCase{
 			{rules(nil, block(file, "/s/", as(policies.ObjectDirectory))), op(file, "/link", "", marked("/s/")), unmatched},
 			{rules(c, allow(file, "/s")), op(file, "/link", "", marked("/s")), deniedByPosture},
-			{rules(nil, audit(file, "/s")), op(file, "/link", "", marked("/s")), unmatched},
+			{rules(nil, audit("/s")), op(file, "/link", "", marked("/s")), unmatched},
 		}},
 		{"A source that is renamed or linked keeps its class for Block", []decideCase{
 			{rules(nil, block(file, "/s", from("/bin/a"))), op(file, "/s", "/tmp/x", sourceMarked("/bin/a")), denied(0)},
-			{rules(nil, audit(file, "/s", from("/bin/a"))), op(file, "/s", "/tmp/x", sourceMarked("/bin/a")), auditedBy(unmatched, 0)},
+			{rules(nil, audit("/s", from("/bin/a"))), op(file, "/s", "/tmp/x", sourceMarked("/bin/a")), auditedBy(unmatched, 0)},
 			{rules(host, allow(file, "/f", from("/bin/a"))), op(file, "/s", "/tmp/x", sourceMarked("/bin/a")), deniedByPosture},
 		}},
 		{"and gains none for Allow", []decideCase{
@@ -255,7 +255,7 @@ func TestModifiers(t *testing.T) {
 	c := with(container1, posture(enforce.PostureBlock))
 	allows := func(options ...ruleOption) *enforce.Ruleset { return rules(c, allow(file, "/f", options...)) }
 	blocks := func(options ...ruleOption) *enforce.Ruleset { return rules(nil, block(file, "/f", options...)) }
-	audits := func(options ...ruleOption) *enforce.Ruleset { return rules(nil, audit(file, "/f", options...)) }
+	audits := func(options ...ruleOption) *enforce.Ruleset { return rules(nil, audit("/f", options...)) }
 	f := func(change ...func(*enforce.Operation)) enforce.Operation { return op(file, "/f", "", change...) }
 	run(t, []sentence{
 		{"ownerOnly | caller owns the object | caller does not own it", []decideCase{

@@ -32,8 +32,8 @@ const (
 // LabelsFile is where an administrator writes the node's labels, below the root.
 const LabelsFile = "etc/muster/labels.yaml"
 
-// factLimit bounds each file that facts are read from; the largest, os-release, has a few hundred bytes.
-const factLimit = 64 << 10
+// maxBytes bounds each file that is read, the labels file among them.
+const maxBytes = 64 << 10
 
 // Options are what Gather cannot read from the root.
 type Options struct {
@@ -81,7 +81,7 @@ func wellKnown(hostname, arch string) map[string]string {
 }
 
 func readLabels(root fs.FS) (map[string]string, error) {
-	data, err := read(root, LabelsFile, maxLabelsBytes)
+	data, err := read(root, LabelsFile)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
@@ -94,7 +94,7 @@ func readLabels(root fs.FS) (map[string]string, error) {
 // osName is PRETTY_NAME of os-release.
 func osName(root fs.FS) string {
 	for _, path := range []string{"etc/os-release", "usr/lib/os-release"} {
-		data, err := read(root, path, factLimit)
+		data, err := read(root, path)
 		if err != nil {
 			continue
 		}
@@ -117,7 +117,7 @@ func lsms(root fs.FS) []string {
 
 // line is a file's first line without its end; empty when it cannot be read.
 func line(root fs.FS, path string) string {
-	data, err := read(root, path, factLimit)
+	data, err := read(root, path)
 	if err != nil {
 		return ""
 	}
@@ -130,12 +130,12 @@ func exists(root fs.FS, path string) bool {
 	return err == nil
 }
 
-// read reads at most limit bytes, and one more so that the reader sees that there are more.
-func read(root fs.FS, path string, limit int64) ([]byte, error) {
+// read reads at most maxBytes, and one more so that the reader sees that there are more.
+func read(root fs.FS, path string) ([]byte, error) {
 	f, err := root.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, limit+1))
+	return io.ReadAll(io.LimitReader(f, maxBytes+1))
 }

@@ -19,10 +19,9 @@ var ErrLabels = errors.New("bad labels file")
 
 // The bounds of a labels file.
 const (
-	maxLabelsBytes = 64 << 10
-	maxLabels      = 256
-	maxKeyPrefix   = 253
-	maxLabelName   = 63
+	maxLabels    = 256
+	maxKeyPrefix = 253
+	maxLabelName = 63
 )
 
 // The syntax of Kubernetes' labels.
@@ -57,8 +56,8 @@ func (e *LabelsError) Hint() string { return e.Advice }
 // strict: what is not such a label is an error, so that a typing error never selects another policy.
 func ParseLabels(file string, data []byte) (map[string]string, error) {
 	p := labelsParser{file: file}
-	if len(data) > maxLabelsBytes {
-		return nil, p.fail(nil, fmt.Sprintf("larger than %d bytes", maxLabelsBytes), "")
+	if len(data) > maxBytes {
+		return nil, p.fail(nil, fmt.Sprintf("larger than %d bytes", maxBytes), "")
 	}
 	document, err := p.document(data)
 	if err != nil || document == nil {
