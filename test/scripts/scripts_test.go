@@ -1,0 +1,82 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package scripts
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestScripts runs every story. Besides testscript's own commands there are:
+//
+//	sha256 FILE VAR        sets VAR to the file's sha256
+//	subst FILE OLD NEW     replaces OLD by NEW in FILE, once; it must be there
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("git"); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skip("git is not installed")
+	}
+	bin := t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", filepath.Join(bin, "muster"), "../../cmd/muster")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 ".",
+		RequireExplicitExec: true,
+		Setup:               func(e *testscript.Env) error { return setup(e, bin) },
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"sha256": cmdSHA256,
+			"subst":  cmdSubst,
+		},
+	})
+}
+
+// setup gives a story a home of its own; nothing of the machine's configuration reaches git or muster.
+func setup(e *testscript.Env, bin string) error {
+	home := filepath.Join(e.WorkDir, "home")
+	e.Setenv("PATH", bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
+	e.Setenv("HOME", home)
+	e.Setenv("XDG_CONFIG_HOME", filepath.Join(home, ".config"))
+	e.Setenv("MUSTER_PASSWORD", "correct horse")
+	e.Setenv("GIT_CONFIG_NOSYSTEM", "1")
+	for _, who := range []string{"AUTHOR", "COMMITTER"} {
+		e.Setenv("GIT_"+who+"_NAME", "Ada")
+		e.Setenv("GIT_"+who+"_EMAIL", "ada@example.com")
+		e.Setenv("GIT_"+who+"_DATE", "2026-03-01T12:00:00Z")
+	}
+	if err := os.MkdirAll(home, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(home, ".gitconfig"), []byte("[init]\n\tdefaultBranch = main\n[advice]\n\tdetachedHead = false\n"), 0o644)
+}
+
+func cmdSHA256(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: sha256 FILE VAR")
+	}
+	sum := sha256.Sum256([]byte(ts.ReadFile(args[0])))
+	ts.Setenv(args[1], hex.EncodeToString(sum[:]))
+}
+
+func cmdSubst(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: subst FILE OLD NEW")
+	}
+	text := ts.ReadFile(args[0])
+	if !strings.Contains(text, args[1]) {
+		ts.Fatalf("%s has no %q", args[0], args[1])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.Replace(text, args[1], args[2], 1)), 0o644))
+}
