@@ -69,8 +69,8 @@ func (s *teller) verbs() map[string]func(args []string) error {
 	return map[string]func([]string) error{
 		"threshold": func(a []string) (err error) { s.enforce, err = strconv.Atoi(a[0]); return err },
 		"start":     func([]string) error { s.start(); return nil },
-		"stop":      func([]string) error { s.end(); return nil },
-		"restart":   func([]string) error { s.end(); s.start(); return nil },
+		"stop":      func([]string) error { s.halt(); return nil },
+		"restart":   func([]string) error { s.halt(); s.start(); return nil },
 		"tamper":    func(a []string) error { return s.kernel.tamper(a[0]) },
 		"publish":   s.doPublish,
 		"sync":      s.doSync,

@@ -74,7 +74,7 @@ func newWorld(t *testing.T) *world {
 	w.cfg.StateDir = filepath.Join(w.dir, "state")
 	w.cfg.CacheDir = filepath.Join(w.dir, "state", "cache")
 	w.must(os.MkdirAll(w.cfg.StateDir, 0o700))
-	t.Cleanup(func() { w.end() })
+	t.Cleanup(func() { w.halt() })
 	return w
 }
 
@@ -157,7 +157,7 @@ func (w *world) start() {
 }
 
 // end stops the agent, if one runs.
-func (w *world) end() {
+func (w *world) halt() {
 	if w.stop == nil {
 		return
 	}

@@ -1,0 +1,334 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/reconciler/control"
+	"github.com/muster-fleet/muster/reconciler/events"
+	"github.com/muster-fleet/muster/test/vm"
+)
+
+// Where the agents lie in the guest: the same sources under two versions.
+const (
+	agentOne = "/usr/local/sbin/musterd"
+	agentTwo = "/usr/local/sbin/musterd-two"
+)
+
+// TestInVM runs the tests of this file inside each kernel.
+func TestInVM(t *testing.T) {
+	t.Parallel()
+	vm.Need(t)
+	files := map[string]string{}
+	for guest, version := range map[string]string{agentOne: "one", agentTwo: "two"} {
+		target := filepath.Join(t.TempDir(), filepath.Base(guest))
+		if err := vm.BuildStatic(t.Context(), target, "build", "-ldflags=-s -w -X main.version="+version, "github.com/muster-fleet/muster/cmd/musterd"); err != nil {
+			t.Fatal(err)
+		}
+		files[target] = guest
+	}
+	vm.TestPackage(t, vm.Options{LSM: vm.BPF, Files: files}, "-test.v")
+}
+
+// lab is a world with a real agent and a real kernel.
+type lab struct {
+	*world
+	agent  *exec.Cmd
+	client *control.Client
+	events string
+	bpffs  string
+}
+
+func newLab(t *testing.T) *lab {
+	t.Helper()
+	w := newWorld(t)
+	l := &lab{world: w, events: filepath.Join(w.dir, "events.jsonl"), bpffs: "/sys/fs/bpf/muster"}
+	w.must(os.WriteFile(filepath.Join(w.dir, "trust.yaml"), w.trustText(), 0o600))
+	socket := filepath.Join(w.dir, "musterd.sock")
+	l.client = control.NewClient(socket)
+	text := fmt.Sprintf(`source: {url: "file://%s", interval: 1s, jitter: 0s}
+trust: %[2]s/trust.yaml
+stateDir: %[2]s/state
+cacheDir: %[2]s/state/cache
+hostKey: %[2]s/state/host.key
+socket: %[3]s
+labels: ""
+driftInterval: 1s
+events: {output: file, file: %[4]s}
+metrics: {socket: %[2]s/metrics.sock}
+backend: bpflsm
+bpffs: %[5]s
+`, w.repo(), w.dir, socket, l.events, l.bpffs)
+	w.must(os.WriteFile(l.config(), []byte(text), 0o600))
+	t.Cleanup(l.leave)
+	return l
+}
+
+func (l *lab) config() string { return filepath.Join(l.dir, "musterd.yaml") }
+
+// run starts the agent and waits until it answers.
+func (l *lab) run(binary string) {
+	l.t.Helper()
+	l.agent = exec.Command(binary, "--config", l.config())
+	l.agent.Stderr = l.t.Output()
+	l.agent.Stdout = l.t.Output()
+	l.must(l.agent.Start())
+	l.wait("the agent answers", func() bool {
+		_, err := l.client.Status(l.t.Context())
+		return err == nil
+	})
+}
+
+// end sends the signal and waits for the agent's end.
+func (l *lab) end(signal os.Signal) {
+	l.t.Helper()
+	if l.agent == nil {
+		return
+	}
+	l.must(l.agent.Process.Signal(signal))
+	err := l.agent.Wait()
+	if signal == syscall.SIGTERM && err != nil {
+		l.t.Errorf("stopped with %v", err)
+	}
+	l.agent = nil
+}
+
+// leave gives the kernel back for the next test: what is pinned goes.
+func (l *lab) leave() {
+	l.end(syscall.SIGTERM)
+	if err := os.RemoveAll(l.bpffs); err != nil {
+		l.t.Errorf("pins: %v", err)
+	}
+}
+
+// wait waits for ok, looking every few milliseconds, for a minute of an emulated machine.
+func (l *lab) wait(what string, ok func() bool) {
+	l.t.Helper()
+	deadline := time.After(time.Minute)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-deadline:
+			status, err := l.client.Status(l.t.Context())
+			text, _ := json.Marshal(status)
+			l.t.Fatalf("never: %s\n%s %v", what, text, err)
+		case <-tick.C:
+		}
+	}
+}
+
+// settle syncs until the newest release is enforced.
+func (l *lab) settle() *control.SyncResult {
+	l.t.Helper()
+	ctx, cancel := context.WithTimeout(l.t.Context(), time.Minute)
+	defer cancel()
+	result, err := l.client.Sync(ctx, control.SyncRequest{Wait: true})
+	l.must(err)
+	if result.Outcome != control.OutcomeEnforced {
+		l.t.Fatalf("sync: %s: %+v", result.Outcome, result.Problem)
+	}
+	return result
+}
+
+// blocking is a policy that blocks reading and writing these files.
+func blocking(name string, paths ...string) map[string][]byte {
+	var b strings.Builder
+	fmt.Fprintf(&b, "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\nmetadata: {name: %s}\nspec:\n", name)
+	b.WriteString("  nodeSelector: {matchLabels: {kubearmor.io/hostname: \"*\"}}\n  severity: 7\n  tags: [lab, test]\n  message: not for you\n  file:\n    matchPaths:\n")
+	for _, path := range paths {
+		fmt.Fprintf(&b, "      - {path: %s}\n", path)
+	}
+	b.WriteString("  action: Block\n")
+	return map[string][]byte{"p.yaml": []byte(b.String())}
+}
+
+func (l *lab) publishNext(files map[string][]byte) {
+	l.t.Helper()
+	l.publish(files, []string{"alice"}, l.sequence+1, true)
+}
+
+func (l *lab) file(name string) string {
+	l.t.Helper()
+	path := filepath.Join(l.dir, name)
+	l.must(os.WriteFile(path, []byte(name), 0o644))
+	return path
+}
+
+// try opens the file for reading as the kernel sees it.
+func try(path string) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	return unix.Close(fd)
+}
+
+func (l *lab) denied(path string) {
+	l.t.Helper()
+	if err := try(path); !errors.Is(err, unix.EACCES) {
+		l.t.Fatalf("%s: %v, wanted to be denied", path, err)
+	}
+}
+
+func (l *lab) allowed(path string) {
+	l.t.Helper()
+	if err := try(path); err != nil {
+		l.t.Fatalf("%s: %v, wanted to be allowed", path, err)
+	}
+}
+
+func (l *lab) state(want fleet.HostState) {
+	l.t.Helper()
+	l.wait(string(want), func() bool {
+		status, err := l.client.Status(l.t.Context())
+		return err == nil && status.Report.State == want
+	})
+}
+
+// records reads the event file after everything the kernel emitted is in it.
+func (l *lab) records() []events.Record {
+	l.t.Helper()
+	l.must(l.client.Flush(l.t.Context()))
+	file, err := os.Open(l.events)
+	l.must(err)
+	defer file.Close()
+	var out []events.Record
+	scanner := bufio.NewScanner(file)
+	for scanner.Scan() {
+		var r events.Record
+		l.must(json.Unmarshal(scanner.Bytes(), &r))
+		out = append(out, r)
+	}
+	l.must(scanner.Err())
+	return out
+}
+
+// TestLabEnforcesAndTells: from a published release to a denial and its event, and through the agent's end.
+func TestLabEnforcesAndTells(t *testing.T) {
+	vm.Require(t, vm.BPFLSM)
+	l := newLab(t)
+	secret, open := l.file("secret"), l.file("open")
+	l.publishNext(blocking("keep-out", secret))
+	l.run(agentOne)
+	l.settle()
+	l.state(fleet.StateEnforced)
+	l.denied(secret)
+	l.allowed(open)
+	var mine []events.Record
+	for _, r := range l.records() {
+		if r.Resource == secret && r.HostPID == int32(os.Getpid()) {
+			mine = append(mine, r)
+		}
+	}
+	if len(mine) != 1 {
+		t.Fatalf("events of this process: %+v", mine)
+	}
+	r := mine[0]
+	got := []string{r.PolicyName, r.Action, r.Operation, r.Result, r.Type, r.Severity, r.Tags, r.Message, r.Enforcer, r.ClusterName}
+	want := []string{"keep-out", "Block", "File", "Permission denied", "MatchedHostPolicy", "7", "lab,test", "not for you", "BPFLSM", "test"}
+	if !slices.Equal(got, want) {
+		t.Errorf("event: %v, wanted %v", got, want)
+	}
+	l.end(syscall.SIGKILL)
+	l.denied(secret)
+	l.run(agentTwo)
+	l.state(fleet.StateEnforced)
+	l.denied(secret)
+	l.end(syscall.SIGTERM)
+	l.denied(secret)
+	l.allowed(open)
+}
+
+// TestLabRepairsDrift: pins that somebody removes are put back, and the report says so.
+func TestLabRepairsDrift(t *testing.T) {
+	vm.Require(t, vm.BPFLSM)
+	l := newLab(t)
+	secret := l.file("secret")
+	l.publishNext(blocking("keep-out", secret))
+	l.run(agentOne)
+	l.settle()
+	l.state(fleet.StateEnforced)
+	pins := l.pins()
+	if len(pins) == 0 {
+		t.Fatal("nothing is pinned")
+	}
+	l.must(os.Remove(pins[0]))
+	l.wait("the repair", func() bool {
+		status, err := l.client.Status(t.Context())
+		return err == nil && len(status.Repairs) > 0
+	})
+	status, err := l.client.Status(t.Context())
+	l.must(err)
+	t.Logf("removed %s: repaired %+v", pins[0], status.Repairs[0].Drift)
+	l.state(fleet.StateEnforced)
+	l.denied(secret)
+	if !slices.ContainsFunc(status.Report.Conditions, func(c fleet.Condition) bool { return c.Type == "Repaired" }) {
+		t.Errorf("conditions: %+v", status.Report.Conditions)
+	}
+}
+
+// pins lists the pinned links.
+func (l *lab) pins() []string {
+	l.t.Helper()
+	var out []string
+	l.must(filepath.WalkDir(l.bpffs, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() && strings.Contains(path, "link") {
+			out = append(out, path)
+		}
+		return err
+	}))
+	return out
+}
+
+// TestLabModes: the words of the configuration, changed by SIGHUP.
+func TestLabModes(t *testing.T) {
+	vm.Require(t, vm.BPFLSM)
+	l := newLab(t)
+	secret := l.file("secret")
+	l.publishNext(blocking("keep-out", secret))
+	l.run(agentOne)
+	l.settle()
+	l.denied(secret)
+	for _, step := range []struct {
+		mode  enforce.Mode
+		state fleet.HostState
+		deny  bool
+	}{{enforce.ModeAudit, fleet.StateAudited, false}, {enforce.ModeEnforce, fleet.StateEnforced, true}, {enforce.ModeOff, fleet.StateUnknown, false}, {enforce.ModeEnforce, fleet.StateEnforced, true}} {
+		l.setMode(step.mode)
+		l.state(step.state)
+		if step.deny {
+			l.denied(secret)
+		} else {
+			l.allowed(secret)
+		}
+	}
+}
+
+func (l *lab) setMode(mode enforce.Mode) {
+	l.t.Helper()
+	text, err := os.ReadFile(l.config())
+	l.must(err)
+	kept, _, _ := strings.Cut(string(text), "mode: ")
+	l.must(os.WriteFile(l.config(), []byte(kept+"mode: "+string(mode)+"\n"), 0o600))
+	l.must(l.agent.Process.Signal(syscall.SIGHUP))
+}

@@ -1,0 +1,127 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/reconciler/control"
+	"github.com/muster-fleet/muster/test/vm"
+)
+
+// prober tries two files a thousand times a second: one that every ruleset of the test blocks, and one that
+// none does.
+type prober struct {
+	never, always string
+	tries         atomic.Int64
+	leaked        atomic.Int64 // never was opened
+	refused       atomic.Int64 // always was not
+	other         atomic.Int64 // an error that no policy makes
+}
+
+func (p *prober) run(ctx context.Context) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		p.tries.Add(1)
+		switch err := try(p.never); {
+		case err == nil:
+			p.leaked.Add(1)
+		case !errors.Is(err, unix.EACCES):
+			p.other.Add(1)
+		}
+		if err := try(p.always); err != nil {
+			p.refused.Add(1)
+		}
+	}
+}
+
+// TestLabNoWrongOperation is the third promise: ten kills and ten swaps under a probe at 1 kHz.
+func TestLabNoWrongOperation(t *testing.T) {
+	vm.Require(t, vm.BPFLSM)
+	l := newLab(t)
+	never, always, a, b := l.file("never"), l.file("always"), l.file("a"), l.file("b")
+	rulesets := []map[string][]byte{blocking("ruleset-a", never, a), blocking("ruleset-b", never, b)}
+	l.publishNext(rulesets[0])
+	l.run(agentOne)
+	l.settle()
+	p := &prober{never: never, always: always}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); p.run(ctx) }()
+	binaries := []string{agentTwo, agentOne}
+	for i := range 10 {
+		l.publishNext(rulesets[(i+1)%2])
+		// Killed while it swaps, as near as a test can aim: the sync is under way.
+		if _, err := l.client.Sync(ctx, control.SyncRequest{}); err != nil {
+			t.Fatal(err)
+		}
+		p.await(t, int64(i*7))
+		l.end(syscall.SIGKILL)
+		l.run(binaries[i%2])
+		l.settle()
+		l.denied([]string{b, a}[i%2])
+		l.allowed([]string{a, b}[i%2])
+	}
+	l.state(fleet.StateEnforced)
+	stop()
+	<-done
+	t.Logf("1 kHz probe through 10 kills and 10 swaps: %d tries of each file, %d leaked, %d wrongly refused, %d other errors",
+		p.tries.Load(), p.leaked.Load(), p.refused.Load(), p.other.Load())
+	if p.leaked.Load()+p.refused.Load()+p.other.Load() > 0 || p.tries.Load() < 1000 {
+		t.Error("operations went wrong")
+	}
+}
+
+// await lets n more tries happen, so that each kill meets another moment of the swap.
+func (p *prober) await(t *testing.T, n int64) {
+	t.Helper()
+	until := p.tries.Load() + n
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for p.tries.Load() < until {
+		select {
+		case <-t.Context().Done():
+			t.Fatal("the probe stands still")
+		case <-tick.C:
+		}
+	}
+}
+
+// TestLabPushToEnforced is the fourth: how long from the end of a git push to the kernel, polling every second.
+func TestLabPushToEnforced(t *testing.T) {
+	vm.Require(t, vm.BPFLSM)
+	l := newLab(t)
+	a, b := l.file("a"), l.file("b")
+	l.publishNext(blocking("ruleset-a", a))
+	l.run(agentOne)
+	l.settle()
+	var took []time.Duration
+	for i := range 20 {
+		now := []string{b, a}[i%2]
+		l.publishNext(blocking("ruleset", now))
+		pushed := time.Now()
+		l.wait("enforced", func() bool { return errors.Is(try(now), unix.EACCES) })
+		took = append(took, time.Since(pushed))
+	}
+	slices.Sort(took)
+	t.Logf("git push to enforced, poll interval 1 s, 20 changes: median %v, worst %v", took[10].Round(time.Millisecond), took[19].Round(time.Millisecond))
+	if took[10] > 10*time.Second {
+		t.Error("far above the poll interval")
+	}
+}
