@@ -48,3 +48,26 @@ func TestRowsEqualDecide(t *testing.T) {
 	}
 	t.Logf("decisions {by a rule, denied}: %v", verdicts)
 }
+
+func FuzzRowsEqualDecide(f *testing.F) {
+	f.Add(uint64(1), 5)
+	f.Add(uint64(1<<40), 40)
+	f.Fuzz(func(t *testing.T, seed uint64, size int) {
+		g := enforcetest.NewGenerator(seed)
+		rs := g.Ruleset(1 + (size&0x7fffffff)%60)
+		engine, err := enforcetest.NewEngine(rs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			op := g.Operation(rs)
+			want, got := rs.Decide(op), engine.Decide(op)
+			if len(want.Audits)+len(got.Audits) == 0 {
+				want.Audits, got.Audits = nil, nil
+			}
+			if !reflect.DeepEqual(want, got) {
+				t.Fatalf("%+v\n rows:   %+v\n decide: %+v", op, got, want)
+			}
+		}
+	})
+}
