@@ -16,32 +16,62 @@ import (
 
 var yamlMessage = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)$`)
 
-// syntaxError says where the text stops being YAML. The library's own line is the start of what it was
-// reading, often many lines too early, and it tells no column; so the text is fed to it again line by line,
-// and the line it stopped at is the place.
+// syntaxError says where the text stops being YAML. The library tells a line, never a column. The line is
+// right when a character is at fault. When a token is, it is the start of the collection around it, often
+// many lines too early: then the text is fed again byte by byte, and the place is where the reader stopped.
 func syntaxError(data []byte, err error) (*yaml.Node, string) {
-	reason := strings.TrimPrefix(err.Error(), "yaml: ")
-	said := 0
-	if m := yamlMessage.FindStringSubmatch(err.Error()); m != nil {
-		reason = m[2]
-		said, _ = strconv.Atoi(m[1])
-		if strings.HasPrefix(reason, "did not find expected") && said > 0 {
-			said++ // the parser, unlike the scanner, counts from 0
+	reason, line := saidBy(err)
+	switch {
+	case strings.HasPrefix(reason, "unknown anchor '"):
+		name, _, _ := strings.Cut(strings.TrimPrefix(reason, "unknown anchor '"), "'")
+		before, _, _ := bytes.Cut(data, []byte("*"+name))
+		line = bytes.Count(before, []byte("\n")) + 1
+	case strings.HasPrefix(reason, "found a tab"):
+		at, _ := stop(data)
+		line = bytes.Count(data[:at-1], []byte("\n")) + 1
+	case strings.HasPrefix(reason, "did not find expected"):
+		at, ended := stop(data)
+		if ended {
+			line++ // never closed: the place is where it opened, which the library counts from 0 here
+			break
+		}
+		line = bytes.Count(data[:at-1], []byte("\n")) + 1
+		// To see that a token ends, the reader goes on to the next one, which may be on another line. The
+		// fault is before that line when it is there without it, too.
+		above := bytes.Join(bytes.SplitAfter(data, []byte("\n"))[:line-1], nil)
+		var n yaml.Node
+		if err := yaml.Unmarshal(above, &n); err != nil {
+			if again, _ := saidBy(err); again == reason {
+				line--
+			}
 		}
 	}
-	feed := &lineFeed{data: data}
+	return placeOf(data, line), reason
+}
+
+// saidBy is the reason and the line of an error of the library; it leaves the first line out.
+func saidBy(err error) (reason string, line int) {
+	m := yamlMessage.FindStringSubmatch(err.Error())
+	if m == nil {
+		return strings.TrimPrefix(err.Error(), "yaml: "), 1
+	}
+	line, atoiErr := strconv.Atoi(m[1])
+	if atoiErr != nil {
+		line = 1
+	}
+	return m[2], line
+}
+
+// stop says how many bytes the YAML reader takes before it fails, at least one, and whether it saw the end.
+func stop(data []byte) (at int, ended bool) {
+	feed := &byteFeed{data: data}
 	decoder := yaml.NewDecoder(feed)
 	for {
 		var n yaml.Node
 		if decoder.Decode(&n) != nil {
-			break
+			return max(1, feed.at), feed.ended
 		}
 	}
-	line := feed.lines
-	if feed.ended && said > 0 {
-		line = said // it read to the end in search of a close; the opening is the place
-	}
-	return placeOf(data, line), reason
 }
 
 // placeOf is the first character of a line that is not blank, or of the last line before it that has one.
@@ -56,27 +86,20 @@ func placeOf(data []byte, line int) *yaml.Node {
 	return &yaml.Node{Line: line, Column: utf8.RuneCount(text[:indent]) + 1}
 }
 
-// lineFeed is a reader that hands out one line at a time and remembers how many it handed out.
-type lineFeed struct {
+// byteFeed is a reader that hands out one byte at a time and remembers how many it handed out.
+type byteFeed struct {
 	data  []byte
-	lines int
+	at    int
 	ended bool
 }
 
 // Read implements io.Reader.
-func (f *lineFeed) Read(p []byte) (int, error) {
-	if len(f.data) == 0 {
+func (f *byteFeed) Read(p []byte) (int, error) {
+	if f.at == len(f.data) {
 		f.ended = true
 		return 0, io.EOF
 	}
-	n := bytes.IndexByte(f.data, '\n') + 1
-	if n == 0 || n > len(p) {
-		n = min(len(f.data), len(p))
-	}
-	copy(p, f.data[:n])
-	if f.data[n-1] == '\n' || n == len(f.data) {
-		f.lines++
-	}
-	f.data = f.data[n:]
-	return n, nil
+	p[0] = f.data[f.at]
+	f.at++
+	return 1, nil
 }
