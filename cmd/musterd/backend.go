@@ -4,18 +4,16 @@
 package main
 
 import (
-	"errors"
 	"log/slog"
 	"os"
 	"slices"
 	"strings"
 
 	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/enforce/bpflsm"
 	"github.com/muster-fleet/muster/reconciler"
 	"github.com/muster-fleet/muster/reconciler/config"
 )
-
-var errNoBackend = errors.New("backend bpflsm is not built in yet; use backend: observe")
 
 // backend is the one in use, with what it has besides enforce.Backend.
 type backend struct {
@@ -46,7 +44,11 @@ func openBackend(cfg *config.Config, log *slog.Logger) (*backend, error) {
 	if name == "observe" {
 		return &backend{backend: reconciler.ObserveOnly{}}, nil
 	}
-	return nil, errNoBackend
+	b, err := bpflsm.New(bpflsm.Config{Root: cfg.BPFFS, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	return &backend{backend: b, events: b, closer: b.Close}, nil
 }
 
 // hasBPFLSM is true when the running kernel was booted with bpf among its security modules.

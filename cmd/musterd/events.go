@@ -76,9 +76,9 @@ func (s *stream) Follow() (<-chan []byte, func()) { return s.pipe.Follow() }
 // Flush waits for the kernel's ring first and the queue after it.
 func (s *stream) Flush(ctx context.Context) error {
 	if flusher, ok := s.source.(interface {
-		FlushEvents(ctx context.Context) error
+		Flush(ctx context.Context) error
 	}); ok {
-		if err := flusher.FlushEvents(ctx); err != nil {
+		if err := flusher.Flush(ctx); err != nil {
 			return fmt.Errorf("events: %w", err)
 		}
 	}
