@@ -16,13 +16,12 @@ import (
 
 // Review is what a second signer is asked to sign: the release, what it changes, who signed already.
 type Review struct {
-	Tip      Revision
-	Release  *Verified
-	Against  *Verified // the newest release before it with enough signers for enforce; nil: there is none
-	Level    Level     // what its signers suffice for now; "" for none
-	Needed   int       // more signers needed for enforce
-	Changes  []FileChange
-	contents *Raw
+	Tip     Revision     `json:"tip"`
+	Release *Verified    `json:"release"`
+	Against *Verified    `json:"against"` // the newest release before it with enough signers for enforce; nil: there is none
+	Level   Level        `json:"level"`   // what its signers suffice for now; "" for none
+	Needed  int          `json:"needed"`  // more signers needed for enforce
+	Changes []FileChange `json:"changes"`
 }
 
 // FileChange is one file that differs.
@@ -41,7 +40,7 @@ func NewReview(ctx context.Context, ch Channel, t *Trust, now time.Time) (*Revie
 	if tip == "" {
 		return nil, refuse(ErrNoRelease, "the channel does not exist yet")
 	}
-	h, err := readHistory(ch, tip, t, now)
+	h, err := readHistory(ch, tip, t, now, historyDepth)
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +51,7 @@ func NewReview(ctx context.Context, ch Channel, t *Trust, now time.Time) (*Revie
 	if v.release.Sequence < h.highest {
 		return nil, refuse(ErrRollback, "the channel's tip is release %d; %d was published before", v.release.Sequence, h.highest)
 	}
-	r := &Review{Tip: tip, Release: v, Against: h.lastEnforced(v), contents: h.tipRaw}
+	r := &Review{Tip: tip, Release: v, Against: h.lastEnforced(v)}
 	switch n := len(v.signers); {
 	case n >= t.Threshold.Enforce:
 		r.Level = LevelEnforce

@@ -10,8 +10,13 @@ import (
 	"time"
 )
 
-// historyDepth is how many revisions a publisher looks back.
-const historyDepth = 256
+const (
+	// historyDepth is how many revisions a publisher looks back, deepHistory how many for an old release.
+	historyDepth = 64
+	deepHistory  = 4096
+	// nearClaim is how far an unverified number may be ahead to be skipped over.
+	nearClaim = 256
+)
 
 // history is a channel as its publisher sees it.
 type history struct {
@@ -25,11 +30,11 @@ type history struct {
 	claimed    int64       // of this epoch, also unverified
 }
 
-func readHistory(ch Channel, tip Revision, trust *Trust, now time.Time) (*history, error) {
+func readHistory(ch Channel, tip Revision, trust *Trust, now time.Time, depth int) (*history, error) {
 	h := &history{trust: trust, tip: tip}
 	one := trust.anySigner()
 	digests := map[string]bool{}
-	for rev, n := tip, 0; rev != "" && n < historyDepth; n++ {
+	for rev, n := tip, 0; rev != "" && n < depth; n++ {
 		raw, parent, err := ch.Release(rev)
 		if err != nil && RefusalName(err) == "" {
 			return nil, err
@@ -83,7 +88,7 @@ func (h *history) add(rev Revision, raw *Raw, err error, one *Trust, digests map
 // that hosts never see two releases of one number; a far one is an attempt to exhaust the numbers.
 func (h *history) next(override int64) (int64, error) {
 	last := max(h.highest, h.trust.MinSequence-1, 0)
-	if h.claimed > last && h.claimed-last <= historyDepth {
+	if h.claimed > last && h.claimed-last <= nearClaim {
 		last = h.claimed
 	}
 	if override != 0 {

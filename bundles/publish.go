@@ -152,7 +152,11 @@ func publishOnce(ctx context.Context, ch Channel, o PublishOptions, keys map[str
 	if err != nil {
 		return nil, err
 	}
-	h, err := readHistory(ch, tip, o.Trust, o.Now)
+	depth := historyDepth
+	if o.RollbackTo > 0 {
+		depth = deepHistory
+	}
+	h, err := readHistory(ch, tip, o.Trust, o.Now, depth)
 	if err != nil {
 		return nil, err
 	}

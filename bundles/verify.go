@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -280,10 +281,18 @@ func (e *examination) checkFiles() (string, error) {
 
 // checkSuccession meets a successor of the trust file. This version cannot check one, so it says so.
 func (e *examination) checkSuccession() (string, error) {
-	next := fmt.Sprintf("%s/%d.yaml", TrustDir, e.trust.Version+1)
-	if _, err := lstat(e.raw.FS, next); err == nil {
-		r := refuse(ErrUnsupported, "the release carries %s, a successor of this host's trust (version %d)", next, e.trust.Version)
-		return "", r.withHint("install the new trust file: muster join URL --trust FILE --trust-sha256 HEX")
+	entries, err := fs.ReadDir(e.raw.FS, TrustDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", refuse(ErrPath, "%s cannot be read", TrustDir).because(err)
+	}
+	for _, d := range entries {
+		n, isTrust := strings.CutSuffix(d.Name(), ".yaml")
+		version, err := strconv.ParseInt(n, 10, 64)
+		if !isTrust || err == nil && version <= e.trust.Version {
+			continue
+		}
+		r := refuse(ErrUnsupported, "the release carries %s/%s, a successor of this host's trust (version %d)", TrustDir, d.Name(), e.trust.Version)
+		return "", r.withHint("install the new trust file: muster join URL --trust FILE --trust-sha256 HEX --force")
 	}
 	return "no successor of the trust file", nil
 }

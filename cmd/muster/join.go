@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/muster-fleet/muster/bundles"
+	"github.com/muster-fleet/muster/bundles/git"
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/reconciler/config"
 )
@@ -72,6 +73,9 @@ type joined struct {
 }
 
 func (f *joinFlags) run(cmd *cobra.Command, url string) error {
+	if err := f.checkSource(url); err != nil {
+		return err
+	}
 	trust, text, err := f.loadTrust(cmd.Context(), url)
 	if err != nil {
 		return err
@@ -99,6 +103,25 @@ func (f *joinFlags) run(cmd *cobra.Command, url string) error {
 		}
 		fmt.Fprintf(w, "enrol this host by adding to hosts.allowed_signers:\n%s\n", res.AllowedLine)
 	})
+}
+
+// checkSource refuses what musterd could not use: it has no ssh agent, no home and no working directory.
+func (f *joinFlags) checkSource(url string) error {
+	c := &f.git.creds
+	for _, p := range []*string{&c.UsernameFile, &c.PasswordFile, &c.TokenFile, &c.SSHKeyFile, &c.KnownHostsFile, &c.CAFile} {
+		if *p == "" {
+			continue
+		}
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return err
+		}
+		*p = abs
+	}
+	if _, err := git.New(git.Config{URL: url, Channel: f.channel, Credentials: *c}); err != nil {
+		return hinted("see the --git-… flags; the files stay where they are, musterd reads them", "%w", err)
+	}
+	return nil
 }
 
 // loadTrust answers the trust file that was given, or the channel's if it has the given digest. A trust file
