@@ -9,10 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -22,13 +22,13 @@ import (
 
 // Options say what to run where.
 type Options struct {
-	// Scenarios is a folder of scenarios, Only the ids to take, nil for all.
+	// Scenarios is a folder of scenarios; Take says which of them, nil takes all.
 	Scenarios string
-	Only      *regexp.Regexp
+	Take      func(*conformance.Scenario) bool
 	Backends  []string
 	Kernel    string
-	// Invert also runs each scenario with each of its expectations turned round.
-	Invert bool
+	// Invert names the scenarios that also run with each of their expectations turned round.
+	Invert map[string]bool
 	// Out gets the lines, Log what else there is to say.
 	Out, Log io.Writer
 	Verbose  bool
@@ -54,9 +54,9 @@ func Run(ctx context.Context, o Options) (conformance.Summary, error) {
 	if err != nil {
 		return total, err
 	}
-	list = slices.DeleteFunc(list, func(s *conformance.Scenario) bool { return o.Only != nil && !o.Only.MatchString(s.ID) })
+	list = slices.DeleteFunc(list, func(s *conformance.Scenario) bool { return o.Take != nil && !o.Take(s) })
 	if len(list) == 0 {
-		return total, fmt.Errorf("no scenario's id matches %s", o.Only)
+		return total, fmt.Errorf("no scenario of %s was chosen", o.Scenarios)
 	}
 	stage, err := newStage(ctx, o, list)
 	if err != nil {
@@ -187,8 +187,8 @@ func (s *stage) inMachine(ctx context.Context, backend string, lsm vm.LSM, repor
 		"-probe", inside(s.programs.Probe), "-helper", inside(s.programs.Helper), "-dyntool", inside(s.programs.Dyntool),
 		"-agents", inside(s.agents.First) + "," + inside(s.agents.Second),
 	}
-	if s.options.Invert {
-		args = append(args, "-invert")
+	if len(s.options.Invert) > 0 {
+		args = append(args, "-invert", strings.Join(slices.Sorted(maps.Keys(s.options.Invert)), ","))
 	}
 	return s.execute(ctx, m, args, report)
 }

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -40,7 +41,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags.StringVar(&c.Dir, "dir", "/var/lib/muster-conformance", "`folder` for the repositories")
 	agents := flags.String("agents", "", "two builds of musterd, with a comma between")
 	scenarios := flags.String("scenarios", "", "`folder` of scenarios")
-	invert := flags.Bool("invert", false, "run each scenario once as it is and once for each expectation, turned round")
+	invert := flags.String("invert", "", "`ids`, with commas between, that also run with each expectation turned round")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -49,9 +50,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if *invert {
-		list = withInversions(list)
-	}
+	list = withInversions(list, strings.Split(*invert, ","))
 	runner, err := guest.NewRunner(ctx, c, time.Now)
 	if err != nil {
 		return err
@@ -62,11 +61,13 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	return runner.Close()
 }
 
-func withInversions(list []*conformance.Scenario) []*conformance.Scenario {
+func withInversions(list []*conformance.Scenario, ids []string) []*conformance.Scenario {
 	var out []*conformance.Scenario
 	for _, s := range list {
 		out = append(out, s)
-		out = append(out, conformance.Invert(s)...)
+		if slices.Contains(ids, s.ID) {
+			out = append(out, conformance.Invert(s)...)
+		}
 	}
 	return out
 }

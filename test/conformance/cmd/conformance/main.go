@@ -16,6 +16,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/muster-fleet/muster/test/conformance"
 	"github.com/muster-fleet/muster/test/conformance/host"
 )
 
@@ -37,7 +38,6 @@ func run(ctx context.Context, args []string) error {
 	backends := flags.String("backends", "bpflsm", "`names` of backends, with commas between")
 	kernel := flags.String("kernel", "6.12", "`line` of the kernel")
 	only := flags.String("run", "", "`pattern` of the ids to run")
-	invert := flags.Bool("invert", false, "also run each scenario with each of its expectations turned round")
 	verbose := flags.Bool("v", false, "show the machine's console and the agent's log of failures")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -47,8 +47,9 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("-run: %w", err)
 	}
 	options := host.Options{
-		Scenarios: *scenarios, Backends: strings.Split(*backends, ","), Kernel: *kernel, Only: filter,
-		Invert: *invert, Out: os.Stdout, Log: os.Stderr, Verbose: *verbose,
+		Scenarios: *scenarios, Backends: strings.Split(*backends, ","), Kernel: *kernel,
+		Take: func(s *conformance.Scenario) bool { return filter.MatchString(s.ID) },
+		Out:  os.Stdout, Log: os.Stderr, Verbose: *verbose,
 	}
 	summary, err := host.Run(ctx, options)
 	if err != nil {
