@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -186,7 +185,16 @@ func (r *round) previous() (*fleet.Roll, error) {
 
 // fold joins what was fetched with what the branch keeps.
 func (r *round) fold(previous *fleet.Roll) (fleet.Folded, []found) {
-	all := slices.Concat(r.got, r.status.kept)
+	all := append([]found{}, r.got...)
+	same := make(map[plumbing.Hash]plumbing.Hash, len(all))
+	for _, f := range all {
+		same[f.report] = f.signature
+	}
+	for _, f := range r.status.kept {
+		if same[f.report] != f.signature { // most refs did not change: verify them once
+			all = append(all, f)
+		}
+	}
 	in := fleet.FoldInput{
 		Fleet: r.cfg.Fleet, Collector: r.cfg.Name, Hosts: r.cfg.Hosts, Previous: previous, Now: r.now,
 		LostAfter: r.cfg.LostAfter, RemoveAfter: r.cfg.RemoveAfter,

@@ -99,7 +99,6 @@ func (r Remote) dial() (transport.Transport, *transport.Endpoint, error) {
 	base = base.Clone()
 	// One conversation is two requests; its connection should not outlive it.
 	base.IdleConnTimeout, base.MaxIdleConnsPerHost = 2*time.Second, 1
-	base.ResponseHeaderTimeout = 2 * time.Minute
 	if len(r.CABundle) > 0 {
 		pool, err := x509.SystemCertPool()
 		if err != nil {

@@ -44,10 +44,10 @@ func newServer(t testing.TB) *server {
 	s := &server{dir: filepath.Join(base, "status.git")}
 	runGit(t, base, "init", "-q", "--bare", s.dir)
 	runGit(t, s.dir, "config", "http.receivepack", "true")
-	runGit(t, s.dir, "config", "gc.auto", "0")
+	runGit(t, s.dir, "config", "receive.autogc", "false")
 	backend := filepath.Join(strings.TrimSpace(runGit(t, base, "--exec-path")), "git-http-backend")
 	handler := &cgi.Handler{Path: backend, Env: []string{"GIT_PROJECT_ROOT=" + base, "GIT_HTTP_EXPORT_ALL=1"}, Stderr: io.Discard}
-	slots := make(chan struct{}, 64) // processes at a time
+	slots := make(chan struct{}, 8) // processes at a time
 	ts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.requests.Add(1)
 		if s.before != nil {
