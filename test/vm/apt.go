@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -24,31 +25,46 @@ type mirrors struct{ main, security, keyring string }
 
 const debianKeyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-// findMirrors asks apt for the machine's mirrors; a security mirror that is not configured is taken to lie
+// findMirrors asks apt where it would look for Debian if it knew nothing yet: no lists need to be there, nothing
+// is fetched, and every way of writing sources is understood. A security mirror that is not configured is taken to lie
 // beside the main one, as it does on every public mirror.
 func findMirrors(ctx context.Context) (mirrors, error) {
-	out, err := output(ctx, "apt-get", "indextargets", "--format", "$(LABEL) $(REPO_URI)", "Created-By: Packages")
+	nothing, err := os.MkdirTemp("", "muster-apt-")
+	if err != nil {
+		return mirrors{}, err
+	}
+	defer os.RemoveAll(nothing)
+	if err := os.Mkdir(filepath.Join(nothing, "partial"), 0o755); err != nil {
+		return mirrors{}, err
+	}
+	out, err := output(ctx, "apt-get", "-o", "Dir::State::Lists="+nothing, "update", "--print-uris")
 	if err != nil {
 		return mirrors{}, err
 	}
 	return parseMirrors(out)
 }
 
-func parseMirrors(targets string) (mirrors, error) {
+// debianSuites are the first words of the names under which a mirror keeps Debian.
+var debianSuites = []string{
+	"bullseye", "bookworm", "trixie", "forky", "duke", "sid", "oldoldstable", "oldstable", "stable", "testing", "unstable",
+}
+
+// parseMirrors reads lines of the form 'URI/dists/SUITE/…' NAME SIZE.
+func parseMirrors(uris string) (mirrors, error) {
 	m := mirrors{keyring: debianKeyring}
-	for line := range strings.Lines(targets) {
-		label, uri, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-		uri = strings.TrimSuffix(uri, "/")
+	for line := range strings.Lines(uris) {
+		uri, rest, ok := strings.Cut(strings.TrimPrefix(line, "'"), "/dists/")
+		suite, _, _ := strings.Cut(rest, "/")
+		name, part, _ := strings.Cut(suite, "-")
+		if !ok || !slices.Contains(debianSuites, name) {
+			continue
+		}
 		switch {
-		case !ok:
-		case label == "Debian-Security" || strings.HasSuffix(uri, "/debian-security"):
+		case part == "security" && m.security == "":
 			m.security = uri
-		case (label == "Debian" || strings.HasSuffix(uri, "/debian")) && m.main == "":
+		case part == "" && m.main == "":
 			m.main = uri
 		}
-	}
-	if m.main == "" && m.security != "" {
-		m.main = strings.TrimSuffix(m.security, "-security")
 	}
 	if m.main == "" {
 		return m, ErrNoMirror
@@ -109,6 +125,7 @@ func (a *apt) options() []string {
 		"-o", "Dir::Cache=" + at("cache"), "-o", "APT::Sandbox::User=root",
 		// The lists of this private apt are fetched once for each image; a pdiff chain would only be slower.
 		"-o", "Acquire::PDiffs=false", "-o", "Acquire::Languages=none", "-o", "Acquire::Retries=3",
+		"-o", "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
 	}
 }
 

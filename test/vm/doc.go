@@ -20,5 +20,6 @@
 // and shows each as a subtest.
 //
 // Limits. Emulation is 10 to 30 times slower than the machine, its wall times vary; costs are counted with
-// Options.ICount. At most two machines run at once over all processes; further ones wait for a slot.
+// Options.ICount. At most two machines run at once over all processes; further ones wait for a slot, so a test
+// must not hold one machine while it boots another.
 package vm

@@ -58,18 +58,27 @@ func TestFailingTestsAreSeen(t *testing.T) {
 func TestParseMirrors(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		targets string
-		want    mirrors
-		err     error
+		uris string
+		want mirrors
+		err  error
 	}{
-		"both":        {"Debian http://a/debian/\nDebian http://b/debian/\nDebian-Security http://c/sec/\n", mirrors{"http://a/debian", "http://c/sec", debianKeyring}, nil},
-		"no security": {"Debian http://a/debian/\n", mirrors{"http://a/debian", "http://a/debian-security", debianKeyring}, nil},
-		"no lists":    {" http://a/debian/\n http://a/debian-security/\n", mirrors{"http://a/debian", "http://a/debian-security", debianKeyring}, nil},
-		"none":        {"Other http://a/other/\n", mirrors{}, ErrNoMirror},
+		"both": {
+			"'http://a/debian/dists/bookworm/InRelease' x 0 \n'http://c/sec/dists/bookworm-security/InRelease' x 0\n",
+			mirrors{"http://a/debian", "http://c/sec", debianKeyring}, nil,
+		},
+		"no security": {
+			"'http://a/debian/dists/bookworm-updates/InRelease' x 0\n'http://a/debian/dists/stable/InRelease' x 0\n",
+			mirrors{"http://a/debian", "http://a/debian-security", debianKeyring}, nil,
+		},
+		"a list of mirrors": {
+			"'mirror+file:/etc/apt/debian.list/dists/trixie/InRelease' x 0\n'mirror+file:/etc/apt/sec.list/dists/trixie-security/InRelease' x 0\n",
+			mirrors{"mirror+file:/etc/apt/debian.list", "mirror+file:/etc/apt/sec.list", debianKeyring}, nil,
+		},
+		"others": {"'https://d/node/dists/nodistro/InRelease' x 0\n'http://e/flat/InRelease' x 0\n", mirrors{}, ErrNoMirror},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got, err := parseMirrors(c.targets)
+			got, err := parseMirrors(c.uris)
 			if !errors.Is(err, c.err) || err == nil && got != c.want {
 				t.Errorf("got %+v, %v", got, err)
 			}
