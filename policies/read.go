@@ -54,8 +54,11 @@ func (r *reader) sane(n *yaml.Node, depth int) bool {
 	return false
 }
 
-// read returns the value of n, or nil when it is not of the shape. at is the path to n, for messages.
+// read returns the value of n, or nil when it is not of the shape or nothing more is to be told. at is the path to n, for messages.
 func (r *reader) read(n *yaml.Node, s *shape, at string) *value {
+	if len(r.problems) >= maxProblems {
+		return nil
+	}
 	switch s.kind {
 	case objectShape:
 		return r.object(n, s, at)

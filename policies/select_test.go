@@ -29,9 +29,9 @@ func container(namespace, name string, labels ...string) Subject {
 
 // selectorCase is one policy, as YAML of its namespace and selector, and who it is and is not for.
 type selectorCase struct {
-	kind     Kind
-	text     string
-	for_, no []Subject
+	kind             Kind
+	text             string
+	selected, others []Subject
 }
 
 func selectorCases() []selectorCase {
@@ -84,12 +84,12 @@ func TestSelect(t *testing.T) {
 			continue
 		}
 		set := NewSet(list)
-		for _, s := range c.for_ {
+		for _, s := range c.selected {
 			if len(Select(set, s)) != 1 || !strings.Contains(Explain(list[0], s), "is for this subject") {
 				t.Errorf("%s %s is not for %+v: %s", c.kind, c.text, s, Explain(list[0], s))
 			}
 		}
-		for _, s := range c.no {
+		for _, s := range c.others {
 			if len(Select(set, s)) != 0 || !strings.Contains(Explain(list[0], s), "is not for this subject") {
 				t.Errorf("%s %s is for %+v: %s", c.kind, c.text, s, Explain(list[0], s))
 			}

@@ -28,6 +28,9 @@ func nearest(name string, known []string) string {
 	}
 	best, least := "", max(2, len(name)/3)+1
 	for _, word := range known {
+		if len(word)-len(name) >= least || len(name)-len(word) >= least {
+			continue // cannot be nearer, and most words are told apart by this alone
+		}
 		d := distance(strings.ToLower(name), strings.ToLower(word))
 		if d < least && d < len(word) {
 			best, least = word, d
