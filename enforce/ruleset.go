@@ -111,31 +111,34 @@ func (v Verdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil 
 // ProcessSource is who acts: the executable and, when it was started from a script (#!), the script.
 // Marks are the protected paths that the executable's or script's inode is known by besides its name.
 type ProcessSource struct {
-	Executable      string
-	ExecutableMarks []string
-	Script          string
-	ScriptMarks     []string
+	Executable      string   `json:"executable,omitempty"`
+	ExecutableMarks []string `json:"executableMarks,omitempty"`
+	Script          string   `json:"script,omitempty"`
+	ScriptMarks     []string `json:"scriptMarks,omitempty"`
 }
 
 // Operation is one attempt, as the kernel sees it, on one object.
 type Operation struct {
-	Class policies.Class
+	Class policies.Class `json:"class"`
 	// Path is the object's path from the top of the subject's mount tree. Empty together with NoPath
 	// means that it could not be built; empty without NoPath is an object that has no path by nature, such
 	// as an executed memfd: no rule matches it.
-	Path   string
-	NoPath bool
+	Path   string `json:"path,omitempty"`
+	NoPath bool   `json:"noPath,omitempty"`
 	// Marks are the exact-path Block objects whose inode this is, whatever its name now.
-	Marks []string
+	Marks []string `json:"marks,omitempty"`
 	// Names are what an operation without a path is known by: every protocol that a socket counts as, the
 	// queried domain, or the capability.
-	Names    []string
-	Source   ProcessSource
-	Owner    bool // fsuid owns the object; a new object is its maker's
-	Read     bool // the operation only reads
-	Terminal bool // the process has a controlling terminal
+	Names  []string      `json:"names,omitempty"`
+	Source ProcessSource `json:"source"`
+	// Owner: the caller's fsuid owns the object; a new object is its maker's.
+	Owner bool `json:"owner"`
+	// Read: the operation only reads.
+	Read bool `json:"read"`
+	// Terminal: the process has a controlling terminal.
+	Terminal bool `json:"terminal"`
 	// Args are the arguments after argv[0] of class process.
-	Args []string
+	Args []string `json:"args,omitempty"`
 }
 
 // Decision is the answer to an Operation.
