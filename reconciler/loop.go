@@ -14,6 +14,7 @@ package reconciler
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/robfig/cron/v3"
@@ -23,6 +24,7 @@ import (
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/inventory"
 	"github.com/muster-fleet/muster/reconciler/config"
+	"github.com/muster-fleet/muster/reconciler/control"
 )
 
 // Settings is what a reload may change.
@@ -124,6 +126,8 @@ type Loop struct {
 	syncs   []syncWaiter
 	rounds  uint64
 	started time.Time
+	// shown is the status as of the loop's last turn: whoever asks does not wait for a kernel that takes its time.
+	shown atomic.Pointer[control.Status]
 }
 
 // deadlines say when something is to be done; the zero time means never.
@@ -211,6 +215,7 @@ func (l *Loop) work(ctx context.Context) {
 
 // progress runs after each turn of the loop; the service manager hears of a living loop from nowhere else.
 func (l *Loop) progress() {
+	l.show()
 	now := l.deps.Clock.Now()
 	if l.deps.Watchdog <= 0 {
 		return
@@ -227,7 +232,7 @@ func (l *Loop) progress() {
 func (l *Loop) ask(ctx context.Context, fn func(context.Context)) error {
 	done := make(chan struct{})
 	select {
-	case l.requests <- func(ctx context.Context) { defer close(done); fn(ctx) }:
+	case l.requests <- func(ctx context.Context) { fn(ctx); l.show(); close(done) }:
 		<-done
 		return nil
 	case <-l.stopped:

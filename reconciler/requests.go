@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/muster-fleet/muster/enforce"
 	"github.com/muster-fleet/muster/fleet"
@@ -19,21 +20,26 @@ type syncWaiter struct {
 	answer chan *control.SyncResult
 }
 
-// Status answers what is known now; it reads nothing anew.
-func (l *Loop) Status(ctx context.Context) (*control.Status, error) {
-	var out *control.Status
-	err := l.ask(ctx, func(context.Context) {
-		l.conclude()
-		out = &control.Status{
-			Version: l.deps.Version, Report: l.know.concluded, Rounds: l.rounds, Revision: string(l.pull.known),
-			NextPoll: l.due.poll, LastPoll: l.pull.last, Problems: l.know.problems(), Suspension: l.know.suspension,
-			Repairs: append([]control.Repair{}, l.know.repairs...), Components: []enforce.Component{},
-		}
-		if l.know.state != nil {
-			out.Components = append(out.Components, l.know.state.Components...)
-		}
-	})
-	return out, err
+// Status answers what was known after the loop's last turn, and never waits for it.
+func (l *Loop) Status(context.Context) (*control.Status, error) {
+	if status := l.shown.Load(); status != nil {
+		return status, nil
+	}
+	return nil, &control.Error{Name: "starting", Message: "the agent is starting", Advice: "ask again in a moment"}
+}
+
+// show keeps what Status answers up to date. What it hands out is never changed again.
+func (l *Loop) show() {
+	l.conclude()
+	status := &control.Status{
+		Version: l.deps.Version, Report: l.know.concluded, Rounds: l.rounds, Revision: string(l.pull.known),
+		NextPoll: l.due.poll, LastPoll: l.pull.last, Problems: l.know.problems(), Suspension: l.know.suspension,
+		Repairs: slices.Clone(l.know.repairs), Components: []enforce.Component{},
+	}
+	if l.know.state != nil {
+		status.Components = append(status.Components, l.know.state.Components...)
+	}
+	l.shown.Store(status)
 }
 
 // Plan answers what would be done now, from a fresh look at the kernel.
@@ -143,6 +149,7 @@ func (l *Loop) answerSyncs(ctx context.Context, result pullResult) {
 			later = append(later, waiter)
 			continue
 		}
+		l.show()
 		waiter.answer <- l.outcome(result)
 	}
 	l.syncs = later

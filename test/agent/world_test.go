@@ -192,9 +192,20 @@ func (w *world) sync() *control.SyncResult {
 
 func (w *world) status() *control.Status {
 	w.t.Helper()
-	status, err := w.loop.Status(w.t.Context())
-	w.must(err)
-	return status
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		status, err := w.loop.Status(w.t.Context())
+		if err == nil {
+			return status
+		}
+		select {
+		case <-tick.C: // it is starting
+		case <-deadline:
+			w.t.Fatal(err)
+		}
+	}
 }
 
 // await waits until ok says so; it looks again whenever the loop could have moved.
