@@ -18,7 +18,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // guestDir is where a package's test binary and testdata lie in the guest.
@@ -26,9 +25,6 @@ const (
 	guestDir    = "/muster/test"
 	guestBinary = guestDir + "/package.test"
 )
-
-// testLimit ends a guest's test run that hangs.
-const testLimit = 10 * time.Minute
 
 // TestPackage runs those tests of the package in the current directory that call Require, inside one machine for each
 // of Kernels(), and shows each as a subtest "KERNEL/TestName/…". The arguments are added to the test binary's.
@@ -58,6 +54,8 @@ func TestPackage(t *testing.T, o Options, args ...string) {
 func RunTests(t *testing.T, o Options, pkg string, args ...string) {
 	t.Helper()
 	Need(t)
+	o = o.withDefaults()
+	o.Progress = testWriter{t}
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "package.test")
 	if err := BuildStatic(t.Context(), binary, "test", "-c", pkg); err != nil {
@@ -74,9 +72,11 @@ func RunTests(t *testing.T, o Options, pkg string, args ...string) {
 		o.Files[data] = guestDir + "/testdata"
 	}
 	m := Start(t, o)
-	ctx, cancel := context.WithTimeout(t.Context(), testLimit)
+	ctx, cancel := context.WithTimeout(t.Context(), o.TestLimit)
 	defer cancel()
 	shown := 0
+	// The binary's own limit comes first: it prints where every goroutine hangs.
+	args = append([]string{"-test.timeout=" + (o.TestLimit * 9 / 10).String()}, args...)
 	end, err := m.goTest(ctx, args, func(o *outcome) {
 		shown++
 		o.show(t)
@@ -127,7 +127,7 @@ func (m *Machine) goTest(ctx context.Context, args []string, each func(*outcome)
 	finished := make(chan finish, 1)
 	go func() {
 		defer feed.Close()
-		command := append([]string{guestBinary, "-test.v=test2json", "-test.paniconexit0", "-test.timeout=9m"}, args...)
+		command := append([]string{guestBinary, "-test.v=test2json", "-test.paniconexit0"}, args...)
 		r, err := m.Run(ctx, Command{
 			Args: command, Dir: guestDir, Env: []string{"CI=" + os.Getenv("CI")}, Stdout: feed, Stderr: feed,
 		})

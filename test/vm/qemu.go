@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/muster-fleet/muster/test/vm/wire"
 )
@@ -47,6 +48,8 @@ type Options struct {
 	Share string
 	// Append is added to the kernel's command line.
 	Append string
+	// TestLimit ends a run of RunTests or TestPackage that hangs; default 10 minutes.
+	TestLimit time.Duration
 	// Console receives what the guest's serial console prints, as it comes; nil keeps it for errors only.
 	Console io.Writer
 	// Progress receives a line for each download and image built; nil discards them.
@@ -68,6 +71,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.ICount {
 		o.CPUs = 1
+	}
+	if o.TestLimit == 0 {
+		o.TestLimit = 10 * time.Minute
 	}
 	if o.Console == nil {
 		o.Console = io.Discard
