@@ -94,32 +94,50 @@ static __always_inline void unbuildable(struct image_header *h, struct scratch *
 	s->result.flags |= EVENT_UNBUILDABLE;
 }
 
-/* Decides one object. A pipe, socket or memfd is no object of class file; run, a memfd has no name. */
-static __always_inline void judge_object(void *image, struct image_header *h, struct scratch *s,
-					 struct object *o)
+struct judging {
+	void *image;
+	struct image_header *header;
+	struct scratch *scratch;
+};
+
+static __always_inline void judge_built(struct judging *j, struct object *o)
 {
-	if (!o->present || s->result.verdict == VERDICT_DENY)
-		return;
-	if (o->status == PATH_NONE)
-		walk(o);
-	if (o->status == PATH_INTERNAL && s->class == CLASS_FILE)
-		return;
-	if (o->status != PATH_OK && o->status != PATH_INTERNAL) {
-		unbuildable(h, s, o);
-		return;
-	}
-	if (h->marks)
+	struct scratch *s = j->scratch;
+
+	if (j->header->marks)
 		marks_of(o);
 	s->result.priority = 0;
 	s->result.rule = 0;
-	if (!decide(image, h, s, o)) {
+	if (!decide(j->image, j->header, s, o)) {
 		count(COUNT_IMAGE);
 		s->result.flags |= EVENT_FALLBACK;
-		if (class_flags(h, s->class) & CLASS_CLOSED)
+		if (class_flags(j->header, s->class) & CLASS_CLOSED)
 			s->result.verdict = VERDICT_DENY;
 	}
 	if (o->protects && o->inode)
 		mark_add(o->inode, o->protects);
+}
+
+/* Decides one object. A pipe, socket or memfd is no object of class file; run, a memfd has no name. */
+static long judge_object(u32 index, struct judging *j)
+{
+	struct scratch *s = j->scratch;
+	struct object *o;
+	u64 at = index;
+
+	BOUND(at, 1);
+	o = &s->object[at];
+	if (!o->present || s->result.verdict == VERDICT_DENY)
+		return 1;
+	if (o->status == PATH_NONE)
+		walk(o);
+	if (o->status == PATH_INTERNAL && s->class == CLASS_FILE)
+		return 0;
+	if (o->status == PATH_OK || o->status == PATH_INTERNAL)
+		judge_built(j, o);
+	else
+		unbuildable(j->header, s, o);
+	return 0;
 }
 
 /* Answers true when the operation is to be denied. */
@@ -127,14 +145,17 @@ __noinline int judge(struct scratch *s)
 {
 	void *image = host_image();
 	struct image_header *h = image ? image_head(image) : 0;
+	struct judging j;
 
 	if (!s || !h)
 		return 0;
+	j.image = image;
+	j.header = h;
+	j.scratch = s;
 	s->image = h->id;
 	s->mode = h->mode;
 	classify_current(image, h, s);
-	judge_object(image, h, s, &s->object[0]);
-	judge_object(image, h, s, &s->object[1]);
+	bpf_loop(2, judge_object, &j, 0);
 	if (s->result.verdict == VERDICT_DENY && h->mode == MODE_AUDIT) {
 		s->result.verdict = VERDICT_PERMIT;
 		s->result.flags |= EVENT_WOULD_DENY;

@@ -133,27 +133,32 @@ static __always_inline void walk_once(struct object *o)
 		o->status = PATH_LONG;
 }
 
+static long walk_attempt(u32 index, struct walk *w)
+{
+	u32 renames = sequence_read(rename_lock_addr);
+	u32 mounts = sequence_read(mount_lock_addr);
+
+	walk_once(w->object);
+	if (!((renames | mounts) & 1) && renames == sequence_read(rename_lock_addr) &&
+	    mounts == sequence_read(mount_lock_addr))
+		return 1;
+	w->object->status = PATH_RACED;
+	return 0;
+}
+
 /* Builds the path of object->{mount, dentry} into object->buffer and sets object->status. */
 __noinline int walk(struct object *o)
 {
-	u32 renames = 0, mounts = 0;
+	struct walk w = { .object = o };
 
 	if (!o)
 		return 0;
-	if (!rename_lock_addr || !mount_lock_addr) {
-		count(COUNT_NO_SEQUENCE);
-		walk_once(o);
+	if (rename_lock_addr && mount_lock_addr) {
+		bpf_loop(WALK_ATTEMPTS, walk_attempt, &w, 0);
 		return 0;
 	}
-	for (int i = 0; i < WALK_ATTEMPTS; i++) {
-		renames = sequence_read(rename_lock_addr);
-		mounts = sequence_read(mount_lock_addr);
-		walk_once(o);
-		if (!((renames | mounts) & 1) && renames == sequence_read(rename_lock_addr) &&
-		    mounts == sequence_read(mount_lock_addr))
-			return 0;
-	}
-	o->status = PATH_RACED;
+	count(COUNT_NO_SEQUENCE);
+	walk_once(o);
 	return 0;
 }
 

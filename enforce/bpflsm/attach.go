@@ -26,9 +26,13 @@ func (b *Backend) attach(ctx context.Context) error {
 	if err := b.openMaps(); err != nil {
 		return err
 	}
-	fresh, err := load(b.maps, b.ringBytes)
-	if err != nil {
-		return err
+	fresh := b.candidate
+	b.candidate = nil
+	if fresh == nil {
+		var err error
+		if fresh, err = load(b.maps, b.ringBytes); err != nil {
+			return err
+		}
 	}
 	adopted, err := b.adoptable(fresh)
 	if err == nil && !adopted {

@@ -43,8 +43,10 @@ type Backend struct {
 	reader    eventReader
 
 	mu sync.Mutex
-	// loaded is this process's own loading: attached if no adopted set is, else kept for its iterators.
+	// loaded is this process's own loading: attached, or kept for its iterators beside an adopted set.
 	loaded *programSet
+	// candidate is a loading that nothing has been attached of yet.
+	candidate *programSet
 	// maps are the pinned maps that are in force.
 	maps map[string]*ebpf.Map
 }
@@ -154,10 +156,12 @@ func (b *Backend) detach() error {
 // release closes every descriptor; what is pinned stays.
 func (b *Backend) release() {
 	b.reader.detach()
-	if b.loaded != nil {
-		b.loaded.close()
-		b.loaded = nil
+	for _, set := range []*programSet{b.loaded, b.candidate} {
+		if set != nil {
+			set.close()
+		}
 	}
+	b.loaded, b.candidate = nil, nil
 	for _, m := range b.maps {
 		_ = m.Close()
 	}

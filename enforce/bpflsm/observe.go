@@ -59,22 +59,27 @@ func (b *Backend) Observe(ctx context.Context, want []*enforce.Ruleset) (enforce
 	return state, nil
 }
 
-// reference are the programs that should be attached, and their tags. Before this process has loaded any,
-// and while nothing is pinned, nothing can be compared and the tags are empty.
+// reference are the programs that should be attached, and their tags. While nothing is pinned nothing can be
+// compared, and the tags are empty. What is loaded for the comparison is kept for StepAttach.
 func (b *Backend) reference() ([]program, map[string]string, error) {
 	if b.loaded != nil {
 		return b.loaded.wanted, b.loaded.tags, nil
 	}
-	if _, err := os.Stat(b.pins.dir); errors.Is(err, os.ErrNotExist) {
-		wanted, err := supported(b.spec)
-		return wanted, nil, err
+	if b.candidate == nil {
+		if _, err := os.Stat(b.pins.dir); errors.Is(err, os.ErrNotExist) {
+			wanted, err := supported(b.spec)
+			return wanted, nil, err
+		}
+		if err := b.openMaps(); err != nil {
+			return nil, nil, err
+		}
+		set, err := load(b.maps, b.ringBytes)
+		if err != nil {
+			return nil, nil, err
+		}
+		b.candidate = set
 	}
-	set, err := load(nil, os.Getpagesize())
-	if err != nil {
-		return nil, nil, err
-	}
-	defer set.close()
-	return set.wanted, set.tags, nil
+	return b.candidate.wanted, b.candidate.tags, nil
 }
 
 func (b *Backend) observeLink(name, tag string) (enforce.Component, ebpf.ProgramID, error) {
@@ -214,5 +219,7 @@ func foreign(ours map[ebpf.ProgramID]bool) ([]string, error) {
 
 // own says whether a program of this name can be one of this agent's that is only loaded: its reference.
 func own(name string) bool {
-	return slices.ContainsFunc(attached, func(p program) bool { return p.name == name || len(name) == 15 && len(p.name) > 15 && p.name[:15] == name })
+	return slices.ContainsFunc(attached, func(p program) bool {
+		return p.name == name || len(name) == 15 && len(p.name) > 15 && p.name[:15] == name
+	})
 }

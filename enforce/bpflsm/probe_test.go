@@ -4,6 +4,7 @@
 package bpflsm
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/muster-fleet/muster/enforce"
 )
 
 // The test process is the agent, whose own operations are never denied, so that operations are tried by a
@@ -39,7 +42,36 @@ func runProbe(script string) {
 			fmt.Println("go")
 			continue
 		}
+		if fields[0] == "hammer" {
+			hammer(fields[1])
+			continue
+		}
 		fmt.Println(errorName(operate(fields)))
+	}
+}
+
+// hammer opens path again and again until the parent closes standard input, and prints how often it was let
+// in, of how many times.
+func hammer(path string) {
+	fmt.Println("ready")
+	stop := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		close(stop)
+	}()
+	opened, tried := 0, 0
+	for {
+		select {
+		case <-stop:
+			fmt.Println(opened, tried)
+			return
+		default:
+		}
+		tried++
+		if f, err := os.Open(path); err == nil {
+			opened++
+			_ = f.Close()
+		}
 	}
 }
 
@@ -94,6 +126,8 @@ func operate(f []string) error {
 		return exec.Command(f[1], f[2:]...).Run()
 	case "memfd":
 		return runMemfd()
+	case "agent": // attach below a root, block a path, and die without a word: agent ROOT PATH
+		return runAgent(f[1], f[2])
 	case "run": // a probe by another executable: run EXE OPERATION...
 		c := exec.Command(f[1])
 		c.Env = []string{probeVariable + "=" + strings.Join(f[2:], " ")}
@@ -131,6 +165,23 @@ func runMemfd() error {
 	c := exec.Command(fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd))
 	c.Env = []string{probeVariable + "=stat /"}
 	return c.Run()
+}
+
+func runAgent(root, path string) error {
+	b, err := New(Config{Root: root, RingBytes: 1 << 18})
+	if err != nil {
+		return err
+	}
+	for _, step := range []enforce.Step{
+		enforce.StepAttach{},
+		enforce.StepPublish{Ruleset: rules(enforce.ModeEnforce, enforce.PostureAudit, block(path))},
+	} {
+		if err := b.Apply(context.Background(), step); err != nil {
+			return err
+		}
+	}
+	fmt.Println("attached")
+	return syscall.Kill(os.Getpid(), syscall.SIGKILL)
 }
 
 // try carries out operations in a child and returns what each answered.

@@ -1,0 +1,34 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package bpflsm
+
+import (
+	"testing"
+	"time"
+
+	"github.com/muster-fleet/muster/test/vm"
+)
+
+// TestVerifier records what each program costs to verify; the kernel's limit is a million instructions.
+func TestVerifier(t *testing.T) {
+	vm.Require(t, vm.BPFLSM)
+	begin := time.Now()
+	set, err := load(nil, 1<<18)
+	if err != nil {
+		t.Fatalf("%+v", err)
+	}
+	defer set.close()
+	t.Logf("loaded in %s", time.Since(begin))
+	for name, p := range set.Programs {
+		info, err := p.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, _ := info.VerifiedInstructions()
+		t.Logf("%-20s %7d instructions verified", name, n)
+		if n > 100_000 {
+			t.Errorf("%s is too hard to verify", name)
+		}
+	}
+}
