@@ -25,8 +25,10 @@ func Compile(matchers []Matcher, opts Options) ([]*DFA, []Excluded) {
 	if len(kept) == 0 {
 		return nil, excluded
 	}
-	if d, err := build(kept, opts); err == nil {
-		return []*DFA{d}, excluded
+	if promising(kept) {
+		if d, err := build(kept, opts); err == nil {
+			return []*DFA{d}, excluded
+		}
 	}
 	var automata []*DFA
 	for _, group := range split(kept, opts) {
@@ -41,6 +43,22 @@ func Compile(matchers []Matcher, opts Options) ([]*DFA, []Excluded) {
 		automata = append(automata, d)
 	}
 	return automata, distinct(excluded)
+}
+
+// promising is false when one automaton for everything would surely be too large, so that trying would only
+// cost time: inside each directory, every execname and every pattern that holds everywhere starts anew.
+func promising(matchers []Matcher) bool {
+	directories, everywhere := 0, 0
+	for _, m := range matchers {
+		switch {
+		case m.Kind == Directory:
+			directories++
+		case m.Kind == ExecName, m.Kind == Pattern && strings.HasPrefix(m.Text, "/**"):
+			everywhere += len(m.Text)
+		}
+	}
+	// Names share about half of their bytes with each other.
+	return directories*everywhere/2 <= 2*slack
 }
 
 // Excess names the matchers that do not fit into the automata that Compile may make. Without its answer, the
