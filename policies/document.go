@@ -162,11 +162,11 @@ func (r *reader) document(n *yaml.Node) []*Policy {
 
 // exportedList reads what "kubectl get -o yaml" writes for several objects.
 func (r *reader) exportedList(root *yaml.Node) []*Policy {
-	item := &shape{kind: anyShape}
+	item := &shape{} // read by policy
 	v := r.read(root, object(
 		"",
 		required("apiVersion", textual("", nil)), required("kind", textual("", nil)),
-		required("items", listOf("", item)), optional("metadata", item),
+		required("items", listOf("", item)), optional("metadata", &shape{kind: anyShape}),
 	), "")
 	var list []*Policy
 	if items := v.get("items"); items != nil {

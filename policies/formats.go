@@ -17,8 +17,8 @@ import (
 var (
 	pathFormat       = &format{check: checkPath, pattern: `^/.*[^/]$`, maxLength: MaxPath}
 	dirFormat        = &format{check: checkDir, pattern: `^/(.*/)?$`, maxLength: MaxPath}
-	anyDirFormat     = &format{check: checkAnyDir, pattern: `^/`, maxLength: MaxPath}
-	pathOrDirFormat  = &format{check: checkPathOrDir, pattern: `^/`, maxLength: MaxPath}
+	anyDirFormat     = &format{check: checkSpelling, pattern: `^/`, maxLength: MaxPath}
+	pathOrDirFormat  = &format{check: checkSpelling, pattern: `^/`, maxLength: MaxPath}
 	execNameFormat   = &format{check: checkExecName, pattern: `^[^/]+$`, maxLength: maxName}
 	patternFormat    = &format{check: checkPattern, pattern: `^[/*{\\]`, maxLength: MaxPath}
 	actionFormat     = &format{check: checkAction, enum: []string{"Allow", "Audit", "Block"}, closed: true}
@@ -50,7 +50,8 @@ func upper(words []string) []string {
 	return list
 }
 
-// checkSpelling checks what holds for every kind of path.
+// checkSpelling checks what holds for every kind of path. Alone it serves where a path or a directory may
+// stand and for the directories of syscall sources, whose last slash KubeArmor does not ask for.
 func checkSpelling(text string) *flaw {
 	switch {
 	case text == "":
@@ -96,11 +97,6 @@ func checkDir(text string) *flaw {
 	}
 	return nil
 }
-
-// checkAnyDir is for the directories of syscall sources, whose last slash KubeArmor does not ask for.
-func checkAnyDir(text string) *flaw { return checkSpelling(text) }
-
-func checkPathOrDir(text string) *flaw { return checkSpelling(text) }
 
 func checkExecName(text string) *flaw {
 	switch {

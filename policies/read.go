@@ -73,7 +73,21 @@ func (r *reader) read(n *yaml.Node, s *shape, at string) *value {
 	case booleanShape:
 		return r.boolean(n, at)
 	}
+	if s.kind == anyShape {
+		r.unread(n)
+	}
 	return &value{node: n}
+}
+
+// unread looks for keys that stand twice in what is otherwise ignored: no document with one is read.
+func (r *reader) unread(n *yaml.Node) {
+	if n.Kind != yaml.MappingNode {
+		for _, item := range n.Content {
+			r.unread(item)
+		}
+		return
+	}
+	r.keys(n, func(_, val *yaml.Node) { r.unread(val) })
 }
 
 // keys walks the keys of a mapping and refuses what is no plain key or stands twice.
