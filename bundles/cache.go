@@ -83,6 +83,12 @@ func (c *Cache) names(level Level) ([]string, error) {
 }
 
 func (c *Cache) prune(level Level) error {
+	// What a crash left half-written has the name of a temporary file and nobody else removes it.
+	if left, err := filepath.Glob(filepath.Join(c.dir, tempPrefix+"*")); err == nil {
+		for _, p := range left {
+			_ = os.Remove(p)
+		}
+	}
 	names, err := c.names(level)
 	if err != nil || len(names) <= cacheKeep {
 		return err

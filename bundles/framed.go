@@ -54,9 +54,12 @@ func readFileBounded(path string, limit int64) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, limit))
 }
 
+// tempPrefix begins the name of a file that is not complete yet.
+const tempPrefix = ".muster-tmp-"
+
 // WriteAtomic replaces a file so that a crash at any moment leaves the old bytes or the new ones.
 func WriteAtomic(path string, data []byte, mode fs.FileMode) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
+	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix+"*")
 	if err != nil {
 		return err
 	}

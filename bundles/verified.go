@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"time"
 )
 
 // Verified is a release that Verify accepted. It is immutable; its files are in memory, so what was checked
 // is what is used.
 type Verified struct {
 	revision   Revision
+	rewritten  bool
 	doc        []byte
 	digest     string
 	release    Release
@@ -78,6 +80,14 @@ func (v *Verified) MarshalJSON() ([]byte, error) {
 		Checks     []Check     `json:"checks"`
 		Conditions []Condition `json:"conditions"`
 	}{v.revision, v.digest, v.level, v.signers, v.release, v.checks, v.conditions})
+}
+
+// Again verifies the release once more out of memory, at another time or under another trust: an unchanged source
+// says nothing new, but freshness runs out and keys are revoked all the same. The revision and whether the history
+// was rewritten stay as they were.
+func (v *Verified) Again(trust *Trust, seen Seen, now time.Time) (*Verified, error) {
+	raw := &Raw{Revision: v.revision, FS: memFS(v.contents()), Rewritten: v.rewritten}
+	return Verify(raw, trust, seen, now)
 }
 
 // contents is everything of the release that a host keeps: what Verify read, and no more.

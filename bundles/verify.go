@@ -76,7 +76,7 @@ func Inspect(raw *Raw, trust *Trust, seen Seen, now time.Time) (*Verified, []Che
 			return nil, e.v.checks, err
 		}
 	}
-	e.v.revision = raw.Revision
+	e.v.revision, e.v.rewritten = raw.Revision, raw.Rewritten
 	return e.v, e.v.checks, nil
 }
 

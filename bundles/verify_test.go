@@ -165,6 +165,36 @@ func TestFreshness(t *testing.T) {
 	}
 }
 
+// TestAgain: a source that stands still (a freeze) is noticed by looking at the held release again.
+func TestAgain(t *testing.T) {
+	t.Parallel()
+	f := bundlestest.New(t, "alice")
+	clock := bundlestest.NewKey(t)
+	extra := "freshness:\n  maxAge: 26h\n  signers:\n  " + strings.ReplaceAll(bundlestest.Signer(t, "ci-clock", clock), "\n", "\n  ")
+	trust := f.Trust(t, 1, 1, extra)
+	files := f.Release(t, 5, "alice")
+	fresh, err := bundles.BuildFresh(files[bundles.ReleasePath], 5, bundlestest.Now(), 48*time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files[bundles.FreshPath], files[bundles.FreshSigPath] = fresh, bundlestest.Bundle(t, clock, fresh)
+	raw := bundlestest.Raw(files)
+	raw.Rewritten = true
+	v, err := bundles.Verify(raw, trust, bundles.Seen{}, bundlestest.Now())
+	if err != nil || len(v.Conditions()) != 1 {
+		t.Fatalf("%v %v", v.Conditions(), err)
+	}
+	seen := v.Advance(bundles.Seen{}, bundlestest.Now())
+	again, err := v.Again(trust, seen, bundlestest.Now().Add(27*time.Hour))
+	if err != nil || len(again.Conditions()) != 2 || again.Revision() != v.Revision() || again.Digest() != v.Digest() {
+		t.Fatalf("%v %v", again.Conditions(), err)
+	}
+	revoked := f.Trust(t, 1, 1, extra+"revoked: {releases: ["+strings.TrimPrefix(v.Digest(), "sha256:")+"]}\n")
+	if _, err := v.Again(revoked, seen, bundlestest.Now()); !errors.Is(err, bundles.ErrRevoked) {
+		t.Fatal(err)
+	}
+}
+
 func TestClockConditions(t *testing.T) {
 	t.Parallel()
 	f := bundlestest.New(t, "alice")
