@@ -63,6 +63,37 @@ func DefaultProtect(p inventory.Programs, agent AgentPaths) []ProtectPair {
 	return list.pairs
 }
 
+// ProtectFor is what a (source, object) pair of the agent's configuration stands for: the source may run the
+// object and read it, whoever the user is.
+func ProtectFor(source, object string) []ProtectPair {
+	return []ProtectPair{
+		{Class: policies.ClassProcess, Source: source, Object: object, AnyUser: true},
+		{Class: policies.ClassFile, Source: source, Object: object, AnyUser: true},
+	}
+}
+
+// ProtectPaths are the paths of the pairs, to be resolved for ResolveProtect.
+func ProtectPaths(pairs []ProtectPair) []string {
+	var paths []string
+	for _, p := range pairs {
+		paths = append(paths, p.Source, p.Object)
+	}
+	slices.Sort(paths)
+	return slices.Compact(paths)
+}
+
+// ResolveProtect puts the pairs' paths as the kernel sees them: aliases maps a path to what its symlinks lead
+// to. Without that, a pair that somebody wrote as /bin/bash would not notice a Block of /usr/bin/bash.
+func ResolveProtect(pairs []ProtectPair, aliases map[string]string) []ProtectPair {
+	var list protectList
+	for _, p := range pairs {
+		p.Source = cmp.Or(aliases[p.Source], p.Source)
+		p.Object = cmp.Or(aliases[p.Object], p.Object)
+		list.add(p)
+	}
+	return list.pairs
+}
+
 // protectList collects pairs, each once.
 type protectList struct {
 	pairs []ProtectPair

@@ -88,3 +88,29 @@ func TestHold(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 }
+
+// TestResolveProtect: a pair written through a symlink notices a Block of what is behind it, and the other
+// way round.
+func TestResolveProtect(t *testing.T) {
+	t.Parallel()
+	pairs := enforce.ProtectFor("/bin/login", "/bin/bash")
+	aliases := map[string]string{"/bin/login": "/usr/bin/login", "/bin/bash": "/usr/bin/bash"}
+	for _, path := range enforce.ProtectPaths(pairs) {
+		if aliases[path] == "" {
+			t.Errorf("unexpected path %s", path)
+		}
+	}
+	pairs = enforce.ResolveProtect(append(pairs, pairs...), aliases)
+	if len(pairs) != 2 {
+		t.Errorf("pairs %v", pairs)
+	}
+	for _, rs := range []*enforce.Ruleset{
+		rules(nil, block(process, "/usr/bin/bash")),
+		rules(nil, block(process, "/bin/bash", also("/usr/bin/bash"), from("/usr/bin/login"))),
+		rules(nil, block(file, "/usr/bin/bash")),
+	} {
+		if held := enforce.CheckProtect(rs, pairs); !strings.Contains(held, "/usr/bin/login must be able to") {
+			t.Errorf("held %q", held)
+		}
+	}
+}
