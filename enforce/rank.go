@@ -54,7 +54,7 @@ func (r ObjectRank) String() string {
 
 // rankOf ranks a rule by its object as written, never by a resolved spelling.
 func rankOf(r *Rule) Rank {
-	rank := Rank{FromSource: len(r.Rule.Sources) > 0}
+	rank := Rank{FromSource: len(r.Sources) > 0}
 	switch r.Rule.Object.Kind {
 	case policies.ObjectPath:
 		rank.Object = RankExact
