@@ -74,7 +74,8 @@ type Load struct {
 	Case  string `json:"case"`
 	Round int    `json:"round"`
 	Rules int    `json:"rules"`
-	// Compile (policies to ruleset) and Publish (ruleset to enforced) are instructions of the driver process.
+	// Attach (programs loaded and attached), Compile (policies to ruleset) and Publish (ruleset to enforced) are instructions of the driver process.
+	Attach  uint64 `json:"attach"`
 	Compile uint64 `json:"compile"`
 	Publish uint64 `json:"publish"`
 	// Memory is what the kernel says our maps and programs occupy, in bytes.

@@ -50,7 +50,7 @@ func TestTable(t *testing.T) {
 			bench.Sample{Case: "muster-100", Round: round, Op: "open", N: 10, CPU: cpu + 50, Wall: cpu + 70},
 		)
 	}
-	r.Loads = []bench.Load{{Case: "muster-100", Rules: 100, Compile: 1234567, Publish: 7, Memory: 2500000}}
+	r.Loads = []bench.Load{{Case: "muster-100", Rules: 100, Attach: 1000, Compile: 1234567, Publish: 7, Memory: 2500000}}
 	r.Summarize()
 	var b strings.Builder
 	if err := r.Table(&b); err != nil {
@@ -59,7 +59,7 @@ func TestTable(t *testing.T) {
 	for _, want := range []string{
 		"| operation | no agent (total) | Muster, 100 rules |",
 		"| open + close, file in no rule, warm | 110 | +5 (±0) |",
-		"| Muster, 100 rules | 100 | 1,234,567 | 7 | 2.50 MB |",
+		"| Muster, 100 rules | 100 | 1,000 | 1,234,567 | 7 | 2.50 MB |",
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, b.String())

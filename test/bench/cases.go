@@ -12,8 +12,8 @@ import (
 // Empty is the case of empty programs on the engine's hooks: the floor of what a BPF-LSM agent can cost.
 const Empty = "empty"
 
-// RuleCounts are how many path rules Muster is measured with.
-func RuleCounts() []int { return []int{1, 100, 1000, 10000} }
+// RuleCounts are how many path rules Muster is measured with; 0 is a host that no policy selects.
+func RuleCounts() []int { return []int{0, 1, 100, 1000, 10000} }
 
 // Cases are all cases in their order: nothing, empty programs, Muster.
 func Cases() []string {
@@ -50,6 +50,9 @@ const (
 
 // RulePath is the path that rule number i blocks: spread over directories as real policies are.
 func RulePath(i int) string { return fmt.Sprintf("/var/lib/muster-bench/rules/%d/file-%d", i%97, i) }
+
+// ProgramPath is the program that rule number i blocks.
+func ProgramPath(i int) string { return fmt.Sprintf("/usr/lib/muster-bench/%d/tool-%d", i%97, i) }
 
 // Operations are the rows of the table. Counts are chosen so that a row repeats within a few instructions.
 func Operations(work string) []Operation {

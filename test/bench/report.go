@@ -143,8 +143,8 @@ func (r *Report) loadTable(b *strings.Builder, row func([]string)) {
 		return
 	}
 	fmt.Fprintf(b, "\nLoading a ruleset (median; instructions of the agent's process), and the kernel memory it occupies.\n\n")
-	row([]string{"case", "rules", "policies to ruleset", "ruleset to enforced", "kernel memory"})
-	row(slices.Repeat([]string{"---"}, 5))
+	row([]string{"case", "rules", "attaching", "policies to ruleset", "ruleset to enforced", "kernel memory"})
+	row(slices.Repeat([]string{"---"}, 6))
 	var names []string
 	for _, l := range r.Loads {
 		if !slices.Contains(names, l.Case) {
@@ -152,17 +152,18 @@ func (r *Report) loadTable(b *strings.Builder, row func([]string)) {
 		}
 	}
 	for _, name := range names {
-		var compile, publish, memory []float64
+		var attach, compile, publish, memory []float64
 		rules := 0
 		for _, l := range r.Loads {
 			if l.Case == name {
 				rules = l.Rules
+				attach = append(attach, float64(l.Attach))
 				compile, publish = append(compile, float64(l.Compile)), append(publish, float64(l.Publish))
 				memory = append(memory, float64(l.Memory))
 			}
 		}
 		row([]string{
-			title(name), fmt.Sprint(rules), number(median(compile)), number(median(publish)),
+			title(name), fmt.Sprint(rules), number(median(attach)), number(median(compile)), number(median(publish)),
 			fmt.Sprintf("%.2f MB", median(memory)/1e6),
 		})
 	}

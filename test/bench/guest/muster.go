@@ -3,6 +3,116 @@
 
 package main
 
-import "errors"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
 
-func newMuster(int) (subject, error) { return nil, errors.New("not yet") }
+	"golang.org/x/sys/unix"
+
+	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/enforce/bpflsm"
+	"github.com/muster-fleet/muster/policies"
+	"github.com/muster-fleet/muster/test/bench"
+)
+
+// errNotEnforced means that a rule was accepted and does not hold: its costs are worth nothing.
+var errNotEnforced = errors.New("not enforced")
+
+// muster is the case of the engine with a number of rules, half of them on files and half on programs, at least one
+// of each; with 0 it is attached and has no ruleset.
+type muster struct {
+	rules   int
+	backend *bpflsm.Backend
+}
+
+func newMuster(rules int) (subject, error) {
+	backend, err := bpflsm.New(bpflsm.Config{})
+	if err != nil {
+		return nil, err
+	}
+	return &muster{rules: rules, backend: backend}, nil
+}
+
+func (m *muster) enter(ctx context.Context) (*bench.Load, error) {
+	load := &bench.Load{Rules: m.rules}
+	began := cpu()
+	if err := m.backend.Apply(ctx, enforce.StepAttach{Reason: "bench"}); err != nil {
+		return nil, err
+	}
+	load.Attach = cpu() - began
+	if m.rules == 0 {
+		return load, nil
+	}
+	files, programs := (m.rules+1)/2, max(1, m.rules/2)
+	load.Rules = files + programs
+	text := document(files, programs)
+	began = cpu()
+	parsed, err := policies.ParseDocument("bench.yaml", []byte(text))
+	if err != nil {
+		return nil, err
+	}
+	ruleset, gaps := enforce.Compile(enforce.CompileInput{
+		Subject: enforce.Host, Policies: parsed, Mode: enforce.ModeEnforce, Capabilities: m.backend.Capabilities(),
+	})
+	if len(gaps) > 0 || len(ruleset.Rules) != load.Rules {
+		return nil, fmt.Errorf("%w: %d rules of %d, gaps %v", errNotEnforced, len(ruleset.Rules), load.Rules, gaps)
+	}
+	load.Compile = cpu() - began
+	began = cpu()
+	if err := m.backend.Apply(ctx, enforce.StepPublish{Ruleset: ruleset}); err != nil {
+		return nil, err
+	}
+	load.Publish = cpu() - began
+	return load, m.check(files)
+}
+
+func (m *muster) leave(ctx context.Context) error {
+	return errors.Join(m.backend.Apply(ctx, enforce.StepDetach{}), m.backend.Close())
+}
+
+// check tries every rule on a file, and that what no rule names is open.
+func (m *muster) check(files int) error {
+	for i := range files {
+		if f, err := os.Open(bench.RulePath(i)); !errors.Is(err, fs.ErrPermission) {
+			f.Close()
+			return fmt.Errorf("%w: opening %s gives %v", errNotEnforced, bench.RulePath(i), err)
+		}
+	}
+	for _, path := range []string{bench.PathShort, bench.PathSixty, bench.PathBeside} {
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		f.Close()
+	}
+	return nil
+}
+
+// document is one policy with many rules, as a person would write it.
+func document(files, programs int) string {
+	var b strings.Builder
+	b.WriteString("apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\nmetadata:\n  name: bench\n" +
+		"spec:\n  nodeSelector:\n    matchLabels:\n      kubernetes.io/os: linux\n  action: Block\n")
+	b.WriteString("  process:\n    matchPaths:\n")
+	for i := range programs {
+		fmt.Fprintf(&b, "    - path: %s\n", bench.ProgramPath(i))
+	}
+	b.WriteString("  file:\n    matchPaths:\n")
+	for i := range files {
+		fmt.Fprintf(&b, "    - path: %s\n", bench.RulePath(i))
+	}
+	return b.String()
+}
+
+// cpu is the instructions that this process has used.
+func cpu() uint64 {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &t); err != nil {
+		return 0
+	}
+	return uint64(t.Nano())
+}
