@@ -189,7 +189,7 @@ func TestAgain(t *testing.T) {
 	if err != nil || len(again.Conditions()) != 2 || again.Revision() != v.Revision() || again.Digest() != v.Digest() {
 		t.Fatalf("%v %v", again.Conditions(), err)
 	}
-	revoked := f.Trust(t, 1, 1, extra+"revoked: {releases: ["+strings.TrimPrefix(v.Digest(), "sha256:")+"]}\n")
+	revoked := f.Trust(t, 1, 1, "revoked: {releases: ["+strings.TrimPrefix(v.Digest(), "sha256:")+"]}\n"+extra)
 	if _, err := v.Again(revoked, seen, bundlestest.Now()); !errors.Is(err, bundles.ErrRevoked) {
 		t.Fatal(err)
 	}
