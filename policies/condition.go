@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 )
@@ -31,10 +32,14 @@ const (
 	defaultNamespace = "default"
 )
 
-// maxExpression bounds a name expression: compiled, it must stay small.
-const maxExpression = 1024
+// The bounds of a name expression. Ten thousand policies may each have one, and a repetition makes the
+// compiled form much larger than the text.
+const (
+	maxExpression = 1024
+	maxProgram    = 2000
+)
 
-var errExpressionLong = errors.New("it exceeds the limit of 1024 bytes")
+var errExpressionLarge = errors.New("it is too large: at most 1024 bytes, and few repetitions")
 
 // condition is one thing that a selector asks of a subject. All must hold.
 type condition struct {
@@ -167,11 +172,19 @@ func containerExpression(text string) (*regexp.Regexp, error) { return anchored(
 
 func anchored(text string) (*regexp.Regexp, error) {
 	if len(text) > maxExpression {
-		return nil, errExpressionLong
+		return nil, errExpressionLarge
 	}
-	// Compiled by itself first, so that "a)|(b" cannot climb out of the anchors.
-	if _, err := regexp.Compile(text); err != nil {
+	// Parsed by itself first, so that "a)|(b" cannot climb out of the anchors.
+	parsed, err := syntax.Parse(text, syntax.Perl)
+	if err != nil {
 		return nil, err
+	}
+	program, err := syntax.Compile(parsed.Simplify())
+	if err != nil {
+		return nil, err
+	}
+	if len(program.Inst) > maxProgram {
+		return nil, errExpressionLarge
 	}
 	return regexp.Compile(`^(?:` + text + `)$`)
 }

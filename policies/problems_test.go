@@ -101,6 +101,8 @@ func TestProblems(t *testing.T) {
 		{podHeader + "  selector:\n    matchExpressions:\n    - {key: label, operator: In}\n", "8:7", "values"},
 		{podHeader + "  selector:\n    matchExpressions:\n    - {key: label, operator: In, values: [app]}\n", "8:43", "label=value"},
 		{strings.Replace(podHeader, "web}", "container_namespace}", 1) + "  selector: {matchLabels: {kubearmor.io/container.name: \"a(\"}}\n", "6:57", "regular expression"},
+		{strings.Replace(podHeader, "web}", "container_namespace}", 1) + "  selector: {matchLabels: {kubearmor.io/container.name: \"a{1000}b{1000}c{1000}\"}}\n", "6:57", "too large"},
+		{strings.Replace(podHeader, "web}", "container_namespace}", 1) + "  selector: {matchLabels: {kubearmor.io/container.name: \"a)|(b\"}}\n", "6:57", "regular expression"},
 		{strings.Replace(hostHeader, "{matchLabels: {kubernetes.io/hostname: \"*\"}}", "{}", 1), "5:17", "nodeSelector"},
 		{strings.Replace(hostHeader, "kubernetes.io/hostname: \"*\"", "", 1), "5:17", "nodeSelector"},
 		{strings.Replace(hostHeader, "kubernetes.io/hostname: \"*\"", "kubernetes.io/hostnamereg: \"a(\"", 1), "5:59", "a("},
