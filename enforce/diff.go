@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/muster-fleet/muster/policies"
 )
 
 // The severities of drift.
@@ -150,20 +152,30 @@ func (d *differ) gaps() {
 // driftKey is a drift without its time.
 type driftKey struct {
 	Drift
-	policy string
+	policy policies.ID
 	rule   int
 }
 
 func keyOf(d Drift) driftKey {
-	k := driftKey{Drift: d, rule: -1}
-	if d.Policy != nil {
-		k.policy = fmt.Sprintf("%s/%s/%s", d.Policy.Kind, d.Policy.Namespace, d.Policy.Name)
-	}
-	if d.Rule != nil {
-		k.rule = *d.Rule
-	}
+	k := driftKey{Drift: d, policy: d.policy(), rule: d.rule()}
 	k.Policy, k.Rule, k.Since = nil, nil, time.Time{}
 	return k
+}
+
+// policy is the policy meant, or the empty one.
+func (d Drift) policy() policies.ID {
+	if d.Policy == nil {
+		return policies.ID{}
+	}
+	return *d.Policy
+}
+
+// rule is the position of the rule meant, or -1.
+func (d Drift) rule() int {
+	if d.Rule == nil {
+		return -1
+	}
+	return *d.Rule
 }
 
 func (d *differ) keepSince() {
@@ -180,13 +192,12 @@ func (d *differ) keepSince() {
 
 // compareDrift orders by severity, then by what a reader looks for.
 func compareDrift(a, b Drift) int {
-	ka, kb := keyOf(a), keyOf(b)
 	return cmp.Or(
 		cmp.Compare(severityOrder(a.Severity), severityOrder(b.Severity)),
 		cmp.Compare(a.Subject, b.Subject),
 		cmp.Compare(a.Kind, b.Kind),
-		cmp.Compare(ka.policy, kb.policy),
-		cmp.Compare(ka.rule, kb.rule),
+		compareIDs(a.policy(), b.policy()),
+		cmp.Compare(a.rule(), b.rule()),
 		cmp.Compare(a.Declared, b.Declared),
 		cmp.Compare(a.Observed, b.Observed),
 	)
