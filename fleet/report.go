@@ -11,6 +11,8 @@ import (
 	"github.com/muster-fleet/muster/enforce"
 )
 
+//go:generate go test -run ^TestSchemas$ . -update
+
 // ReportSchema is the value of Report.Schema.
 const ReportSchema = "muster.dev/report/v1"
 

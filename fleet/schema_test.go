@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"flag"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -36,6 +37,9 @@ func TestSchemas(t *testing.T) {
 		}
 		got = append(got, '\n')
 		if *update {
+			if err := os.MkdirAll(filepath.Dir(c.file), 0o755); err != nil {
+				t.Fatal(err)
+			}
 			if err := os.WriteFile(c.file, got, 0o644); err != nil {
 				t.Fatal(err)
 			}
@@ -43,7 +47,7 @@ func TestSchemas(t *testing.T) {
 		}
 		want, err := os.ReadFile(c.file)
 		if err != nil || !bytes.Equal(got, want) {
-			t.Errorf("%s is not what the Go type gives (%v): go test ./fleet -run TestSchemas -update", c.file, err)
+			t.Errorf("%s is not what the Go type gives (%v): run go generate ./fleet", c.file, err)
 		}
 	}
 }
