@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/muster-fleet/muster/policies"
 )
@@ -201,6 +202,9 @@ func (c *compiler) objects(o policies.Object) []string {
 	resolved, ok := c.in.Aliases[key]
 	if key == "" || !ok || resolved == key {
 		return objects
+	}
+	if strings.HasSuffix(key, "/") && !strings.HasSuffix(resolved, "/") {
+		resolved += "/"
 	}
 	if o.Kind == policies.ObjectPattern {
 		// What follows the directory keeps its special characters; what the directory resolves to has none.

@@ -183,7 +183,7 @@ func TestCompileAliases(t *testing.T) {
 		t.Errorf("LiteralPaths %q, want %q", got, want)
 	}
 	in := input(p)
-	in.Aliases = map[string]string{"/bin/sleep": "/usr/bin/sleep", "/sbin/": "/usr/{sbin}/", "/bin/sh": "/usr/bin/dash", "/we*ird/": "/w/"}
+	in.Aliases = map[string]string{"/bin/sleep": "/usr/bin/sleep", "/sbin/": "/usr/{sbin}/", "/bin/sh": "/usr/bin/dash", "/we*ird/": "/w"}
 	rs, _ := enforce.Compile(in)
 	for i, want := range [][]string{
 		{"/bin/sleep", "/usr/bin/sleep"},
