@@ -43,9 +43,7 @@ func (l *loader) load(context.Context) (*reconciler.Settings, error) {
 	if settings.HostID, err = hostID(cfg, l.host); err != nil {
 		return nil, err
 	}
-	if settings.Source, err = l.open(cfg, trust); err != nil {
-		return nil, err
-	}
+	settings.Source = l.open(cfg, trust)
 	if cfg.Source.Schedule != "" {
 		if settings.Schedule, err = cron.ParseStandard(cfg.Source.Schedule); err != nil {
 			return nil, fmt.Errorf("source.schedule: %w", err)
@@ -54,19 +52,48 @@ func (l *loader) load(context.Context) (*reconciler.Settings, error) {
 	return settings, nil
 }
 
-func (l *loader) open(cfg *config.Config, trust *bundles.Trust) (bundles.Source, error) {
+func (l *loader) open(cfg *config.Config, trust *bundles.Trust) bundles.Source {
 	limits := git.DefaultLimits()
 	limits.Time = cfg.Source.Timeout
 	of := git.Config{URL: cfg.Source.URL, Channel: trust.Channel, Credentials: gitCredentials(cfg.Source.Credentials), Limits: limits}
 	if l.source != nil && l.of == of {
-		return l.source, nil
+		return l.source
 	}
 	source, err := git.New(of)
 	if err != nil {
-		return nil, fmt.Errorf("source: %w", err)
+		// No reason not to enforce the last good release: the agent runs, and says what is wrong.
+		return brokenSource{err}
 	}
 	l.source, l.of = source, of
-	return source, nil
+	return source
+}
+
+// brokenSource is a source whose configuration cannot work.
+type brokenSource struct{ err error }
+
+// Latest fails.
+func (s brokenSource) Latest(context.Context) (bundles.Revision, error) {
+	return "", &brokenError{s.err}
+}
+
+// Fetch fails.
+func (s brokenSource) Fetch(context.Context, bundles.Revision) (*bundles.Raw, error) {
+	return nil, &brokenError{s.err}
+}
+
+type brokenError struct{ err error }
+
+func (e *brokenError) Error() string { return "source: " + e.err.Error() }
+
+// Unwrap returns what is wrong.
+func (e *brokenError) Unwrap() error { return e.err }
+
+// Stalled is true: waiting does not mend a configuration.
+func (e *brokenError) Stalled() bool { return true }
+
+// Hint is what the operator can do.
+func (e *brokenError) Hint() string {
+	return "musterd --check says what is wrong; systemctl reload musterd afterwards"
 }
 
 func hostID(cfg *config.Config, host *hostFacts) (string, error) {

@@ -64,7 +64,9 @@ func newReporter(cfg *config.Config, log *slog.Logger) (reconciler.Reporter, err
 	r := &refReporter{cfg: cfg.Status, key: key, log: log}
 	remote, err := r.remote()
 	if err != nil {
-		return nil, err
+		// Reports can wait on the host; enforcing cannot.
+		log.Error("reports stay on this host", "error", err)
+		return localReporter{}, nil
 	}
 	r.publisher = statusref.NewPublisher(statusref.PublisherConfig{Remote: remote, Dir: filepath.Join(cfg.StateDir, "report"), Key: key})
 	return r, nil

@@ -1,0 +1,209 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package events
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/policies"
+)
+
+func rule(name string, action policies.Action) *enforce.Rule {
+	return &enforce.Rule{
+		Policy: policies.ID{Kind: policies.KindHost, Name: name},
+		Rule:   policies.Rule{Action: action, Severity: 7, Tags: []string{"a", "b"}, Message: "m"},
+	}
+}
+
+var identity = Identity{
+	Fleet: "f", Hostname: "h", Backend: "bpflsm",
+	Postures: enforce.Postures{File: enforce.PostureBlock, Network: enforce.PostureAudit},
+}
+
+// TestTranslate holds Action and Result against KubeArmor's words.
+func TestTranslate(t *testing.T) {
+	t.Parallel()
+	file := func(change func(*enforce.Event)) enforce.Event {
+		ev := enforce.Event{Subject: enforce.Host, Class: policies.ClassFile, Hook: "FILE_OPEN", Mode: enforce.ModeEnforce, Resource: "/etc/shadow", Source: "/bin/cat"}
+		change(&ev)
+		return ev
+	}
+	dry := rule("dry", policies.ActionBlock)
+	dry.DryRun = true
+	for name, c := range map[string]struct {
+		event enforce.Event
+		want  []string // PolicyName, Action, Result, Severity
+	}{
+		"block": {file(func(e *enforce.Event) { e.Rule, e.Verdict = rule("p", policies.ActionBlock), enforce.Deny }),
+			[]string{"p|Block|Permission denied|7"}},
+		"block in audit or held": {file(func(e *enforce.Event) {
+			e.Rule, e.WouldDeny, e.Mode = rule("p", policies.ActionBlock), true, enforce.ModeAudit
+		}), []string{"p|Audit (Block)|Passed|7"}},
+		"audit": {file(func(e *enforce.Event) { e.Audits = []*enforce.Rule{rule("w", policies.ActionAudit)} }),
+			[]string{"w|Audit|Passed|7"}},
+		"audit beside a block has the true result": {file(func(e *enforce.Event) {
+			e.Rule, e.Verdict, e.Audits = rule("p", policies.ActionBlock), enforce.Deny, []*enforce.Rule{rule("w", policies.ActionAudit)}
+		}), []string{"p|Block|Permission denied|7", "w|Audit|Permission denied|7"}},
+		"dry run": {file(func(e *enforce.Event) { e.Audits = []*enforce.Rule{dry} }),
+			[]string{"dry|Audit (Block)|Passed|7"}},
+		"posture blocks": {file(func(e *enforce.Event) { e.Posture, e.Verdict = true, enforce.Deny }),
+			[]string{"DefaultPosture|Block|Permission denied|"}},
+		"posture would block": {file(func(e *enforce.Event) { e.Posture, e.WouldDeny, e.Mode = true, true, enforce.ModeAudit }),
+			[]string{"DefaultPosture|Audit (Block)|Passed|"}},
+		"posture audits": {enforce.Event{Class: policies.ClassNetwork, Posture: true, WouldDeny: true, Mode: enforce.ModeEnforce},
+			[]string{"DefaultPosture|Audit|Passed|"}},
+		"no path": {file(func(e *enforce.Event) { e.Verdict, e.Resource = enforce.Deny, "" }),
+			[]string{"DefaultPosture|Block|Permission denied|"}},
+		"capability": {enforce.Event{Class: policies.ClassCapabilities, Rule: rule("c", policies.ActionBlock), Verdict: enforce.Deny},
+			[]string{"c|Block|Operation not permitted|7"}},
+		"allowed": {file(func(e *enforce.Event) { e.Rule = rule("p", policies.ActionAllow) }), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var got []string
+			for _, r := range Translate(c.event, identity) {
+				got = append(got, strings.Join([]string{r.PolicyName, r.Action, r.Result, r.Severity}, "|"))
+			}
+			if strings.Join(got, "\n") != strings.Join(c.want, "\n") {
+				t.Errorf("got %q, wanted %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestRecordFields(t *testing.T) {
+	t.Parallel()
+	ev := enforce.Event{
+		Time: time.Unix(1700000000, 5000).UTC(), Subject: enforce.Host, Class: policies.ClassProcess, Hook: "SECURITY_BPRM_CHECK",
+		Rule: rule("p", policies.ActionBlock), Verdict: enforce.Deny, Resource: "/usr/bin/apt", Source: "/bin/bash", Parent: "/usr/sbin/sshd",
+		PID: 7, PPID: 5, UID: 1000, Comm: "bash", TTY: "pts0", Data: "args",
+	}
+	line, err := json.Marshal(Translate(ev, identity)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got map[string]any
+	if err := json.Unmarshal(line, &got); err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]any{
+		"Timestamp": float64(1700000000), "UpdatedTime": "2023-11-14T22:13:20.000005Z", "ClusterName": "f", "HostName": "h",
+		"HostPID": float64(7), "PID": float64(7), "PPID": float64(5), "HostPPID": float64(5), "UID": float64(1000),
+		"ProcessName": "/usr/bin/apt", "ParentProcessName": "/usr/sbin/sshd", "Source": "/bin/bash", "Resource": "/usr/bin/apt",
+		"Operation": "Process", "Type": "MatchedHostPolicy", "Tags": "a,b", "Message": "m", "Enforcer": "BPFLSM",
+		"Data": "lsm=SECURITY_BPRM_CHECK args", "TTY": "pts0", "ContainerName": "",
+	} {
+		if got[key] != want {
+			t.Errorf("%s: got %v, wanted %v", key, got[key], want)
+		}
+	}
+	ev.Subject = "c1"
+	if r := Translate(ev, identity)[0]; r.Type != "MatchedPolicy" || r.ContainerID != "c1" {
+		t.Errorf("container: %+v", r)
+	}
+}
+
+var errDisk = errors.New("disk full")
+
+// gate is a sink that lets nothing through until it is opened.
+type gate struct {
+	open chan struct{}
+	bytes.Buffer
+	fail bool
+}
+
+func (g *gate) Write(b []byte) (int, error) {
+	<-g.open
+	if g.fail {
+		return 0, errDisk
+	}
+	return g.Buffer.Write(b)
+}
+
+// TestPipeNeverBlocks: with a sink that stands still every push returns, and what finds no room is counted.
+func TestPipeNeverBlocks(t *testing.T) {
+	t.Parallel()
+	sink := &gate{open: make(chan struct{})}
+	p := NewPipe(sink, 8, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); p.Run(ctx) }()
+	ev := enforce.Event{Class: policies.ClassFile, Rule: rule("p", policies.ActionBlock), Verdict: enforce.Deny}
+	const pushed = 100
+	for range pushed {
+		p.Push(ev)
+	}
+	lost := p.Losses()[LossQueue]
+	if lost < pushed-10 {
+		t.Errorf("lost %d", lost)
+	}
+	close(sink.open)
+	if err := p.Barrier(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	<-done
+	if written := uint64(bytes.Count(sink.Bytes(), []byte("\n"))); written+lost != pushed {
+		t.Errorf("%d written and %d lost of %d", written, lost, pushed)
+	}
+	if counts := p.Counts(); len(counts) != 1 || counts[0].Count != pushed {
+		t.Errorf("counts %+v", counts)
+	}
+}
+
+func TestPipeCountsFailedWrites(t *testing.T) {
+	t.Parallel()
+	sink := &gate{open: make(chan struct{}), fail: true}
+	close(sink.open)
+	p := NewPipe(sink, 8, slog.New(slog.DiscardHandler))
+	go p.Run(t.Context())
+	p.Push(enforce.Event{Audits: []*enforce.Rule{rule("w", policies.ActionAudit)}})
+	if err := p.Barrier(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := p.Losses()[LossWrite]; n != 1 {
+		t.Errorf("%d", n)
+	}
+}
+
+// TestSlowFollowerIsCutOff: it learns of it by the end of its stream, and nobody else waits.
+func TestSlowFollowerIsCutOff(t *testing.T) {
+	t.Parallel()
+	p := NewPipe(nil, 16, slog.New(slog.DiscardHandler))
+	go p.Run(t.Context())
+	lines, stop := p.Follow()
+	defer stop()
+	for range followerQueue + 10 {
+		p.Push(enforce.Event{Audits: []*enforce.Rule{rule("w", policies.ActionAudit)}})
+		if err := p.Barrier(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := 0
+	for range lines {
+		n++
+	}
+	if n != followerQueue || p.Losses()[LossSlow] != 1 {
+		t.Errorf("%d lines, losses %v", n, p.Losses())
+	}
+}
+
+func TestCountersAreBounded(t *testing.T) {
+	t.Parallel()
+	p := NewPipe(nil, 1, slog.New(slog.DiscardHandler))
+	for i := range maxCounters + 50 {
+		p.count(Record{PolicyName: "p" + strings.Repeat("x", i%7) + string(rune('a'+i%26)) + time.Duration(i).String(), Action: "Block"})
+	}
+	if n := len(p.Counts()); n > maxCounters+1 {
+		t.Errorf("%d counters", n)
+	}
+}
