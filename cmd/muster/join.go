@@ -189,7 +189,7 @@ func (f *joinFlags) install(url string, trust []byte, res *joined) error {
 	if err := f.put(cfg.Trust, trust); err != nil {
 		return err
 	}
-	if err := f.put("/etc/muster/musterd.yaml", text); err != nil {
+	if err := f.put(config.DefaultPath, text); err != nil {
 		return err
 	}
 	keyPath := filepath.Join(f.root, cfg.HostKey)
