@@ -6,6 +6,19 @@
 // The package is pure. It reads bytes (an fs.FS or one document) and answers a Set or the list of every
 // Problem found, each with its file, line and column. Nothing outside this package knows YAML policy
 // syntax; everything after it works on Policy and Rule.
+//
+// The tables of kinds.go say which fields exist and what they hold; the reader follows them and Schema prints
+// them. What they say goes beyond KubeArmor's CRDs in a few places: fromSource may stand on every rule, a
+// capability may be written in any case and with cap_, comma lists of protocols and capabilities are several
+// rules, a port may be a bare number, YAML 1.1's yes and no are booleans, an exported List is its items.
+// They say less in a few others, each time because the rule would silently do nothing: paths with //, /./ or
+// /../, components longer than NAME_MAX, patterns that no path matches, domains that no query names, label
+// expressions without =, a nodeSelector without a label, unknown presets, flows without any condition.
+//
+// Limits: a document has at most MaxDocument bytes and 64 levels and no aliases, anchors, merge keys or tags;
+// lines end in \n or \r\n; a file reports at most 1,000 problems; names in selectors are at most 1,024 bytes
+// of regular expression. Syntax errors are told by line and the line's first column: YAML libraries know no
+// better. What a kernel or backend lacks is not this package's business.
 package policies
 
 // Kind is the kind of a policy document, spelled as in its YAML.
