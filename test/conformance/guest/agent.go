@@ -79,11 +79,31 @@ func (a *Agent) install(build int) error {
 	return nil
 }
 
+// LetGo withdraws whatever is in force, without a release: the way out when a ruleset denies what publishing
+// needs. The agent enforces again with the first Sync after the next SetPosture.
+func (a *Agent) LetGo(ctx context.Context) error {
+	a.config.Mode = enforce.ModeOff
+	if err := a.write(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, agentPatience)
+	defer cancel()
+	if _, err := a.client.Sync(ctx, control.SyncRequest{Wait: true, Reload: true}); err != nil {
+		return fmt.Errorf("agent: letting go: %w%s", err, a.obituary())
+	}
+	return nil
+}
+
 // SetPosture writes the default postures; the agent takes them at the next Sync or start.
 func (a *Agent) SetPosture(p conformance.Posture) error {
+	a.config.Mode = enforce.ModeEnforce
 	a.config.Postures = config.Postures{
 		File: enforce.Posture(p.File), Network: enforce.Posture(p.Network), Capabilities: enforce.Posture(p.Capabilities),
 	}
+	return a.write()
+}
+
+func (a *Agent) write() error {
 	text, err := config.Marshal(a.config)
 	if err != nil {
 		return fmt.Errorf("agent: configuration: %w", err)

@@ -93,14 +93,6 @@ func (r *Runner) Close() error {
 // restore brings the machine to where every scenario starts: an agent that enforces an empty release under
 // audit postures, and fresh fixtures.
 func (r *Runner) restore(ctx context.Context) error {
-	if !r.empty {
-		if err := r.agent.SetPosture(conformance.AuditPosture()); err != nil {
-			return err
-		}
-		if _, err := r.releases.Publish(ctx, emptyRelease(), r.now()); err != nil {
-			return err
-		}
-	}
 	if !r.agent.Running() {
 		if err := r.agent.Start(ctx); err != nil {
 			return err
@@ -108,8 +100,8 @@ func (r *Runner) restore(ctx context.Context) error {
 		r.empty = false
 	}
 	if !r.empty {
-		if refusal, err := r.agent.Sync(ctx); err != nil || refusal != "" {
-			return fmt.Errorf("the empty release: %w", errors.Join(err, conformance.JudgeRefusal(conformance.Pattern{}, refusal)))
+		if err := r.clear(ctx); err != nil {
+			return fmt.Errorf("the empty release: %w", err)
 		}
 		r.empty = true
 	}
@@ -117,6 +109,31 @@ func (r *Runner) restore(ctx context.Context) error {
 		return err
 	}
 	return r.fixtures.Fresh()
+}
+
+// clear puts the empty release in force. A ruleset that denies what that needs is let go of first: it cost
+// its own scenario, and must not cost the next one.
+func (r *Runner) clear(ctx context.Context) error {
+	if err := r.agent.SetPosture(conformance.AuditPosture()); err != nil {
+		return err
+	}
+	_, err := r.releases.Publish(ctx, emptyRelease(), r.now())
+	if err != nil {
+		if err := r.agent.LetGo(ctx); err != nil {
+			return err
+		}
+		if err := r.agent.SetPosture(conformance.AuditPosture()); err != nil {
+			return err
+		}
+		if _, err = r.releases.Publish(ctx, emptyRelease(), r.now()); err != nil {
+			return err
+		}
+	}
+	refusal, err := r.agent.Sync(ctx)
+	if err != nil {
+		return err
+	}
+	return conformance.JudgeRefusal(conformance.Pattern{}, refusal)
 }
 
 // emptyRelease has a file, so that it is a release of something; the file holds no policy.
