@@ -124,6 +124,15 @@ func (h *history) trustPublished(o PublishOptions) bool {
 	return err == nil && string(data) == string(o.TrustBytes)
 }
 
+// trustChanged says that another trust file of this version was published before.
+func (h *history) trustChanged(o PublishOptions) bool {
+	if h.tipRaw == nil || len(o.TrustBytes) == 0 {
+		return false
+	}
+	data, err := readBounded(h.tipRaw.FS, TrustFile(o.Trust.Version), maxYAML)
+	return err == nil && string(data) != string(o.TrustBytes)
+}
+
 // lastEnforced is the newest release below the given one that had enough signers for enforce.
 func (h *history) lastEnforced(below *Verified) *Verified {
 	for _, v := range h.verified {

@@ -63,8 +63,11 @@ type Published struct {
 	Signers  []string `json:"signers"`
 	Files    int      `json:"files"`
 	// Over says what was wrong with the channel's tip when the release had to be built over it.
-	Over     string `json:"over,omitempty"`
-	Attempts int    `json:"attempts"`
+	Over string `json:"over,omitempty"`
+	// TrustChanged says that the trust file differs from the published one of the same version: hosts that
+	// joined keep the file that they pinned.
+	TrustChanged bool `json:"trustChanged,omitempty"`
+	Attempts     int  `json:"attempts"`
 }
 
 const publishAttempts = 12
@@ -201,7 +204,7 @@ func publishOnce(ctx context.Context, ch Channel, o PublishOptions, keys map[str
 	}
 	return &Published{
 		Changed: true, Revision: rev, Sequence: sequence, Epoch: o.Trust.Epoch, Digest: DigestOf(doc),
-		Signers: slices.Sorted(maps.Keys(keys)), Files: len(content.Files), Over: h.tipProblem,
+		Signers: slices.Sorted(maps.Keys(keys)), Files: len(content.Files), Over: h.tipProblem, TrustChanged: h.trustChanged(o),
 	}, nil
 }
 

@@ -84,6 +84,9 @@ func (f *publishFlags) run(cmd *cobra.Command, args []string) error {
 	if done.Over != "" {
 		fmt.Fprintf(cmd.ErrOrStderr(), "muster: warning: built over a tip that is no release of this fleet: %s\n", done.Over)
 	}
+	if done.TrustChanged {
+		fmt.Fprintf(cmd.ErrOrStderr(), "muster: warning: trust.yaml changed and its version is still %d: hosts that joined keep the file they pinned, until muster join --force\n", p.trust.Version)
+	}
 	return f.out.write(cmd.OutOrStdout(), done, func(w io.Writer) { f.describe(w, p, done) })
 }
 
