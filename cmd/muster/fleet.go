@@ -113,7 +113,7 @@ func (f *fleetFlags) enrolled(ctx context.Context, trust *bundles.Trust, now tim
 		return fleet.ParseAllowedSigners(f.hosts, text)
 	}
 	if f.policy == "" || trust == nil {
-		return nil, nil //nolint:nilnil // nobody is known to be enrolled, which AllowedSigners' methods understand
+		return nil, nil // nobody is known to be enrolled, which AllowedSigners' methods understand
 	}
 	raw, err := fetchRelease(ctx, f.policy, trust.Channel, &f.git)
 	if err != nil {
@@ -125,7 +125,7 @@ func (f *fleetFlags) enrolled(ctx context.Context, trust *bundles.Trust, now tim
 	}
 	text, err := fs.ReadFile(v.FS(), enrolledFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil //nolint:nilnil // as above
+		return nil, nil // as above
 	}
 	if err != nil {
 		return nil, err

@@ -224,15 +224,15 @@ func (p *Publisher) readOwn(ctx context.Context, r *fleet.Report, commit plumbin
 	}
 	f, err := readHostCommit(store, commit, r.Host)
 	if err != nil {
-		return nil, false, nil //nolint:nilerr // no report of ours
+		return nil, false, nil // no report of ours
 	}
 	key, err := fleet.Verify(f.Signature, fleet.NamespaceReport, f.Report)
 	if err != nil || !sameKey(key, p.cfg.Key.PublicKey()) {
-		return nil, false, nil //nolint:nilerr // no report of ours
+		return nil, false, nil // no report of ours
 	}
 	got, err := fleet.Decode(f.Report)
 	if err != nil || got.Host != r.Host {
-		return nil, false, nil //nolint:nilerr // no report of ours
+		return nil, false, nil // no report of ours
 	}
 	return &got, bytes.Equal(f.Report, []byte(p.last.Report)), nil
 }

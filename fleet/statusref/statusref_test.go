@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -156,6 +158,38 @@ func TestRestoredSnapshot(t *testing.T) {
 	r = testReport("web-1", c)
 	if err := restored.Report(ctx, r); err != nil || r.Sequence != 7 || len(r.Conditions) != 0 {
 		t.Errorf("its next report: %d, %v, %v", r.Sequence, r.Conditions, err)
+	}
+}
+
+// A spool that was torn anywhere is known to be lost, and the host goes on above what it reported before.
+func TestTornSpool(t *testing.T) {
+	t.Parallel()
+	ctx, s, c := context.Background(), newServer(t), newClock()
+	h := newHost(t, s, c, "web-1", enrol(t, "web-1"))
+	if err := h.pub.Report(ctx, testReport("web-1", c)); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(h.pub.cfg.Dir, spoolName)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := int64(1)
+	for cut := range whole {
+		if err := os.WriteFile(path, whole[:cut], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, lost, err := loadSpool(h.pub.cfg.Dir); err != nil || !lost {
+			t.Fatalf("cut at %d: lost %v, %v", cut, lost, err)
+		}
+		if cut%200 > 0 {
+			continue
+		}
+		r := testReport("web-1", c)
+		if err := NewPublisher(h.pub.cfg).Report(ctx, r); err != nil || r.Sequence <= last || len(r.Conditions) != 1 {
+			t.Fatalf("cut at %d: sequence %d after %d, %v, %v", cut, r.Sequence, last, r.Conditions, err)
+		}
+		last = r.Sequence
 	}
 }
 
