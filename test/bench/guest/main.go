@@ -30,7 +30,15 @@ const (
 func main() {
 	rounds := flag.Int("rounds", 1, "rounds")
 	scale := flag.Int("scale", 1, "divide the counts of operations")
+	checked := flag.Int("check", 0, "only check that this many rules on files hold")
 	flag.Parse()
+	if *checked > 0 {
+		if err := check(*checked); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	d := &driver{rounds: *rounds, scale: *scale, out: json.NewEncoder(os.Stdout), work: filepath.Join(filepath.Dir(os.Args[0]), "work")}
 	if err := d.run(context.Background(), flag.Args()); err != nil {
 		fmt.Fprintf(os.Stderr, "driver: %v\n", err)
