@@ -132,13 +132,13 @@ type Loop struct {
 
 // deadlines say when something is to be done; the zero time means never.
 type deadlines struct {
-	poll, scheduled, observe, report, retry, resume, watchdog time.Time
+	poll, scheduled, observe, verify, report, retry, resume, watchdog time.Time
 }
 
 // earliest returns how long to wait from now.
 func (d deadlines) earliest(now time.Time) time.Duration {
 	wait := time.Hour
-	for _, at := range []time.Time{d.poll, d.scheduled, d.observe, d.report, d.retry, d.resume, d.watchdog} {
+	for _, at := range []time.Time{d.poll, d.scheduled, d.observe, d.verify, d.report, d.retry, d.resume, d.watchdog} {
 		if !at.IsZero() {
 			wait = min(wait, max(at.Sub(now), 0))
 		}

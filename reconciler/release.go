@@ -184,6 +184,43 @@ func (l *Loop) accept(r *release, now time.Time) error {
 	return nil
 }
 
+// verifyEvery is how often what is in force is verified again: freshness runs out while nothing arrives.
+const verifyEvery = time.Minute
+
+// verifyAgain looks at the releases in force with the trust and the time of now. Whatever it finds, what is
+// in the kernel stays there; the report says what is wrong with it.
+func (l *Loop) verifyAgain(now time.Time) {
+	l.due.verify = now.Add(verifyEvery)
+	wrong := map[string]string{}
+	// The marks are left out, as for the cache: an older release is in force where a newer one was revoked.
+	clock := bundles.Seen{Floor: l.know.seen.Floor, Clock: l.know.seen.Clock}
+	for _, r := range []*release{l.know.enforced, l.know.audited} {
+		if r == nil {
+			continue
+		}
+		verified, err := r.verified.Again(l.settings.Trust, clock, now)
+		switch {
+		case errors.Is(err, bundles.ErrRevoked):
+			wrong["Revoked"] = err.Error()
+		case err != nil:
+			wrong["Distrusted"] = "what is in force would not be accepted now: " + err.Error()
+		case verified.Level() != r.verified.Level():
+			wrong["Distrusted"] = "what is in force has enough signers for " + string(verified.Level()) + " only now"
+		default:
+			r.verified = verified
+		}
+	}
+	for _, kind := range []string{"Revoked", "Distrusted"} {
+		message, is := wrong[kind]
+		switch {
+		case is:
+			l.know.mark(kind, message, now)
+		case !l.know.frozen:
+			delete(l.know.marked, kind)
+		}
+	}
+}
+
 // refuse notes that the newest revision is not acceptable; what is in force stays.
 func (l *Loop) refuse(revision bundles.Revision, digest string, err error) {
 	since := l.deps.Clock.Now()

@@ -240,26 +240,11 @@ func (l *Loop) reload(ctx context.Context) error {
 	l.settings = settings
 	if trustChanged || sourceChanged {
 		l.pull.known = "" // the same bytes may now be worth another answer
-		l.recheck()
+		l.due.verify = now
 	}
-	l.due.report = l.due.observe
 	l.schedulePoll(now)
 	l.due.poll = now
 	l.deps.Log.Info("reloaded", "mode", settings.Config.Mode, "trust", settings.Trust.Version)
 	l.converge(ctx, CauseChange)
 	return nil
-}
-
-// recheck looks at the releases in force with the trust of now. One that is revoked stays in the kernel and
-// is reported; nothing else about a release that was accepted is judged again.
-func (l *Loop) recheck() {
-	now := l.deps.Clock.Now()
-	delete(l.know.marked, "Revoked")
-	_, problems, err := l.deps.Cache.Load("enforce", l.settings.Trust, l.know.seen, now)
-	if err != nil {
-		l.deps.Log.Warn("cache not readable", "error", err)
-		return
-	}
-	l.noteCache("enforce", problems, now)
-	l.know.frozen = false // what is enforced is known, and stays
 }

@@ -68,6 +68,9 @@ func (l *Loop) want() Want {
 func (l *Loop) converge(ctx context.Context, cause Cause) {
 	begun := l.deps.Clock.Now()
 	l.due.observe = begun.Add(l.settings.Config.DriftInterval)
+	if past(l.due.verify, begun) || l.due.verify.IsZero() {
+		l.verifyAgain(begun)
+	}
 	want := l.want()
 	l.identify()
 	plan, err := l.observe(ctx, want)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/robfig/cron/v3"
 
@@ -59,13 +60,31 @@ func (l *loader) open(cfg *config.Config, trust *bundles.Trust) bundles.Source {
 	if l.source != nil && l.of == of {
 		return l.source
 	}
-	source, err := git.New(of)
+	with := of
+	with.Last = lastRevision(cfg, trust)
+	source, err := git.New(with)
 	if err != nil {
 		// No reason not to enforce the last good release: the agent runs, and says what is wrong.
 		return brokenSource{err}
 	}
 	l.source, l.of = source, of
 	return source
+}
+
+// lastRevision is where the newest cached release came from, so that a history that was rewritten while no
+// agent ran is known to be.
+func lastRevision(cfg *config.Config, trust *bundles.Trust) bundles.Revision {
+	var newest *bundles.Verified
+	for _, level := range []bundles.Level{bundles.LevelEnforce, bundles.LevelAudit} {
+		v, _, err := bundles.NewCache(cfg.CacheDir).Load(level, trust, bundles.Seen{}, time.Now())
+		if err == nil && v != nil && (newest == nil || v.Release().Sequence > newest.Release().Sequence) {
+			newest = v
+		}
+	}
+	if newest == nil {
+		return ""
+	}
+	return newest.Revision()
 }
 
 // brokenSource is a source whose configuration cannot work.

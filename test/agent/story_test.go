@@ -89,6 +89,7 @@ func (s *teller) verbs() map[string]func(args []string) error {
 		"resume":    func([]string) error { return s.loop.Resume(s.t.Context()) },
 		"offline":   s.doOffline,
 		"label":     func(a []string) error { s.mu.Lock(); defer s.mu.Unlock(); s.labels[a[0]] = a[1]; return nil },
+		"reload":    func([]string) error { return s.loop.Reload(s.t.Context()) },
 		"plan":      s.doPlan,
 		"journal":   s.doJournal,
 	}
