@@ -16,6 +16,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/muster-fleet/muster/bundles"
+	"github.com/muster-fleet/muster/bundles/git"
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/fleet/statusref"
 	"github.com/muster-fleet/muster/reconciler/config"
@@ -43,6 +44,7 @@ type fleetFlags struct {
 	hosts         string
 	config        string
 	git           gitFlags
+	source        gitFlags // for the release: the flags, or the agent's own credentials
 }
 
 func (f *fleetFlags) register(cmd *cobra.Command) {
@@ -70,9 +72,13 @@ func (f *fleetFlags) defaults() error {
 	case err != nil:
 		return err
 	}
-	local := f.repo == ""
+	f.source = f.git
+	local := f.repo == "" || f.repo == cfg.Status.URL
 	if local {
 		f.repo = cfg.Status.URL
+		if f.git == (gitFlags{}) {
+			f.git.creds, f.source.creds = agentCredentials(cfg.Status.Credentials), agentCredentials(cfg.Source.Credentials)
+		}
 	}
 	if f.repo == "" {
 		return hinted("give --repo URL", "no status repository is known")
@@ -86,6 +92,13 @@ func (f *fleetFlags) defaults() error {
 		}
 	}
 	return nil
+}
+
+func agentCredentials(c config.Credentials) git.Credentials {
+	return git.Credentials{
+		UsernameFile: c.UsernameFile, PasswordFile: c.PasswordFile, TokenFile: c.TokenFile,
+		SSHKeyFile: c.SSHKeyFile, KnownHostsFile: c.KnownHostsFile, CAFile: c.CAFile,
+	}
 }
 
 func fileExists(path string) bool {
@@ -115,7 +128,7 @@ func (f *fleetFlags) enrolled(ctx context.Context, trust *bundles.Trust, now tim
 	if f.policy == "" || trust == nil {
 		return nil, nil // nobody is known to be enrolled, which AllowedSigners' methods understand
 	}
-	raw, err := fetchRelease(ctx, f.policy, trust.Channel, &f.git)
+	raw, err := fetchRelease(ctx, f.policy, trust.Channel, &f.source)
 	if err != nil {
 		return nil, err
 	}

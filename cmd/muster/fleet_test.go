@@ -34,6 +34,10 @@ func TestFleetStories(t *testing.T) {
 			"muster":        musterInProcess,
 			"host-report":   hostReport,
 			"collector-key": collectorKey,
+			"env-subst": func(ts *testscript.TestScript, _ bool, args []string) {
+				text := strings.ReplaceAll(ts.ReadFile(args[0]), "$WORK", ts.Getenv("WORK"))
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o600))
+			},
 		},
 	})
 }
