@@ -206,7 +206,10 @@ func (f *joinFlags) install(url string, trust []byte, res *joined) error {
 		}
 	}
 	res.AllowedLine = strings.TrimSpace(key.AllowedLine(res.HostID))
-	return nil
+	// The public half beside the private one, as ssh-keygen does it, for scripts that enrol hosts.
+	words := strings.Fields(res.AllowedLine)
+	public := strings.Join(append(words[len(words)-2:], res.HostID), " ") + "\n"
+	return bundles.WriteAtomic(keyPath+".pub", []byte(public), 0o644)
 }
 
 // put writes a file below the root. Another content that is there is replaced only with --force.
