@@ -46,7 +46,25 @@ func (l *Loop) restore(now time.Time) error {
 		seen = bundles.RecoverSeen(cached, seen.Enforce, seen.Audit)
 	}
 	l.know.seen = seen
+	l.freezeIfOlder(now)
 	return nil
+}
+
+// freezeIfOlder keeps the kernel as it is when the newest release that was accepted is not in the cache any
+// more: what the cache still has is older than what the kernel may hold.
+func (l *Loop) freezeIfOlder(now time.Time) {
+	mark := l.know.seen.Enforce
+	if mark == (bundles.Mark{}) || l.know.frozen {
+		return
+	}
+	if l.know.enforced != nil {
+		have := l.know.enforced.verified.Mark()
+		if have.Epoch > mark.Epoch || (have.Epoch == mark.Epoch && have.Sequence >= mark.Sequence) {
+			return
+		}
+	}
+	l.know.frozen = true
+	l.know.mark("StateLost", fmt.Sprintf("release %d was accepted and is not in the cache any more; the kernel stays as it is until the source brings it again", mark.Sequence), now)
 }
 
 // noteCache reports cached releases that cannot be used. A revoked one that may still be in the kernel stays
@@ -176,7 +194,9 @@ func (l *Loop) accept(r *release, now time.Time) error {
 	l.know.solve(areaState)
 	l.know.seen = seen
 	l.know.refused = nil
-	l.know.frozen = false
+	if r.verified.Level() == bundles.LevelEnforce {
+		l.know.frozen = false
+	}
 	delete(l.know.marked, "Revoked")
 	l.place(r)
 	l.deps.Log.Info("release accepted", "digest", r.verified.Digest(), "sequence", r.verified.Release().Sequence,

@@ -74,6 +74,10 @@ func (l *Loop) converge(ctx context.Context, cause Cause) {
 	want := l.want()
 	l.identify()
 	plan, err := l.observe(ctx, want)
+	if err == nil && l.thaw() {
+		want = l.want()
+		plan, err = l.observe(ctx, want)
+	}
 	switch {
 	case err == nil && !plan.Empty():
 		err = l.act(ctx, cause, want, plan)
@@ -101,10 +105,20 @@ func (l *Loop) observe(ctx context.Context, want Want) (Plan, error) {
 	input := enforce.DiffInput{Want: want.Rulesets, Have: state, Gaps: l.know.compiled.gaps, Before: l.know.drift, Now: l.deps.Clock.Now()}
 	if !want.Known {
 		// Nobody said what the host should obey: what the kernel holds is then neither missing nor extra.
-		input.Have.Subjects = nil
+		input.Want, input.Have.Subjects = nil, nil
 	}
 	l.know.drift = enforce.Diff(input)
 	return NewPlan(want, state), nil
+}
+
+// thaw ends a freeze when there is nothing to keep: a kernel that holds no ruleset is better off with an older
+// release than with none.
+func (l *Loop) thaw() bool {
+	if !l.know.frozen || len(l.know.state.Subjects) > 0 {
+		return false
+	}
+	l.know.frozen = false
+	return true
 }
 
 // act carries out the plan if it may, and reads the kernel again.
