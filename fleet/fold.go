@@ -15,6 +15,8 @@ import (
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/muster-fleet/muster/enforce"
 )
 
 // SignedReport is a report as it was found, believed by nobody yet.
@@ -250,7 +252,7 @@ func (f *folder) row(c candidate, key string) RollRow {
 	r := c.Report
 	row := RollRow{
 		Host: r.Host, State: r.State, Mode: r.Mode, Backend: printable(r.Backend, 32),
-		Release: rollRelease(r.Releases), Drift: len(r.Drift) + r.Truncated["drift"], Gaps: len(r.Gaps) + r.Truncated["gaps"],
+		Release: rollRelease(r.Releases), Drift: driftCount(r), Gaps: len(r.Gaps) + r.Truncated["gaps"],
 		Conditions: []Condition{}, Sequence: r.Sequence, Time: r.Time, Report: c.Digest, Key: key,
 	}
 	for _, cond := range r.Conditions {
@@ -269,6 +271,17 @@ func (f *folder) row(c candidate, key string) RollRow {
 		row.Said, row.State = row.State, StateUnknown
 	}
 	return row
+}
+
+// driftCount leaves out gaps, which have a column of their own, and held rulesets, which have a state.
+func driftCount(r Report) int {
+	n := r.Truncated["drift"]
+	for _, d := range r.Drift {
+		if d.Kind != enforce.DriftGap && d.Kind != enforce.DriftHeld {
+			n++
+		}
+	}
+	return n
 }
 
 // found is a condition of the collector's; Since goes on from the previous roll.

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/muster-fleet/muster/enforce"
 )
 
 func fold(t *testing.T, now time.Time, previous *Roll, hosts *AllowedSigners, reports ...SignedReport) Folded {
@@ -292,6 +294,18 @@ func TestTableEscapes(t *testing.T) {
 		if strings.HasPrefix(line, "| `www") && strings.Count(line, "|") != 8 && strings.Count(line, "|") != 5 {
 			t.Errorf("cells: %s", line)
 		}
+	}
+}
+
+// Every gap is also drift of that kind; the table counts it once.
+func TestFoldCountsGapsOnce(t *testing.T) {
+	t.Parallel()
+	r := signed(t, testReport("web-1", 5), func(r *Report) {
+		r.Gaps = []enforce.Gap{{Reason: "class"}}
+		r.Drift = []enforce.Drift{{Kind: enforce.DriftGap}, {Kind: enforce.DriftHeld}, {Kind: enforce.DriftForeign}}
+	})
+	if row := fold(t, testNow, nil, enrol(t, "web-1"), r).Roll.Hosts[0]; row.Drift != 1 || row.Gaps != 1 {
+		t.Errorf("drift %d, gaps %d", row.Drift, row.Gaps)
 	}
 }
 
