@@ -30,7 +30,13 @@ const (
 type objects struct{ store *memory.Storage }
 
 // unpack measures the pack before it inflates it into memory: a small pack can hold a very large one.
-func unpack(pack []byte, limits Limits) (*objects, error) {
+func unpack(pack []byte, limits Limits) (o *objects, err error) {
+	// The parser is not ours and the bytes are a stranger's: its panic must not end the agent.
+	defer func() {
+		if r := recover(); r != nil {
+			o, err = nil, bundles.NewRefusal(bundles.ErrMalformed, nil, "the pack breaks its parser: %v", r)
+		}
+	}()
 	if err := measure(pack, limits); err != nil {
 		return nil, err
 	}

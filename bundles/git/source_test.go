@@ -63,6 +63,9 @@ func TestTransports(t *testing.T) {
 		t.Parallel()
 		check(t, git.Config{URL: "file://" + repo})
 		check(t, git.Config{URL: repo})
+		worktree := filepath.Join(t.TempDir(), "clone")
+		run(t, ".", "clone", "--quiet", "-b", "muster/stable", repo, worktree)
+		check(t, git.Config{URL: worktree})
 	})
 	t.Run("http", func(t *testing.T) {
 		t.Parallel()

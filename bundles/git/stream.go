@@ -56,7 +56,7 @@ func openFile(ctx context.Context, ep *transport.Endpoint, b *budget) (session, 
 	ctx, cancel := context.WithCancel(ctx)
 	// safe.directory: the repository on this machine was named by the operator; git is not asked to trust it
 	// any further, and no hook runs for an upload.
-	cmd := exec.CommandContext(ctx, "git", "-c", "safe.directory=*", "upload-pack", "--strict", ep.Path)
+	cmd := exec.CommandContext(ctx, "git", "-c", "safe.directory=*", "upload-pack", ep.Path)
 	cmd.Env = append(cmd.Environ(), "GIT_CONFIG_NOSYSTEM=1", "LC_ALL=C")
 	s := &streamSession{b: b, stderr: &tail{}}
 	cmd.Stderr = s.stderr
