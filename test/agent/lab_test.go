@@ -32,13 +32,14 @@ import (
 const (
 	agentOne = "/usr/local/sbin/musterd"
 	agentTwo = "/usr/local/sbin/musterd-two"
+	unitFile = "/usr/local/lib/musterd.service"
 )
 
 // TestInVM runs the tests of this file inside each kernel.
 func TestInVM(t *testing.T) {
 	t.Parallel()
 	vm.Need(t)
-	files := map[string]string{}
+	files := map[string]string{"../../deploy/musterd.service": unitFile}
 	for guest, version := range map[string]string{agentOne: "one", agentTwo: "two"} {
 		target := filepath.Join(t.TempDir(), filepath.Base(guest))
 		if err := vm.BuildStatic(t.Context(), target, "build", "-ldflags=-s -w -X main.version="+version, "github.com/muster-fleet/muster/cmd/musterd"); err != nil {
@@ -83,12 +84,33 @@ bpffs: %[5]s
 	return l
 }
 
+// capabilities is the bounding set of the systemd unit, as setpriv wants it.
+func capabilities(t *testing.T) string {
+	t.Helper()
+	unit, err := os.ReadFile(unitFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(unit)) {
+		if names, found := strings.CutPrefix(line, "CapabilityBoundingSet="); found {
+			list := "-all"
+			for _, name := range strings.Fields(names) {
+				list += ",+" + strings.ToLower(strings.TrimPrefix(name, "CAP_"))
+			}
+			return list
+		}
+	}
+	t.Fatal("the unit bounds no capabilities")
+	return ""
+}
+
 func (l *lab) config() string { return filepath.Join(l.dir, "musterd.yaml") }
 
 // run starts the agent and waits until it answers.
 func (l *lab) run(binary string) {
 	l.t.Helper()
-	l.agent = exec.Command(binary, "--config", l.config())
+	// With the capabilities of the systemd unit and no others.
+	l.agent = exec.Command("/usr/bin/setpriv", "--bounding-set", capabilities(l.t), "--no-new-privs", binary, "--config", l.config())
 	l.agent.Stderr = l.t.Output()
 	l.agent.Stdout = l.t.Output()
 	l.must(l.agent.Start())
