@@ -13,6 +13,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
+	"github.com/go-git/go-git/v5/storage/memory"
 	"golang.org/x/crypto/ssh"
 
 	"github.com/muster-fleet/muster/fleet"
@@ -118,6 +119,7 @@ type round struct {
 	advert advert
 	tip    plumbing.Hash
 	status *status
+	orphan bool                     // the tip is nothing to build upon
 	refs   map[string]plumbing.Hash // host id -> commit
 	got    []found
 	result Result
@@ -138,8 +140,8 @@ func (c *Collector) Collect(ctx context.Context) (Result, error) {
 	if reason := c.idle(r); reason != "" {
 		return Result{Reason: reason}, nil
 	}
-	if r.status, err = readStatus(ctx, c.cfg.Remote, a, r.tip); err != nil {
-		return Result{}, err
+	if done, err := r.readStatus(ctx); done || err != nil {
+		return r.result, err
 	}
 	previous, err := r.previous()
 	if err != nil {
@@ -156,6 +158,22 @@ func (c *Collector) Collect(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	return r.write(ctx, previous)
+}
+
+// readStatus reads what is on the branch; done says that somebody else is writing it right now. Something that
+// is no status is written over, and does not become an ancestor.
+func (r *round) readStatus(ctx context.Context) (done bool, err error) {
+	r.status, err = readStatus(ctx, r.cfg.Remote, r.advert, r.tip)
+	switch {
+	case errors.Is(err, errUnusable):
+		r.status, r.orphan = &status{store: memory.NewStorage()}, true
+		r.result.PreviousRefused = err.Error()
+		return false, nil
+	case Classify(err) == FaultRace:
+		r.result.Reason = ReasonLost
+		return true, nil
+	}
+	return false, err
 }
 
 // idle answers why there is nothing to do, as far as the advertisement tells.
@@ -259,7 +277,7 @@ func (r *round) push(ctx context.Context, folded fleet.Folded, all []found, rero
 		return r.result, nil
 	}
 	parents := []plumbing.Hash{r.tip}
-	if r.tip.IsZero() || reroot {
+	if r.tip.IsZero() || r.orphan || reroot {
 		parents = nil
 	}
 	b := newBuilder()

@@ -239,6 +239,36 @@ func TestForgedStatus(t *testing.T) {
 	}
 }
 
+// Something on the branch that is no status at all does not stop the fold.
+func TestUnusableStatus(t *testing.T) {
+	t.Parallel()
+	s, c := newServer(t), newClock()
+	all := enrol(t, "web-1")
+	h := newHost(t, s, c, "web-1", all)
+	if err := h.pub.Report(context.Background(), testReport("web-1", c)); err != nil {
+		t.Fatal(err)
+	}
+	ref := string(h.pub.cfg.Remote.HostRef("web-1"))
+	for _, path := range []string{"roll.json", "hosts"} {
+		pushRef(t, s, "refs/heads/status", map[string]string{path + "/x": "a directory or a file, as it should not be"})
+		if res := collect(t, h.col, ""); len(res.Roll.Hosts) != 1 {
+			t.Errorf("%s: %+v", path, res)
+		}
+		c.advance(2 * time.Minute)
+	}
+	// Git itself lets a branch point to commits only, unless somebody works on the files.
+	tree := strings.TrimSpace(runGit(t, s.dir, "rev-parse", ref+"^{tree}"))
+	if err := os.WriteFile(filepath.Join(s.dir, "refs", "heads", "status"), []byte(tree+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if res := collect(t, h.col, ""); res.PreviousRefused == "" || len(res.Roll.Hosts) != 1 {
+		t.Errorf("%+v", res)
+	}
+	if n := strings.TrimSpace(runGit(t, s.dir, "rev-list", "--count", "status")); n != "1" {
+		t.Errorf("%s commits", n)
+	}
+}
+
 // On a forge that takes branches only.
 func TestPrefixHeads(t *testing.T) {
 	t.Parallel()

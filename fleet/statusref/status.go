@@ -28,6 +28,9 @@ const (
 // ErrNoStatus says that nobody has folded yet.
 var ErrNoStatus = errors.New("the repository has no branch \"status\" yet")
 
+// errUnusable says that the branch holds something that is no status.
+var errUnusable = errors.New("the branch \"status\" is unusable")
+
 // statusLimits hold for one commit of the status branch.
 var statusLimits = limits{pack: 256 << 20, object: fleet.MaxRoll, total: 512 << 20, count: 2 << 20}
 
@@ -39,24 +42,37 @@ type status struct {
 	kept    []found
 }
 
-// readStatus fetches one commit deep. A zero tip gives an empty status.
+// readStatus fetches one commit deep. A zero tip gives an empty status. What is on the branch but no status at
+// all, or beyond the limits, is errUnusable: the next fold writes over it.
 func readStatus(ctx context.Context, r Remote, a advert, tip plumbing.Hash) (*status, error) {
 	s := &status{store: memory.NewStorage()}
 	if tip.IsZero() {
 		return s, nil
 	}
-	if err := r.fetch(ctx, a, []plumbing.Hash{tip}, statusLimits, s.store); err != nil {
+	err := r.fetch(ctx, a, []plumbing.Hash{tip}, statusLimits, s.store)
+	if errors.Is(err, ErrLimits) {
+		return nil, fmt.Errorf("%w: %w", errUnusable, err)
+	}
+	if err != nil {
 		return nil, err
 	}
+	if err := s.read(tip); err != nil {
+		// Not wrapped: a missing object is no lost race here.
+		return nil, fmt.Errorf("%w: %s", errUnusable, oneLine(err.Error()))
+	}
+	return s, nil
+}
+
+func (s *status) read(tip plumbing.Hash) error {
 	c, err := object.GetCommit(s.store, tip)
 	if err != nil {
-		return nil, fault("read status", err)
+		return err
 	}
 	root, err := object.GetTree(s.store, c.TreeHash)
 	if err != nil {
-		return nil, fault("read status", err)
+		return err
 	}
-	return s, s.readRoot(root)
+	return s.readRoot(root)
 }
 
 // readRoot takes what it knows; what somebody else put on the branch is dropped by the next fold.
@@ -72,7 +88,7 @@ func (s *status) readRoot(root *object.Tree) error {
 			err = s.readHosts(e.Hash)
 		}
 		if err != nil {
-			return fault("read status", err)
+			return err
 		}
 	}
 	return nil
