@@ -463,7 +463,7 @@ func TestRepository(t *testing.T) {
 	if url, err := r.RemoteURL("origin"); err != nil || url != "git@example.com:policy.git" || git.PublicURL(url) != "ssh://example.com/policy.git" {
 		t.Fatal(url, git.PublicURL(url), err)
 	}
-	if git.PublicURL("https://user:pass@example.com/x") != "https://example.com/x" || git.PublicURL("/srv/x") != "" {
+	if git.PublicURL("https://user:pass@example.com/x") != "https://example.com/x" || git.PublicURL("/srv/x") != "" || !git.IsSSH("git@example.com:x") || git.IsSSH("/srv/x") {
 		t.Fatal("PublicURL")
 	}
 	// Everything that a release cannot hold is named at once.

@@ -151,6 +151,12 @@ func PublicURL(raw string) string {
 	return ep.String()
 }
 
+// IsSSH says whether a URL leads through ssh; "git@example.com:policy.git" does.
+func IsSSH(raw string) bool {
+	ep, err := transport.NewEndpoint(raw)
+	return err == nil && ep.Protocol == "ssh"
+}
+
 // shown is a URL as it may stand in an error.
 func shown(raw string) string {
 	if u := PublicURL(raw); u != "" {

@@ -149,7 +149,7 @@ func fetchRelease(ctx context.Context, target, channel string, gf *gitFlags) (*b
 	} else if !strings.Contains(target, ":") {
 		return nil, hinted("give a directory or a Git URL", "%s: %w", target, fs.ErrNotExist)
 	}
-	if strings.HasPrefix(target, "ssh:") && gf.creds.SSHKeyFile == "" {
+	if git.IsSSH(target) && gf.creds.SSHKeyFile == "" {
 		return fetchAsPerson(ctx, target, channel, gf)
 	}
 	src, err := git.New(git.Config{URL: target, Channel: channel, Credentials: gf.creds})
