@@ -165,7 +165,7 @@ func (k *knowledge) conditions() []fleet.Condition {
 		if kind == "" {
 			kind = "Trouble"
 		}
-		out = append(out, fleet.Condition{Type: kind, Since: t.since, Error: name(t.err, area), Message: clip(t.err.Error(), maxMessage)})
+		out = append(out, fleet.Condition{Type: kind, Since: t.since, Error: name(t.err, area), Message: clip(lasting(t.err).Error(), maxMessage)})
 	}
 	if k.suspension != nil {
 		out = append(out, fleet.Condition{Type: "Suspended", Since: k.suspension.Since, Message: k.suspension.Reason + ", until " + k.suspension.Until.UTC().Format(time.RFC3339)})
@@ -177,6 +177,15 @@ func (k *knowledge) conditions() []fleet.Condition {
 		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Digest, b.Digest))
 	})
 	return out
+}
+
+// lasting is the part of err that does not change with each attempt, so that a report is not new for it.
+func lasting(err error) error {
+	var waiting *WaitingError
+	if errors.As(err, &waiting) {
+		return waiting.Err
+	}
+	return err
 }
 
 // maxMessage bounds one condition's words, so that a report of 64 KiB holds them all.

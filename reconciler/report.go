@@ -6,6 +6,7 @@ package reconciler
 import (
 	"context"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/muster-fleet/muster/enforce"
@@ -66,7 +67,8 @@ func (l *Loop) send(due bool) {
 	if !due && l.know.sent != nil && same(l.know.sent, l.know.concluded) {
 		return
 	}
-	report := *l.know.concluded // the reporter numbers its own copy
+	report := *l.know.concluded // the reporter numbers its own copy, and may add to its conditions
+	report.Conditions = slices.Clone(report.Conditions)
 	mail := Mail{Report: &report, Trust: l.settings.Trust}
 	if l.know.enforced != nil {
 		mail.Hosts = l.know.enforced.hosts

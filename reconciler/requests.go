@@ -195,6 +195,8 @@ func (l *Loop) judge(result pullResult) (control.Outcome, *control.Problem) {
 		return control.OutcomeWaiting, &p
 	}
 	switch {
+	case l.deps.Backend.Name() == (ObserveOnly{}).Name():
+		return control.OutcomeObserved, nil
 	case k.compiled.held != "":
 		return control.OutcomeHeld, &control.Problem{Name: "held", Message: k.compiled.held}
 	case l.settings.Config.Mode == enforce.ModeAudit, k.enforced == nil, k.audited != nil,

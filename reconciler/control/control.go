@@ -28,6 +28,7 @@ const (
 	OutcomeStalled   Outcome = "stalled" // needs a person
 	OutcomeSuspended Outcome = "suspended"
 	OutcomeOff       Outcome = "off"
+	OutcomeObserved  Outcome = "observed" // this kernel has no backend: nothing is enforced
 )
 
 // Problem is an error with its stable name.
