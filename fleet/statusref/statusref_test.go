@@ -161,6 +161,39 @@ func TestRestoredSnapshot(t *testing.T) {
 	}
 }
 
+// One key in use on two machines: no report is lost, no sequence is used twice, and both say what they see.
+func TestKeyInUseTwice(t *testing.T) {
+	t.Parallel()
+	s, c := newServer(t), newClock()
+	h := newHost(t, s, c, "web-1", enrol(t, "web-1"))
+	cfg := h.pub.cfg
+	cfg.Dir = t.TempDir()
+	const each = 4
+	var wg sync.WaitGroup
+	var warned atomic.Int64
+	for i, pub := range []*Publisher{h.pub, NewPublisher(cfg)} {
+		wg.Go(func() {
+			for range each {
+				r := testReport("web-1", c)
+				r.Kernel = fmt.Sprint("machine ", i) // the same words at the same second would be the same report
+				if err := pub.Report(context.Background(), r); err != nil {
+					t.Error(err)
+				}
+				warned.Add(int64(len(r.Conditions)))
+			}
+		})
+	}
+	wg.Wait()
+	if warned.Load() == 0 {
+		t.Error("nobody noticed")
+	}
+	collect(t, h.col, "")
+	roll, _ := readRoll(t, s, fleet.Collectors{Hosts: enrol(t, "web-1")}, c)
+	if got := roll.Hosts[0].Sequence; got != 2*each {
+		t.Errorf("sequence %d after %d reports", got, 2*each)
+	}
+}
+
 // A spool that was torn anywhere is known to be lost, and the host goes on above what it reported before.
 func TestTornSpool(t *testing.T) {
 	t.Parallel()
