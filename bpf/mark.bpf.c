@@ -4,9 +4,10 @@
 // Hooks that keep marks. A new name counts after the operation has succeeded, never before the kernel's own
 // permission checks.
 
-static __always_inline void moved(struct label *l, u32 which, struct dentry *dentry)
+/* A rename or link is over: after a success the file that has the protected name now is marked. */
+static __always_inline void moved(struct label *l, u32 which, struct dentry *dentry, bool success)
 {
-	if (l->move_mark[which] && l->move_dentry[which] == (u64)dentry)
+	if (success && l->move_mark[which] && l->move_dentry[which] == (u64)dentry)
 		mark_add((u64)BPF_CORE_READ(dentry, d_inode), l->move_mark[which]);
 	l->move_mark[which] = 0;
 }
@@ -16,11 +17,10 @@ int BPF_PROG(mark_renamed, struct renamedata *rd, int ret)
 {
 	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
 
-	if (!l || ret)
+	if (!l)
 		return 0;
-	moved(l, 0, BPF_CORE_READ(rd, old_dentry));
-	if (BPF_CORE_READ(rd, flags) & RENAME_EXCHANGE)
-		moved(l, 1, BPF_CORE_READ(rd, new_dentry));
+	moved(l, 0, BPF_CORE_READ(rd, old_dentry), !ret);
+	moved(l, 1, BPF_CORE_READ(rd, new_dentry), !ret && BPF_CORE_READ(rd, flags) & RENAME_EXCHANGE);
 	return 0;
 }
 
@@ -30,8 +30,10 @@ int BPF_PROG(mark_linked, struct dentry *old, void *mapping, struct inode *dir, 
 {
 	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
 
-	if (l && !ret)
-		moved(l, 0, old);
+	if (!l)
+		return 0;
+	moved(l, 0, old, !ret);
+	l->move_mark[1] = 0;
 	return 0;
 }
 

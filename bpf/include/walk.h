@@ -87,8 +87,9 @@ static long walk_step(u32 index, struct walk *w)
 		return 0;
 	}
 	parent = BPF_CORE_READ(dentry, d_parent);
+	/* A file of a mount of the kernel's own, or a handle that nobody has connected yet. */
 	if (parent == dentry || !parent) {
-		w->object->status = PATH_DETACHED;
+		w->object->status = walk_top(mount) == PATH_INTERNAL ? PATH_INTERNAL : PATH_DETACHED;
 		return 1;
 	}
 	if (bpf_core_read(&name, sizeof(name), &dentry->d_name)) {

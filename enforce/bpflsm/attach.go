@@ -141,9 +141,13 @@ func (b *Backend) linkedProgram(name string) (*ebpf.Program, error) {
 }
 
 // adoptable says whether every pinned link holds the program that this agent would attach, and works on the
-// pinned maps.
+// pinned maps. After an attach that was cut short two loadings may be mixed, of which one keeps silent: then
+// there are extra pins, and nothing is adopted.
 func (b *Backend) adoptable(fresh *programSet) (bool, error) {
 	slots := fresh.Maps[bpf.MusterMapSlots]
+	if extra, err := b.pins.extras(b.spec); err != nil || len(extra) > 0 {
+		return false, err
+	}
 	for _, p := range fresh.wanted {
 		condition, err := b.linkCondition(p.name, fresh.tags[p.name])
 		if err != nil || condition != "" {
@@ -217,7 +221,7 @@ func (b *Backend) replace(fresh *programSet) error {
 			return fmt.Errorf("pin link %s: %w", p.name, err)
 		}
 	}
-	return nil
+	return b.pins.removeExtras(b.spec)
 }
 
 func (b *Backend) pinMap(name string, m *ebpf.Map) error {

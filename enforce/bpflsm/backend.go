@@ -49,6 +49,9 @@ type Backend struct {
 	candidate *programSet
 	// maps are the pinned maps that are in force.
 	maps map[string]*ebpf.Map
+	// last is the last rendering, without its bytes.
+	last    *Image
+	lastKey hashKey
 }
 
 // New prepares a backend. It loads nothing and changes nothing in the kernel.
@@ -121,6 +124,7 @@ func (b *Backend) publish(ctx context.Context, rs *enforce.Ruleset) error {
 	if err != nil {
 		return err
 	}
+	b.remember(image, key)
 	// Marks mean nothing until an image knows them, so they come before it.
 	if err := b.markExisting(ctx, image); err != nil {
 		return err

@@ -47,6 +47,9 @@ func load(maps map[string]*ebpf.Map, ringBytes int) (*programSet, error) {
 	if err := set.specialise(spec, ringBytes); err != nil {
 		return nil, err
 	}
+	for name, m := range maps {
+		spec.Maps[name].MaxEntries = m.MaxEntries() // as they were made; a size is no reason to start anew
+	}
 	set.Collection, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps})
 	if err != nil {
 		return nil, fmt.Errorf("load programs: %w", err)

@@ -4,12 +4,13 @@
 package bpflsm
 
 import (
-	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -29,7 +30,10 @@ func (b *Backend) Observe(ctx context.Context, want []*enforce.Ruleset) (enforce
 	if err != nil {
 		return state, err
 	}
-	ours := map[ebpf.ProgramID]bool{}
+	ours, err := b.loadedIDs()
+	if err != nil {
+		return state, err
+	}
 	for _, p := range wanted {
 		component, id, err := b.observeLink(p.name, tags[p.name])
 		if err != nil {
@@ -37,6 +41,15 @@ func (b *Backend) Observe(ctx context.Context, want []*enforce.Ruleset) (enforce
 		}
 		ours[id] = true
 		state.Components = append(state.Components, component)
+	}
+	extra, err := b.pins.extras(b.spec)
+	if err != nil {
+		return state, err
+	}
+	for _, path := range extra {
+		state.Components = append(state.Components, enforce.Component{
+			Kind: "pin", Name: filepath.Base(path), Condition: enforce.DriftExtra, Detail: path,
+		})
 	}
 	maps, err := b.observeMaps(&state)
 	if err != nil {
@@ -171,14 +184,14 @@ func (b *Backend) observeSubject(state *enforce.State, maps map[string]*ebpf.Map
 		if rs.Subject != enforce.Host {
 			continue
 		}
-		rendered, err := render(rs, hashKey(s.HashKey))
+		rendered, err := b.rendering(rs, hashKey(s.HashKey))
 		if err != nil {
 			return err
 		}
 		if digest := rs.Digest(); len(digest) > len(found.Digest) {
 			found.Digest = digest[:len(digest)-len(found.Digest)] + found.Digest // with its prefix
 		}
-		if found.Intact = bytes.Equal(rendered.Bytes, image); found.Intact {
+		if found.Intact = sha256.Sum256(image) == rendered.sum; found.Intact {
 			found.Detail = ""
 			b.reader.know(rendered)
 		} else if found.Digest == rs.Digest() {
@@ -187,6 +200,26 @@ func (b *Backend) observeSubject(state *enforce.State, maps map[string]*ebpf.Map
 	}
 	state.Subjects[enforce.Host] = found
 	return nil
+}
+
+// rendering is what rs renders to. The last one is remembered, without its bytes: a rendering is a function
+// of the ruleset and the key.
+func (b *Backend) rendering(rs *enforce.Ruleset, key hashKey) (*Image, error) {
+	if b.last != nil && b.lastKey == key && b.last.ruleset.Digest() == rs.Digest() {
+		return b.last, nil
+	}
+	image, err := render(rs, key)
+	if err != nil {
+		return nil, err
+	}
+	b.remember(image, key)
+	return image, nil
+}
+
+func (b *Backend) remember(image *Image, key hashKey) {
+	kept := *image
+	kept.Bytes = nil
+	b.last, b.lastKey = &kept, key
 }
 
 // foreign are LSM programs of others. They are named and never touched.
@@ -210,16 +243,28 @@ func foreign(ours map[ebpf.ProgramID]bool) ([]string, error) {
 			continue // gone meanwhile
 		}
 		info, err := program.Info()
-		if program.Type() == ebpf.LSM && err == nil && !own(info.Name) {
+		if program.Type() == ebpf.LSM && err == nil {
 			found = append(found, fmt.Sprintf("%s (program %d)", info.Name, id))
 		}
 		_ = program.Close()
 	}
 }
 
-// own says whether a program of this name can be one of this agent's that is only loaded: its reference.
-func own(name string) bool {
-	return slices.ContainsFunc(attached, func(p program) bool {
-		return p.name == name || len(name) == 15 && len(p.name) > 15 && p.name[:15] == name
-	})
+// loadedIDs are the programs that this process has loaded, attached or not.
+func (b *Backend) loadedIDs() (map[ebpf.ProgramID]bool, error) {
+	ids := map[ebpf.ProgramID]bool{}
+	for _, set := range []*programSet{b.loaded, b.candidate} {
+		if set == nil {
+			continue
+		}
+		for name, p := range set.Programs {
+			info, err := p.Info()
+			if err != nil {
+				return nil, fmt.Errorf("read program %s: %w", name, err)
+			}
+			id, _ := info.ID()
+			ids[id] = true
+		}
+	}
+	return ids, nil
 }

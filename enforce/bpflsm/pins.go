@@ -88,6 +88,41 @@ func (p pins) openLink(name string) (link.Link, error) {
 	return l, nil
 }
 
+// extras are pins in the directory that no agent of this layout leaves there on purpose: those of an attach
+// that was cut short, and whatever somebody put there.
+func (p pins) extras(spec *ebpf.CollectionSpec) ([]string, error) {
+	entries, err := os.ReadDir(p.dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list pins: %w", err)
+	}
+	known := map[string]bool{}
+	for _, name := range mapNames(spec) {
+		known[filepath.Base(p.mapPath(name))] = true
+	}
+	for _, program := range attached {
+		known[filepath.Base(p.linkPath(program.name))] = true
+	}
+	var extra []string
+	for _, e := range entries {
+		if !known[e.Name()] {
+			extra = append(extra, filepath.Join(p.dir, e.Name()))
+		}
+	}
+	return extra, nil
+}
+
+// removeExtras removes what extras lists.
+func (p pins) removeExtras(spec *ebpf.CollectionSpec) error {
+	extra, err := p.extras(spec)
+	for _, path := range extra {
+		err = errors.Join(err, os.RemoveAll(path))
+	}
+	return err
+}
+
 // removeOthers removes the pins of every other layout: their links detach.
 func (p pins) removeOthers() error {
 	entries, err := os.ReadDir(p.root)

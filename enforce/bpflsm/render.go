@@ -37,7 +37,9 @@ type Image struct {
 	Audits [][]int
 	// Protected are the paths whose inodes are to be marked, by their hash.
 	Protected map[uint64]string
-	ruleset   *enforce.Ruleset
+	// sum is of Bytes.
+	sum     [sha256.Size]byte
+	ruleset *enforce.Ruleset
 }
 
 // renderer lays out one ruleset. Everything interned is interned in the order of first use, so that one
@@ -111,7 +113,10 @@ func (r *renderer) finish(h *bpf.MusterImageHeader) *Image {
 	sum := sha256.Sum256(r.bytes)
 	id := binary.LittleEndian.Uint64(sum[:])
 	view[bpf.MusterImageHeader](r.bytes, 0, 0).Id = id
-	image := &Image{Bytes: r.bytes, ID: id, Audits: r.audits, Protected: map[uint64]string{}, ruleset: r.ruleset}
+	image := &Image{
+		Bytes: r.bytes, ID: id, Audits: r.audits, Protected: map[uint64]string{},
+		sum: sha256.Sum256(r.bytes), ruleset: r.ruleset,
+	}
 	for _, path := range r.marked() {
 		image.Protected[r.key.hash(path)] = path
 	}

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf/btf"
+
 	"github.com/muster-fleet/muster/test/vm"
 )
 
@@ -14,6 +16,16 @@ import (
 func TestVerifier(t *testing.T) {
 	vm.Require(t, vm.BPFLSM)
 	begin := time.Now()
+	if _, err := lockAddresses("/proc/kallsyms"); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("symbols read in %s", time.Since(begin))
+	begin = time.Now()
+	if _, err := btf.LoadKernelSpec(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("types read in %s", time.Since(begin))
+	begin = time.Now()
 	set, err := load(nil, 1<<18)
 	if err != nil {
 		t.Fatalf("%+v", err)
