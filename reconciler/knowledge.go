@@ -75,6 +75,7 @@ type knowledge struct {
 	drift      []enforce.Drift
 	applied    map[enforce.SubjectID]*enforce.Ruleset
 	everActed  bool
+	adopted    bool // the backend holds what is pinned
 	kernel     backoff
 	suspension *control.Suspension
 	repairs    []control.Repair

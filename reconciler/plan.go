@@ -37,13 +37,26 @@ type Want struct {
 	Rulesets []*enforce.Ruleset
 	// Off asks for no ruleset at all.
 	Off bool
+	// Adopt asks the backend to take hold of what another process attached, even when all of it is well.
+	Adopt bool
+}
+
+// adoptReason is the reason of a StepAttach that only takes hold of what is there.
+const adoptReason = "this agent takes over what is pinned"
+
+// adoption is the part of the plan that changes nothing about what is enforced, and is therefore always allowed.
+func (p Plan) adoption() Plan {
+	if len(p.Steps) > 0 && p.Steps[0] == (enforce.StepAttach{Reason: adoptReason}) {
+		return Plan{Steps: p.Steps[:1]}
+	}
+	return Plan{}
 }
 
 // NewPlan returns the steps from have to want: first the programs, then what is to be enforced, and last
 // what is not any more. A subject without rules that the kernel does not know needs nothing.
 func NewPlan(want Want, have enforce.State) Plan {
 	var plan Plan
-	if reason := broken(have); reason != "" && !want.Off && (want.Known || len(have.Subjects) > 0) {
+	if reason := attachReason(want, have); reason != "" {
 		plan.Steps = append(plan.Steps, enforce.StepAttach{Reason: reason})
 	}
 	if !want.Known && !want.Off {
@@ -65,6 +78,22 @@ func NewPlan(want Want, have enforce.State) Plan {
 		}
 	}
 	return plan
+}
+
+// attachReason says why the programs have to be attached, or "". Where nothing is to be enforced and nothing
+// is in force they need not be there at all.
+func attachReason(want Want, have enforce.State) string {
+	reason := broken(have)
+	if reason == "" && want.Adopt && len(have.Components) > 0 {
+		reason = adoptReason
+	}
+	if len(have.Subjects) > 0 && (!want.Off || want.Adopt) {
+		return reason
+	}
+	if want.Known && !want.Off {
+		return reason
+	}
+	return ""
 }
 
 // holds is true when the kernel holds rs as it should be, or needs not to.

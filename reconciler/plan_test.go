@@ -55,6 +55,10 @@ func TestNewPlan(t *testing.T) {
 		s.Components = []enforce.Component{{Kind: "link", Name: "l", Condition: enforce.DriftDetached}}
 		return s
 	}
+	whole := func(s enforce.State) enforce.State {
+		s.Components = []enforce.Component{{Kind: "link", Name: "l"}}
+		return s
+	}
 	torn := stateOf(host)
 	torn.Subjects[enforce.Host] = enforce.SubjectState{Digest: host.Digest(), Mode: enforce.ModeEnforce}
 	audit := stateOf(host)
@@ -79,6 +83,9 @@ func TestNewPlan(t *testing.T) {
 		"nothing known removes nothing":    {Want{}, stateOf(host, container), ""},
 		"nothing known repairs what holds": {Want{}, broken(stateOf(host)), "attach"},
 		"nothing known, nothing there":     {Want{}, broken(stateOf()), ""},
+		"taking over":                      {Want{Known: true, Rulesets: []*enforce.Ruleset{host}, Adopt: true}, whole(stateOf(host)), "attach"},
+		"taking over nothing":              {Want{Adopt: true}, whole(stateOf()), ""},
+		"off after a start":                {Want{Off: true, Adopt: true}, whole(stateOf(host)), "attach withdraw(host)"},
 		"off":                              {Want{Off: true}, broken(stateOf(host, container)), "withdraw(c1) withdraw(host)"},
 	} {
 		t.Run(name, func(t *testing.T) {

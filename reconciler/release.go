@@ -39,7 +39,7 @@ func (l *Loop) restore(now time.Time) error {
 			continue
 		}
 		cached = append(cached, v)
-		l.adopt(v, now)
+		l.readopt(v, now)
 	}
 	if lost || (missing && len(cached) > 0) {
 		l.know.mark("StateLost", "the marks of accepted releases were lost and rebuilt from the cache", now)
@@ -79,8 +79,8 @@ func (l *Loop) noteCache(level bundles.Level, problems []*bundles.CacheProblem, 
 	}
 }
 
-// adopt parses a cached release; one that an older agent accepted and this one cannot read is left aside.
-func (l *Loop) adopt(v *bundles.Verified, now time.Time) {
+// readopt parses a cached release; one that an older agent accepted and this one cannot read is left aside.
+func (l *Loop) readopt(v *bundles.Verified, now time.Time) {
 	r, err := l.parse(v, now)
 	if err != nil {
 		l.deps.Log.Error("cached release does not parse", "digest", v.Digest(), "error", err)

@@ -46,7 +46,7 @@ func (l *Loop) want() Want {
 	k := &l.know
 	mode := l.settings.Config.Mode
 	if mode == enforce.ModeOff {
-		return Want{Off: true}
+		return Want{Off: true, Adopt: !k.adopted}
 	}
 	switch {
 	case k.enforced != nil:
@@ -61,7 +61,7 @@ func (l *Loop) want() Want {
 	default:
 		k.compiled, k.beside = compiled{}, compiled{}
 	}
-	return Want{Known: len(k.compiled.rulesets) > 0 && !k.frozen, Rulesets: k.compiled.rulesets}
+	return Want{Known: len(k.compiled.rulesets) > 0 && !k.frozen, Rulesets: k.compiled.rulesets, Adopt: !k.adopted}
 }
 
 // converge runs one round: compile, observe, plan, act if the gate is open, observe again, conclude.
@@ -127,7 +127,7 @@ func (l *Loop) act(ctx context.Context, cause Cause, want Want, plan Plan) error
 	changed := !l.know.everActed || !l.isApplied(want)
 	g := gate{mode: l.settings.Config.Mode, suspended: l.know.suspension != nil, changed: changed, blocked: l.know.kernel.blocked(now)}
 	if !g.open() {
-		return nil
+		return l.adopt(ctx, plan)
 	}
 	found := l.know.drift
 	l.deps.Log.Info("changing the kernel", "cause", cause, "plan", plan.String())
@@ -139,6 +139,7 @@ func (l *Loop) act(ctx context.Context, cause Cause, want Want, plan Plan) error
 		return err
 	}
 	l.know.everActed = true
+	l.know.adopted, want.Adopt = true, false
 	l.remember(want)
 	if !changed {
 		l.repaired(found, now)
@@ -149,6 +150,19 @@ func (l *Loop) act(ctx context.Context, cause Cause, want Want, plan Plan) error
 		err = fmt.Errorf("the kernel is not as it should be after the plan: %s", rest)
 	}
 	return err
+}
+
+// adopt takes hold of what is pinned while nothing else may be done: events are read and explained then, too.
+func (l *Loop) adopt(ctx context.Context, plan Plan) error {
+	only := plan.adoption()
+	if only.Empty() || l.know.kernel.blocked(l.deps.Clock.Now()) {
+		return nil
+	}
+	if err := l.exec.execute(ctx, only, nil); err != nil {
+		return err
+	}
+	l.know.adopted = true
+	return nil
 }
 
 // settle notes a failure and when to try again, or its end.
