@@ -157,16 +157,26 @@ func (r *Report) loadTable(b *strings.Builder, row func([]string)) {
 		for _, l := range r.Loads {
 			if l.Case == name {
 				rules = l.Rules
-				attach = append(attach, float64(l.Attach))
+				if l.Attach > 0 {
+					attach = append(attach, float64(l.Attach))
+				}
 				compile, publish = append(compile, float64(l.Compile)), append(publish, float64(l.Publish))
 				memory = append(memory, float64(l.Memory))
 			}
 		}
 		row([]string{
-			title(name), fmt.Sprint(rules), number(median(attach)), number(median(compile)), number(median(publish)),
+			title(name), fmt.Sprint(rules), optional(attach), number(median(compile)), number(median(publish)),
 			fmt.Sprintf("%.2f MB", median(memory)/1e6),
 		})
 	}
+}
+
+// optional is the median, or nothing when there was nothing to measure.
+func optional(values []float64) string {
+	if len(values) == 0 {
+		return ""
+	}
+	return number(median(values))
 }
 
 // number writes a number with thousands separated.

@@ -50,6 +50,7 @@ type driver struct {
 	rounds, scale int
 	out           *json.Encoder
 	work          string
+	engine        engine
 }
 
 // subject is what a case brings into the kernel.
@@ -69,12 +70,14 @@ func (d *driver) run(ctx context.Context, cases []string) error {
 	}
 	settle(settleBoot)
 	for round := range d.rounds {
-		for _, name := range cases {
-			if err := d.measure(ctx, name, round); err != nil {
+		for i, name := range cases {
+			// The engine stays attached from one of its cases to the next.
+			stays := i+1 < len(cases) && isMuster(name) && isMuster(cases[i+1])
+			if err := d.measure(ctx, name, round, stays); err != nil {
 				return fmt.Errorf("case %s: %w", name, err)
 			}
 		}
-		fmt.Fprintf(os.Stderr, "bench: round %d of %d\n", round+1, d.rounds)
+		fmt.Fprintf(os.Stderr, "bench: round %d of %d done\n", round+1, d.rounds)
 	}
 	return nil
 }
@@ -103,8 +106,8 @@ func makeFiles(cases []string) error {
 }
 
 // measure runs every operation once in one case.
-func (d *driver) measure(ctx context.Context, name string, round int) error {
-	s, err := subjectOf(name)
+func (d *driver) measure(ctx context.Context, name string, round int, stays bool) error {
+	s, err := d.subject(name)
 	if err != nil {
 		return err
 	}
@@ -123,6 +126,9 @@ func (d *driver) measure(ctx context.Context, name string, round int) error {
 		if err := d.once(ctx, op, name, round); err != nil {
 			return errors.Join(err, s.leave(ctx))
 		}
+	}
+	if stays {
+		return nil
 	}
 	if err := s.leave(ctx); err != nil {
 		return err
@@ -161,7 +167,12 @@ func (d *driver) once(ctx context.Context, op bench.Operation, name string, roun
 // settle lets the machine come to rest; no event tells when it has.
 func settle(d time.Duration) { <-time.After(d) }
 
-func subjectOf(name string) (subject, error) {
+func isMuster(name string) bool {
+	_, ok := bench.Rules(name)
+	return ok
+}
+
+func (d *driver) subject(name string) (subject, error) {
 	if name == bench.Baseline {
 		return nothing{}, nil
 	}
@@ -169,7 +180,7 @@ func subjectOf(name string) (subject, error) {
 		return &empty{}, nil
 	}
 	if n, ok := bench.Rules(name); ok {
-		return newMuster(n)
+		return d.engine.with(n)
 	}
 	return nil, fmt.Errorf("no such case")
 }

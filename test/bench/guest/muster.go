@@ -24,28 +24,40 @@ import (
 // errNotEnforced means that a rule was accepted and does not hold: its costs are worth nothing.
 var errNotEnforced = errors.New("not enforced")
 
+// engine is the backend that the Muster cases of a round share: attaching is much dearer than publishing.
+type engine struct {
+	backend  *bpflsm.Backend
+	attached bool
+}
+
 // muster is the case of the engine with a number of rules, half of them on files and half on programs, at least one
 // of each; with 0 it is attached and has no ruleset.
 type muster struct {
-	rules   int
-	backend *bpflsm.Backend
+	*engine
+	rules int
 }
 
-func newMuster(rules int) (subject, error) {
-	backend, err := bpflsm.New(bpflsm.Config{})
-	if err != nil {
-		return nil, err
+func (e *engine) with(rules int) (subject, error) {
+	if e.backend == nil {
+		backend, err := bpflsm.New(bpflsm.Config{})
+		if err != nil {
+			return nil, err
+		}
+		e.backend = backend
 	}
-	return &muster{rules: rules, backend: backend}, nil
+	return &muster{engine: e, rules: rules}, nil
 }
 
 func (m *muster) enter(ctx context.Context) (*bench.Load, error) {
 	load := &bench.Load{Rules: m.rules}
 	began := cpu()
-	if err := m.backend.Apply(ctx, enforce.StepAttach{Reason: "bench"}); err != nil {
-		return nil, err
+	if !m.attached {
+		if err := m.backend.Apply(ctx, enforce.StepAttach{Reason: "bench"}); err != nil {
+			return nil, err
+		}
+		m.attached = true
+		load.Attach = cpu() - began
 	}
-	load.Attach = cpu() - began
 	if m.rules == 0 {
 		return load, nil
 	}
@@ -79,7 +91,9 @@ func (m *muster) enter(ctx context.Context) (*bench.Load, error) {
 }
 
 func (m *muster) leave(ctx context.Context) error {
-	return errors.Join(m.backend.Apply(ctx, enforce.StepDetach{}), m.backend.Close())
+	err := errors.Join(m.backend.Apply(ctx, enforce.StepDetach{}), m.backend.Close())
+	m.backend, m.attached = nil, false
+	return err
 }
 
 // check tries every rule on a file, and that what no rule names is open.
