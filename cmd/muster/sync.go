@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -67,5 +68,6 @@ func syncError(r *control.SyncResult, waited bool) error {
 	if !waited || r.Problem == nil {
 		return nil
 	}
-	return hinted(r.Problem.Hint, "%s: %s: %s", r.Outcome, r.Problem.Name, r.Problem.Message)
+	name := r.Problem.Name + ": "
+	return hinted(r.Problem.Hint, "%s: %s%s", r.Outcome, name, strings.TrimPrefix(r.Problem.Message, name))
 }
