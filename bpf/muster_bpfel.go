@@ -222,6 +222,7 @@ const (
 	MusterLimitSCRATCH_PER_CPU MusterLimit = 4
 	MusterLimitAUDIT_LISTS     MusterLimit = 8
 	MusterLimitEVENT_PATHS     MusterLimit = 4
+	MusterLimitPROGRAMS        MusterLimit = 32
 	MusterLimitEVENT_DATA      MusterLimit = 16384
 )
 
@@ -313,6 +314,8 @@ type MusterSettings struct {
 	AgentStart uint64
 	AgentTgid  uint32
 	Layout     uint32
+	Build      uint64
+	Tags       [32]uint64
 }
 
 type MusterStateKind uint32

@@ -22,6 +22,7 @@ enum limit {
 	SCRATCH_PER_CPU = 4,
 	AUDIT_LISTS = 8, /* of one event; more are counted */
 	EVENT_PATHS = 4,
+	PROGRAMS = 32,
 	EVENT_DATA = 16384,
 };
 
@@ -234,6 +235,8 @@ struct settings {
 	u64 agent_start; /* start_boottime of the agent's leader, in ticks */
 	u32 agent_tgid;
 	u32 layout;
+	u64 build; /* of the object that the attached programs came from */
+	u64 tags[PROGRAMS]; /* the kernel's tags of these programs, so that a new agent need not load them to know */
 };
 
 struct mark_key {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -26,16 +27,19 @@ func (b *Backend) attach(ctx context.Context) error {
 	if err := b.openMaps(); err != nil {
 		return err
 	}
-	fresh := b.candidate
-	b.candidate = nil
-	if fresh == nil {
-		var err error
-		if fresh, err = load(b.maps, b.ringBytes); err != nil {
-			return err
-		}
+	adopted, err := b.adoptable()
+	if err != nil {
+		return err
 	}
-	adopted, err := b.adoptable(fresh)
-	if err == nil && !adopted {
+	what := everything
+	if adopted {
+		what = onlyIterators
+	}
+	fresh, err := load(b.maps, b.ringBytes, what)
+	if err != nil {
+		return err
+	}
+	if !adopted {
 		err = b.replace(fresh)
 	}
 	if err == nil {
@@ -143,16 +147,9 @@ func (b *Backend) linkedProgram(name string) (*ebpf.Program, error) {
 // adoptable says whether every pinned link holds the program that this agent would attach, and works on the
 // pinned maps. After an attach that was cut short two loadings may be mixed, of which one keeps silent: then
 // there are extra pins, and nothing is adopted.
-func (b *Backend) adoptable(fresh *programSet) (bool, error) {
-	slots := fresh.Maps[bpf.MusterMapSlots]
+func (b *Backend) adoptable() (bool, error) {
 	if extra, err := b.pins.extras(b.spec); err != nil || len(extra) > 0 {
 		return false, err
-	}
-	for _, p := range fresh.wanted {
-		condition, err := b.linkCondition(p.name, fresh.tags[p.name])
-		if err != nil || condition != "" {
-			return false, err
-		}
 	}
 	for _, name := range mapNames(b.spec) {
 		m, err := b.pins.openMap(name)
@@ -161,7 +158,17 @@ func (b *Backend) adoptable(fresh *programSet) (bool, error) {
 		}
 		_ = m.Close()
 	}
-	return b.usesMap(bpf.MusterProgFileOpen, slots)
+	wanted, tags, err := b.reference()
+	if err != nil || tags == nil {
+		return false, err
+	}
+	for _, p := range wanted {
+		condition, err := b.linkCondition(p.name, tags[p.name])
+		if err != nil || condition != "" {
+			return false, err
+		}
+	}
+	return b.usesMap(bpf.MusterProgFileOpen, b.maps[bpf.MusterMapSlots])
 }
 
 // usesMap says whether the linked program works on this very map.
@@ -221,7 +228,7 @@ func (b *Backend) replace(fresh *programSet) error {
 			return fmt.Errorf("pin link %s: %w", p.name, err)
 		}
 	}
-	return b.pins.removeExtras(b.spec)
+	return errors.Join(b.pins.removeExtras(b.spec), fresh.sign())
 }
 
 func (b *Backend) pinMap(name string, m *ebpf.Map) error {
@@ -287,9 +294,11 @@ func (b *Backend) claim() error {
 	return nil
 }
 
-// initialise gives new maps their key, before anything is attached that uses it.
+// initialise gives new maps their key, before anything is attached that uses it. Until the new programs are
+// all pinned, no build is named: an attach that is cut short is not adopted.
 func (set *programSet) initialise() error {
 	return set.change(func(s *bpf.MusterSettings) {
+		s.Build = 0
 		for s.HashKey == ([2]uint64{}) {
 			s.HashKey = [2]uint64{randomNumber(), randomNumber()}
 		}
@@ -299,6 +308,22 @@ func (set *programSet) initialise() error {
 // speak lets this set's programs emit the events from now on.
 func (set *programSet) speak() error {
 	return set.change(func(s *bpf.MusterSettings) { s.Instance = set.instance })
+}
+
+// sign leaves behind which programs are attached, for the next agent.
+func (set *programSet) sign() error {
+	tags := set.tagNumbers()
+	return set.change(func(s *bpf.MusterSettings) { s.Build, s.Tags = bpf.Build(), tags })
+}
+
+// tagNumbers are the tags in the order of attached.
+func (set *programSet) tagNumbers() (tags [bpf.MusterLimitPROGRAMS]uint64) {
+	for i, p := range attached {
+		if tag, err := strconv.ParseUint(set.tags[p.name], 16, 64); err == nil {
+			tags[i] = tag // a program that is left out has none
+		}
+	}
+	return tags
 }
 
 func (set *programSet) change(f func(*bpf.MusterSettings)) error {

@@ -45,8 +45,6 @@ type Backend struct {
 	mu sync.Mutex
 	// loaded is this process's own loading: attached, or kept for its iterators beside an adopted set.
 	loaded *programSet
-	// candidate is a loading that nothing has been attached of yet.
-	candidate *programSet
 	// maps are the pinned maps that are in force.
 	maps map[string]*ebpf.Map
 	// last is the last rendering, without its bytes.
@@ -160,12 +158,10 @@ func (b *Backend) detach() error {
 // release closes every descriptor; what is pinned stays.
 func (b *Backend) release() {
 	b.reader.detach()
-	for _, set := range []*programSet{b.loaded, b.candidate} {
-		if set != nil {
-			set.close()
-		}
+	if b.loaded != nil {
+		b.loaded.close()
+		b.loaded = nil
 	}
-	b.loaded, b.candidate = nil, nil
 	for _, m := range b.maps {
 		_ = m.Close()
 	}

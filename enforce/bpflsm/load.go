@@ -31,8 +31,17 @@ type programSet struct {
 	links    map[string]link.Link
 }
 
-// load loads a fresh copy of every program, with the maps given or, for those missing, new ones.
-func load(maps map[string]*ebpf.Map, ringBytes int) (*programSet, error) {
+// scope says which programs load loads.
+type scope int
+
+const (
+	// onlyIterators are enough for an agent that adopts what is attached.
+	onlyIterators scope = iota
+	everything
+)
+
+// load loads fresh copies of programs, with the maps given or, for those missing, new ones.
+func load(maps map[string]*ebpf.Map, ringBytes int, what scope) (*programSet, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("lift the memlock limit: %w", err)
 	}
@@ -44,7 +53,7 @@ func load(maps map[string]*ebpf.Map, ringBytes int) (*programSet, error) {
 	if set.wanted, err = supported(spec); err != nil {
 		return nil, err
 	}
-	if err := set.specialise(spec, ringBytes); err != nil {
+	if err := set.specialise(spec, ringBytes, what); err != nil {
 		return nil, err
 	}
 	for name, m := range maps {
@@ -54,22 +63,22 @@ func load(maps map[string]*ebpf.Map, ringBytes int) (*programSet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load programs: %w", err)
 	}
-	for _, p := range set.wanted {
-		info, err := set.Programs[p.name].Info()
+	for name, p := range set.Programs {
+		info, err := p.Info()
 		if err != nil {
 			set.Close()
-			return nil, fmt.Errorf("read program %s: %w", p.name, err)
+			return nil, fmt.Errorf("read program %s: %w", name, err)
 		}
-		set.tags[p.name] = info.Tag
+		set.tags[name] = info.Tag
 	}
 	return set, nil
 }
 
 // specialise fits the programs to this machine.
-func (set *programSet) specialise(spec *ebpf.CollectionSpec, ringBytes int) error {
+func (set *programSet) specialise(spec *ebpf.CollectionSpec, ringBytes int, what scope) error {
 	keep := map[string]bool{}
 	for _, p := range set.wanted {
-		keep[p.name] = true
+		keep[p.name] = what == everything
 	}
 	for _, name := range iterators {
 		keep[name] = true

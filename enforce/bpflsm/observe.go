@@ -72,27 +72,35 @@ func (b *Backend) Observe(ctx context.Context, want []*enforce.Ruleset) (enforce
 	return state, nil
 }
 
-// reference are the programs that should be attached, and their tags. While nothing is pinned nothing can be
-// compared, and the tags are empty. What is loaded for the comparison is kept for StepAttach.
+// reference are the programs that should be attached, and their tags: those that this process attached, else
+// those that an agent of the same build left behind. Without either the tags are nil, and every link counts
+// as altered.
 func (b *Backend) reference() ([]program, map[string]string, error) {
-	if b.loaded != nil {
-		return b.loaded.wanted, b.loaded.tags, nil
+	wanted, err := supported(b.spec)
+	if err != nil {
+		return nil, nil, err
 	}
-	if b.candidate == nil {
-		if _, err := os.Stat(b.pins.dir); errors.Is(err, os.ErrNotExist) {
-			wanted, err := supported(b.spec)
+	config := b.maps[bpf.MusterMapConfig]
+	if config == nil {
+		pinned, err := b.pins.openMap(bpf.MusterMapConfig)
+		if pinned == nil || err != nil {
 			return wanted, nil, err
 		}
-		if err := b.openMaps(); err != nil {
-			return nil, nil, err
-		}
-		set, err := load(b.maps, b.ringBytes)
-		if err != nil {
-			return nil, nil, err
-		}
-		b.candidate = set
+		defer pinned.Close()
+		config = pinned
 	}
-	return b.candidate.wanted, b.candidate.tags, nil
+	var s bpf.MusterSettings
+	if err := config.Lookup(uint32(0), &s); err != nil {
+		return nil, nil, fmt.Errorf("read settings: %w", err)
+	}
+	if s.Build != bpf.Build() {
+		return wanted, nil, nil
+	}
+	tags := map[string]string{}
+	for i, p := range attached {
+		tags[p.name] = fmt.Sprintf("%016x", s.Tags[i])
+	}
+	return wanted, tags, nil
 }
 
 func (b *Backend) observeLink(name, tag string) (enforce.Component, ebpf.ProgramID, error) {
@@ -253,18 +261,16 @@ func foreign(ours map[ebpf.ProgramID]bool) ([]string, error) {
 // loadedIDs are the programs that this process has loaded, attached or not.
 func (b *Backend) loadedIDs() (map[ebpf.ProgramID]bool, error) {
 	ids := map[ebpf.ProgramID]bool{}
-	for _, set := range []*programSet{b.loaded, b.candidate} {
-		if set == nil {
-			continue
+	if b.loaded == nil {
+		return ids, nil
+	}
+	for name, p := range b.loaded.Programs {
+		info, err := p.Info()
+		if err != nil {
+			return nil, fmt.Errorf("read program %s: %w", name, err)
 		}
-		for name, p := range set.Programs {
-			info, err := p.Info()
-			if err != nil {
-				return nil, fmt.Errorf("read program %s: %w", name, err)
-			}
-			id, _ := info.ID()
-			ids[id] = true
-		}
+		id, _ := info.ID()
+		ids[id] = true
 	}
 	return ids, nil
 }

@@ -26,7 +26,7 @@ func TestVerifier(t *testing.T) {
 	}
 	t.Logf("types read in %s", time.Since(begin))
 	begin = time.Now()
-	set, err := load(nil, 1<<18)
+	set, err := load(nil, 1<<18, everything)
 	if err != nil {
 		t.Fatalf("%+v", err)
 	}
