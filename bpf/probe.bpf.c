@@ -12,7 +12,7 @@ static __always_inline s32 probe_path(struct probe *p, struct object *o)
 		return -1;
 	at = PATH_END - length;
 	o->start = at;
-	o->status = length ? PATH_OK : PATH_DETACHED;
+	o->status = length ? PATH_OK : p->flags & EVENT_UNBUILDABLE ? PATH_DETACHED : PATH_INTERNAL;
 	BOUND(at, PATH_END - 1);
 	BOUND(length, PATH_END - 1);
 	if (at + length > PATH_END)
@@ -28,7 +28,7 @@ static __always_inline s32 probe_decide(struct probe *p, struct scratch *s)
 
 	if (!h)
 		return -2;
-	if (s->object[0].status != PATH_OK && class_flags(h, s->class) & CLASS_CLOSED) {
+	if (s->object[0].status == PATH_DETACHED && class_flags(h, s->class) & CLASS_CLOSED) {
 		s->result.verdict = VERDICT_DENY;
 		s->result.flags = EVENT_UNBUILDABLE;
 	} else {

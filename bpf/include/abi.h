@@ -273,7 +273,7 @@ struct script_path {
 /* Input and output of the test entry. */
 struct probe {
 	u64 path; /* user pointer */
-	u32 length; /* 0: unbuildable */
+	u32 length; /* 0: no name, or with EVENT_UNBUILDABLE in flags a path that could not be built */
 	u32 class;
 	u64 sources[SOURCES];
 	u64 marks[OBJECT_MARKS];

@@ -10,7 +10,8 @@ import (
 // attempt is an operation as the kernel's matcher sees it.
 type attempt struct {
 	class      int
-	path       string // "" when it could not be built
+	path       string // "" without noPath: a memfd, which has no name
+	noPath     bool   // it could not be built
 	sources    [bpf.MusterLimitSOURCES]uint64
 	marks      [bpf.MusterLimitOBJECT_MARKS]uint64
 	attributes uint32
@@ -30,7 +31,7 @@ func interpret(image []byte, a *attempt) outcome {
 	h := view[bpf.MusterImageHeader](image, 0, 0)
 	var o outcome
 	var best bpf.MusterImageEntry
-	if a.path == "" && h.Classes[a.class].Flags&uint32(bpf.MusterClassFlagCLASS_CLOSED) != 0 {
+	if a.noPath && h.Classes[a.class].Flags&uint32(bpf.MusterClassFlagCLASS_CLOSED) != 0 {
 		o.verdict, o.flags = bpf.MusterVerdictVERDICT_DENY, bpf.MusterEventFlagEVENT_UNBUILDABLE
 		return o.inMode(h)
 	}
@@ -62,6 +63,9 @@ func interpret(image []byte, a *attempt) outcome {
 func objectSets(image []byte, h *bpf.MusterImageHeader, a *attempt) []ref {
 	var sets []ref
 	for _, start := range h.Classes[a.class].Start {
+		if a.path == "" {
+			break
+		}
 		if set := run(image, ref(start), a.path); set != 0 {
 			sets = append(sets, set)
 		}

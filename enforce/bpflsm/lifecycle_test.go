@@ -13,6 +13,7 @@ import (
 
 	"github.com/muster-fleet/muster/bpf"
 	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/enforce/enforcetest"
 	"github.com/muster-fleet/muster/policies"
 	"github.com/muster-fleet/muster/test/vm"
 )
@@ -192,6 +193,19 @@ func TestNoGap(t *testing.T) {
 	if opened > 0 || tried < 100 {
 		t.Errorf("%d of %d attempts let in", opened, tried)
 	}
+}
+
+// TestContract is what every backend keeps.
+func TestContract(t *testing.T) {
+	vm.Require(t, vm.BPFLSM)
+	backend := func(t *testing.T) enforce.Backend {
+		b, err := New(Config{Root: testRoot, RingBytes: 1 << 18})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	enforcetest.Contract(t, backend, backend)
 }
 
 // TestManyRules loads 1,000 and 10,000 exact paths.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/muster-fleet/muster/bpf"
 	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/enforce/enforcetest"
 	"github.com/muster-fleet/muster/policies"
 )
 
@@ -61,6 +62,9 @@ func (p *prober) decide(t testing.TB, a *attempt) outcome {
 		Path: uint64(uintptr(unsafe.Pointer(&path[0]))), Length: uint32(len(a.path)), Class: uint32(a.class),
 		Sources: a.sources, Marks: a.marks, Attributes: a.attributes,
 	}
+	if a.noPath {
+		in.Flags = uint32(bpf.MusterEventFlagEVENT_UNBUILDABLE)
+	}
 	var out bpf.MusterProbe
 	answer, err := p.program.Run(&ebpf.RunOptions{Context: &in, ContextOut: &out})
 	if err != nil || answer != 0 {
@@ -77,10 +81,7 @@ func (p *prober) decide(t testing.TB, a *attempt) outcome {
 
 // attemptOf puts an operation as the kernel would find it.
 func attemptOf(op *enforce.Operation, key hashKey) attempt {
-	a := attempt{path: op.Path}
-	if op.NoPath {
-		a.path = ""
-	}
+	a := attempt{path: op.Path, noPath: op.NoPath}
 	if op.Class == policies.ClassFile {
 		a.class = int(bpf.MusterClassCLASS_FILE)
 	}
@@ -136,17 +137,52 @@ func TestDecisionsAgree(t *testing.T) {
 		}
 		for range 300 {
 			op := randomOperation(r, rs)
-			a := attemptOf(&op, testKey)
-			want := rs.Decide(op)
-			inGo := decisionOf(image, interpret(image.Bytes, &a))
-			inKernel := decisionOf(image, p.decide(t, &a))
-			if op.NoPath { // audits by mark of an unbuildable path are not looked for
-				want.Audits, inGo.Audits, inKernel.Audits = nil, nil, nil
-			}
-			if !equal(want, inGo) || !equal(want, inKernel) {
-				t.Fatalf("seed %d: %+v\n decide %+v\n image  %+v\n kernel %+v\n%s", seed, op, want, inGo, inKernel, dump(rs))
+			p.agree(t, image, &op)
+		}
+	}
+}
+
+// TestGeneratedDecisionsAgree does the same with the generator that every backend is tested with.
+func TestGeneratedDecisionsAgree(t *testing.T) {
+	t.Parallel()
+	p := newProber(t)
+	for seed := range uint64(40) {
+		g := enforcetest.NewGenerator(seed)
+		rs := g.Ruleset(1 + int(seed))
+		image, err := render(rs, testKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := publish(p.slots, p.inner, image.Bytes); err != nil {
+			t.Fatal(err)
+		}
+		for range 300 {
+			if op := g.Operation(rs); isEnforced(op.Class) {
+				p.agree(t, image, &op)
 			}
 		}
+	}
+}
+
+func isEnforced(class policies.Class) bool { return slices.Contains(classes[:], class) }
+
+// agree compares the three decisions of one operation.
+func (p *prober) agree(t *testing.T, image *Image, op *enforce.Operation) {
+	t.Helper()
+	// No more marks than the kernel keeps.
+	op.Marks = op.Marks[:min(len(op.Marks), int(bpf.MusterLimitOBJECT_MARKS))]
+	for _, marks := range []*[]string{&op.Source.ExecutableMarks, &op.Source.ScriptMarks} {
+		*marks = (*marks)[:min(len(*marks), int(bpf.MusterLimitSOURCE_MARKS))]
+	}
+	a := attemptOf(op, testKey)
+	want := image.ruleset.Decide(*op)
+	inGo := decisionOf(image, interpret(image.Bytes, &a))
+	inKernel := decisionOf(image, p.decide(t, &a))
+	if op.NoPath { // audits by mark of an unbuildable path are not looked for
+		want.Audits, inGo.Audits, inKernel.Audits = nil, nil, nil
+	}
+	if !equal(want, inGo) || !equal(want, inKernel) {
+		t.Fatalf("%+v\n decide %+v\n image  %+v\n kernel %+v\n%s", *op, want, inGo, inKernel, dump(image.ruleset))
 	}
 }
 
