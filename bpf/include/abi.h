@@ -94,7 +94,7 @@ struct image_header {
 	u32 source_mask;
 	u32 marks; /* struct image_mark[mark_mask + 1] */
 	u32 mark_mask;
-	u32 postures; /* struct image_posture, by source class */
+	u32 postures; /* struct image_posture, by source class; 0 without any allow-list */
 	u32 source_classes;
 };
 

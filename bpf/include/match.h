@@ -470,17 +470,23 @@ static __always_inline bool decide(void *image, struct image_header *h, struct s
 		.scratch = s,
 		.object = o,
 	};
+	u32 any = 0;
 
 	s->cursor.broken = 0;
 	for (u32 i = 0; i < AUTOMATA + OBJECT_MARKS; i++)
 		s->sets[i] = 0;
 	if (o->status == PATH_OK && !match_names(image, h, s, o))
 		return false;
-	bpf_loop(OBJECT_MARKS, marks_step, &m, 0);
-	bpf_loop((AUTOMATA + OBJECT_MARKS) * 8, combine_step, &c, 0);
+	if (o->marks[0])
+		bpf_loop(OBJECT_MARKS, marks_step, &m, 0);
+	/* Most files are in no rule: then there is nothing to combine. */
+	for (u32 i = 0; i < AUTOMATA + OBJECT_MARKS; i++)
+		any |= s->sets[i];
+	if (any)
+		bpf_loop((AUTOMATA + OBJECT_MARKS) * 8, combine_step, &c, 0);
 	if (s->cursor.broken)
 		return false;
-	if (!s->result.priority)
+	if (!s->result.priority && h->postures)
 		decide_posture(image, h, s);
 	return true;
 }

@@ -53,7 +53,7 @@ func interpret(image []byte, a *attempt) outcome {
 			}
 		}
 	}
-	if best.Priority == 0 {
+	if best.Priority == 0 && h.Postures != 0 {
 		o.posture(image, h, a.class, known[:])
 	}
 	return o.inMode(h)

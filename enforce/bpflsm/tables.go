@@ -8,6 +8,7 @@ import (
 
 	"github.com/muster-fleet/muster/bpf"
 	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/policies"
 )
 
 // internSet lays out what a set of rules means for every source, once.
@@ -171,6 +172,9 @@ func tryspread(hashes []uint64, size int) []int {
 
 // postures says for every source class what an allow-list does with what no rule matches.
 func (r *renderer) postures(h *bpf.MusterImageHeader) {
+	if !slices.ContainsFunc(r.ruleset.Rules, func(rule enforce.Rule) bool { return rule.Rule.Action == policies.ActionAllow }) {
+		return // no allow-list for anybody
+	}
 	n := 1 + 2*len(r.groups)
 	at := r.reserveTable((n + 1) / 2)
 	h.Postures, h.SourceClasses = uint32(at), uint32(n)
