@@ -8,12 +8,17 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/cyberphone/json-canonicalization/go/src/webpki.org/jsoncanonicalizer"
 	gogit "github.com/go-git/go-git/v5"
 
 	"github.com/muster-fleet/muster/bundles"
@@ -35,7 +40,6 @@ type Releases struct {
 	TrustYAML []byte
 
 	key      *bundles.KeySigner
-	trust    *bundles.Trust
 	channel  *git.Channel
 	tip      bundles.Revision
 	sequence int64
@@ -82,16 +86,12 @@ func (r *Releases) makeTrust() error {
 	r.TrustYAML = fmt.Appendf(nil, "fleet: %s\nchannel: %s\nversion: 1\nepoch: 1\n"+
 		"threshold: {audit: 1, enforce: 1, trust: 1}\nsigners:\n  - name: %s\n    key: |\n      %s\n",
 		fleetName, channelName, signerName, strings.ReplaceAll(strings.TrimSpace(public), "\n", "\n      "))
-	r.trust, err = bundles.LoadTrust(r.TrustYAML)
-	return err
+	return nil
 }
 
 // Publish appends a signed release of these files to the channel and returns its digest.
 func (r *Releases) Publish(ctx context.Context, files map[string][]byte, now time.Time) (digest string, err error) {
-	content := bundles.Content{
-		Files: files, Commit: strings.Repeat("0", 40), Repository: r.URL, Issued: now,
-	}
-	document, err := bundles.BuildRelease(r.trust, content, r.sequence+1, true)
+	document, err := r.document(files, now)
 	if err != nil {
 		return "", fmt.Errorf("release: %w", err)
 	}
@@ -109,4 +109,26 @@ func (r *Releases) Publish(ctx context.Context, files map[string][]byte, now tim
 	}
 	r.sequence++
 	return bundles.DigestOf(document), nil
+}
+
+// document is release.json, canonical. It is written here and not by bundles.BuildRelease, which would keep
+// the hosts' limits for them.
+func (r *Releases) document(files map[string][]byte, now time.Time) ([]byte, error) {
+	release := bundles.Release{
+		Schema: bundles.ReleaseSchema, Name: fleetName, Channel: channelName, Epoch: 1, Sequence: r.sequence + 1,
+		Issued: now.UTC().Truncate(time.Second),
+		Source: bundles.ReleaseSource{Commit: strings.Repeat("0", 40), Repository: r.URL},
+		// A scenario may replace its policies by fewer.
+		AcknowledgeRemoval: true,
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		release.Files = append(release.Files, bundles.ReleaseFile{
+			Path: name, Size: int64(len(files[name])), SHA256: fmt.Sprintf("%x", sha256.Sum256(files[name])),
+		})
+	}
+	text, err := json.Marshal(release)
+	if err != nil {
+		return nil, err
+	}
+	return jsoncanonicalizer.Transform(text)
 }

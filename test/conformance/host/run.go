@@ -130,6 +130,7 @@ func (s *stage) run(ctx context.Context, backend string, total *conformance.Summ
 		why = "no result"
 		if err != nil {
 			why = err.Error()
+			fmt.Fprintf(s.options.Log, "conformance: %s: %v\n", backend, err)
 		}
 	}
 	for _, sc := range s.list {
