@@ -49,8 +49,8 @@ vm: setup ## a shell in a lab VM (KERNEL=6.1|6.12)
 	go run ./test/vm/lab shell --kernel $(KERNEL)
 
 conformance: setup ## run scenarios (SCENARIOS= BACKENDS= KERNEL= RUN=)
-	@go run ./test/conformance/run --scenarios '$(SCENARIOS)' --backends '$(BACKENDS)' \
-		--kernel '$(KERNEL)' --run '$(RUN)'
+	@go run ./test/conformance/cmd/conformance -scenarios '$(SCENARIOS)' -backends '$(BACKENDS)' \
+		-kernel '$(KERNEL)' -run '$(RUN)'
 
 bench: setup ## the table of docs/performance.md
 	go run ./test/bench/run

@@ -82,8 +82,8 @@ func obeying() []step {
 func tampering() []step {
 	return []step{
 		{"Somebody removes a pin and edits the ruleset in the kernel by hand.", []run{
-			{command: "find /sys/fs/bpf/muster -type f -name file_open | head -n 1 | xargs rm -v", shows: match("removed")},
-			{command: "bpftool map delete pinned $(find /sys/fs/bpf/muster -name slots) key 0 0 0 0 && echo the ruleset is out of its slot", shows: match("out of its slot")},
+			{command: "find /sys/fs/bpf/muster -type f -name link_file_open | head -n 1 | xargs rm -v", shows: match("removed")},
+			{command: "bpftool map delete pinned $(find /sys/fs/bpf/muster -name map_slots) key 0 0 0 0 && echo the ruleset is out of its slot", shows: match("out of its slot")},
 		}},
 		{"The agent reads the kernel, not its own memory: the drift is reported and repaired.", []run{
 			{command: "muster status", shows: match("Repaired"), within: 2 * soon},
