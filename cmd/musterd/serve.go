@@ -127,7 +127,9 @@ func together(ctx context.Context, log *slog.Logger, p parts) error {
 	start("host", p.host.watch)
 	start("signals", func(ctx context.Context) error { return reloadOnHangup(ctx, p.loop, log) })
 	<-ctx.Done()
-	working.Wait()
+	if !ended(&working, stopGrace) {
+		log.Error("a part of the agent did not stop; leaving it", "grace", stopGrace)
+	}
 	stopPipe()
 	writing.Wait()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
@@ -135,6 +137,21 @@ func together(ctx context.Context, log *slog.Logger, p parts) error {
 	}
 	log.Info("stopped; the kernel goes on enforcing")
 	return nil
+}
+
+// stopGrace bounds a stop: enforcement needs no agent, and a service manager's SIGKILL would lose queued events.
+const stopGrace = 10 * time.Second
+
+// ended waits for the group, but no longer than grace.
+func ended(group *sync.WaitGroup, grace time.Duration) bool {
+	done := make(chan struct{})
+	go func() { defer close(done); group.Wait() }()
+	select {
+	case <-done:
+		return true
+	case <-time.After(grace):
+		return false
+	}
 }
 
 func reloadOnHangup(ctx context.Context, loop *reconciler.Loop, log *slog.Logger) error {

@@ -111,6 +111,7 @@ func (l *lab) run(binary string) {
 	l.t.Helper()
 	// With the capabilities of the systemd unit and no others.
 	l.agent = exec.Command("/usr/bin/setpriv", "--bounding-set", capabilities(l.t), "--no-new-privs", binary, "--config", l.config())
+	l.agent.WaitDelay = 10 * time.Second // a child of a killed agent may still hold its output
 	l.agent.Stderr = l.t.Output()
 	l.agent.Stdout = l.t.Output()
 	l.must(l.agent.Start())
