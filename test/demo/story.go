@@ -26,7 +26,7 @@ const soon = 20 * time.Second
 func writing() []step {
 	return []step{
 		{"The Git hosting: a repository for policies, and one for what hosts report.", []run{
-			{command: "git init -q --bare /srv/git/policies.git && git init -q --bare /srv/git/status.git && mkdir /root/policies"},
+			{command: "git init -q --bare -b main /srv/git/policies.git && git init -q --bare -b main /srv/git/status.git && mkdir /root/policies"},
 		}},
 		{"A policy repository: muster init writes its first files, muster keys new makes a signing key.", []run{
 			{command: "git init -q -b main . && git config user.name Ada && git config user.email ada@example.org && git remote add origin file:///srv/git/policies.git", quiet: true},
@@ -119,11 +119,11 @@ func fixing() []step {
 			{command: "git push -q --force origin FETCH_HEAD~1:refs/heads/muster/stable"},
 			{command: "printf '%s\\n' '#!/bin/sh' 'export MUSTER_PASSWORD=demo HOME=/root; unset GIT_DIR' 'cd /root/policies && muster publish' > /srv/git/policies.git/hooks/post-receive && chmod 755 /srv/git/policies.git/hooks/post-receive"},
 		}},
-		{"A bad policy goes out: nobody may read the name service's configuration. It is fixed by one git push.", []run{
-			{command: "sed -e 's/name: shadow-file/name: oops/; s#/etc/shadow#/etc/nsswitch.conf#; s/action: Audit/action: Block/' policies/shadow-file.yaml > policies/oops.yaml && git add . && git commit -qm 'Protect the name service' && git push -q origin main 2>&1", shows: match("published")},
-			{command: "cat /etc/nsswitch.conf", fails: true, shows: match("Permission denied"), within: soon},
-			{command: "git rm -q policies/oops.yaml && git commit -qm 'Take the name service rule back' && git push -q origin main 2>&1", shows: match("published")},
-			{command: "head -n 1 /etc/nsswitch.conf", within: soon},
+		{"A bad policy goes out: nobody may read the file that monitoring takes the system's version from. It is fixed by one git push.", []run{
+			{command: "sed -e 's/name: shadow-file/name: oops/; s#/etc/shadow#/etc/debian_version#; s/action: Audit/action: Block/' policies/shadow-file.yaml > policies/oops.yaml && git add . && git commit -qm 'Protect the version file' && git push -q origin main 2>&1", shows: match("published")},
+			{command: "cat /etc/debian_version", fails: true, shows: match("Permission denied"), within: soon},
+			{command: "git rm -q policies/oops.yaml && git commit -qm 'Take the rule on the version file back' && git push -q origin main 2>&1", shows: match("published")},
+			{command: "head -n 1 /etc/debian_version", within: soon},
 		}},
 		{"What the fleet knows: the branch `status`, as the forge shows it, and muster roll.", []run{
 			{command: "git --git-dir /srv/git/status.git show status:README.md", shows: match("web-1"), within: 6 * soon},
