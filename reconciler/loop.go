@@ -177,7 +177,12 @@ func (l *Loop) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			l.deps.Notify("STOPPING=1")
-			<-mailing
+			select {
+			case <-mailing:
+			case <-l.deps.Clock.After(mailGrace):
+				// A transport may ignore its context. The report is on disk, and goes with the next start.
+				l.deps.Log.Warn("the reporter did not stop in time; leaving it", "grace", mailGrace)
+			}
 			return nil
 		case <-l.deps.Clock.After(l.due.earliest(l.deps.Clock.Now())):
 		case <-l.deps.Host.Changed():

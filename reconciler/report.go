@@ -149,8 +149,12 @@ func (l *Loop) slot(hostID string) <-chan time.Time {
 	return l.deps.Clock.After(fleet.NextSlot(hostID, collectEvery, now).Sub(now))
 }
 
-// lastReport bounds the report that is sent while stopping.
-const lastReport = 5 * time.Second
+// lastReport bounds the report that is sent while stopping, and mailGrace the wait for it and for a push that
+// was under way: nobody who stops an agent waits for a server.
+const (
+	lastReport = time.Second
+	mailGrace  = 1500 * time.Millisecond
+)
 
 // last sends a report that is still waiting when the agent stops.
 func (l *Loop) last() {

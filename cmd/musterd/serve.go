@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -111,14 +113,18 @@ func together(ctx context.Context, log *slog.Logger, p parts) error {
 	defer cancel(nil)
 	// Events are written until everybody who makes them has stopped.
 	pipeCtx, stopPipe := context.WithCancel(context.WithoutCancel(ctx))
-	var writing, working sync.WaitGroup
+	var writing sync.WaitGroup
 	writing.Go(func() { p.pipe.Run(pipeCtx) })
+	working := map[string]<-chan struct{}{}
 	start := func(name string, fn func(context.Context) error) {
-		working.Go(func() {
+		done := make(chan struct{})
+		working[name] = done
+		go func() {
+			defer close(done)
 			if err := fn(ctx); err != nil && ctx.Err() == nil {
 				cancel(fmt.Errorf("%s: %w", name, err))
 			}
-		})
+		}()
 	}
 	start("loop", p.loop.Run)
 	start("control", func(ctx context.Context) error { return p.server.Serve(ctx, listener) })
@@ -127,8 +133,8 @@ func together(ctx context.Context, log *slog.Logger, p parts) error {
 	start("host", p.host.watch)
 	start("signals", func(ctx context.Context) error { return reloadOnHangup(ctx, p.loop, log) })
 	<-ctx.Done()
-	if !ended(&working, stopGrace) {
-		log.Error("a part of the agent did not stop; leaving it", "grace", stopGrace)
+	if left := unfinished(working, time.After(stopGrace)); len(left) > 0 {
+		log.Error("parts of the agent did not stop; leaving them", "parts", left, "grace", stopGrace)
 	}
 	stopPipe()
 	writing.Wait()
@@ -142,16 +148,26 @@ func together(ctx context.Context, log *slog.Logger, p parts) error {
 // stopGrace bounds a stop: enforcement needs no agent, and a service manager's SIGKILL would lose queued events.
 const stopGrace = 10 * time.Second
 
-// ended waits for the group, but no longer than grace.
-func ended(group *sync.WaitGroup, grace time.Duration) bool {
-	done := make(chan struct{})
-	go func() { defer close(done); group.Wait() }()
-	select {
-	case <-done:
-		return true
-	case <-time.After(grace):
-		return false
+// unfinished waits for the parts to end and names those that had not when grace was over.
+func unfinished(parts map[string]<-chan struct{}, grace <-chan time.Time) []string {
+	var left []string
+	over := false
+	for _, name := range slices.Sorted(maps.Keys(parts)) {
+		if !over {
+			select {
+			case <-parts[name]:
+				continue
+			case <-grace:
+				over = true
+			}
+		}
+		select {
+		case <-parts[name]:
+		default:
+			left = append(left, name)
+		}
 	}
+	return left
 }
 
 func reloadOnHangup(ctx context.Context, loop *reconciler.Loop, log *slog.Logger) error {

@@ -7,9 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
-	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
@@ -154,8 +152,8 @@ func (b *Backend) Events(ctx context.Context, sink func(enforce.Event)) error {
 
 // drain hands events on until the ring is closed or ctx ends.
 func (b *Backend) drain(ctx context.Context, ring *ringbuf.Reader, sink func(enforce.Event)) error {
-	ring.SetDeadline(time.Time{})
-	defer context.AfterFunc(ctx, func() { ring.SetDeadline(time.Unix(1, 0)) })()
+	// Not by a deadline: setting one waits for the read that it is to end.
+	defer context.AfterFunc(ctx, func() { _ = ring.Flush() })()
 	var record ringbuf.Record
 	for {
 		switch err := ring.ReadInto(&record); {
@@ -163,7 +161,10 @@ func (b *Backend) drain(ctx context.Context, ring *ringbuf.Reader, sink func(enf
 			b.deliver(record.RawSample, sink)
 		case errors.Is(err, ringbuf.ErrFlushed):
 			b.reader.endFlush()
-		case errors.Is(err, ringbuf.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded):
+			if ctx.Err() != nil {
+				return nil
+			}
+		case errors.Is(err, ringbuf.ErrClosed):
 			b.reader.endFlush()
 			return nil
 		default:
