@@ -144,7 +144,7 @@ func (b *Backend) withdraw(subject enforce.SubjectID) error {
 		}
 	}
 	if slots := b.maps[bpf.MusterMapSlots]; slots != nil {
-		return withdraw(slots)
+		return errors.Join(withdraw(slots), b.pins.removeOthers())
 	}
 	return nil
 }

@@ -126,7 +126,7 @@ func (p pins) removeExtras(spec *ebpf.CollectionSpec) error {
 // removeOthers removes the pins of every other layout: their links detach.
 func (p pins) removeOthers() error {
 	entries, err := os.ReadDir(p.root)
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("list pins: %w", err)
 	}
 	var all error
