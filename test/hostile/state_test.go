@@ -118,7 +118,7 @@ func startRows() []row {
 			w.kill()
 			w.must(damage(w))
 			w.launch()
-			if err := w.agent.Wait(); err == nil {
+			if err := <-w.ended; err == nil {
 				w.t.Error("it ended as if all was well")
 			}
 			w.agent = nil

@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -42,6 +41,7 @@ type world struct {
 	probe  *prober
 
 	agent *exec.Cmd
+	ended chan error // of the agent, once
 	said  *bytes.Buffer
 
 	sequence int64             // of the newest good release
@@ -103,8 +103,7 @@ bpffs: /sys/fs/bpf/muster
 
 // goodTrust needs both signers for anything, and somebody who vouches that releases are fresh.
 func (w *world) goodTrust() string {
-	return w.fleet.TrustYAML(w.t, 2, 2, "freshness:\n  maxAge: 26h\n  signers:\n  "+
-		strings.ReplaceAll(strings.TrimSpace(bundlestest.Signer(w.t, "ci-clock", w.clock)), "\n", "\n  ")+"\n")
+	return w.fleet.TrustYAML(w.t, 2, 2, "freshness:\n  maxAge: 26h\n  signers:\n"+bundlestest.Signer(w.t, "ci-clock", w.clock))
 }
 
 // writeGoodConfig puts every file of configuration right, whatever lies in its place.
@@ -180,6 +179,8 @@ func (w *world) launch() {
 	w.agent.WaitDelay = 10 * time.Second
 	w.agent.Stderr = w.said
 	w.must(w.agent.Start())
+	w.ended = make(chan error, 1)
+	go func(cmd *exec.Cmd, ended chan<- error) { ended <- cmd.Wait() }(w.agent, w.ended)
 }
 
 // run starts the agent and waits until its first look at the source is over.
@@ -198,7 +199,7 @@ func (w *world) kill() {
 		return
 	}
 	_ = w.agent.Process.Kill()
-	_ = w.agent.Wait()
+	<-w.ended
 	w.agent = nil
 }
 
@@ -209,10 +210,10 @@ func (w *world) wait(what string, ok func() bool) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
-		if w.agent.Process.Signal(syscall.Signal(0)) != nil {
-			w.t.Fatalf("the agent is gone before %s:\n%s", what, w.said)
-		}
 		select {
+		case err := <-w.ended:
+			w.agent = nil
+			w.t.Fatalf("the agent ended (%v) before %s:\n%s", err, what, w.said)
 		case <-deadline:
 			w.kill() // so that its words can be read
 			w.t.Fatalf("never: %s\n%s", what, w.said)
