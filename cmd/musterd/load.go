@@ -123,7 +123,7 @@ func hostID(cfg *config.Config, host *hostFacts) (string, error) {
 	return fleet.HostID(node.Hostname)
 }
 
-// maxTrust bounds the trust file.
+// maxTrust bounds the trust file; bundles.LoadTrust accepts no more.
 const maxTrust = 1 << 20
 
 func readTrust(path string) (*bundles.Trust, error) {
@@ -132,7 +132,8 @@ func readTrust(path string) (*bundles.Trust, error) {
 		return nil, &trustError{path: path, err: err}
 	}
 	defer file.Close()
-	content, err := io.ReadAll(io.LimitReader(file, maxTrust))
+	// One byte more than is accepted: a longer file must be refused, not lose its end, where its revocations may be.
+	content, err := io.ReadAll(io.LimitReader(file, maxTrust+1))
 	if err != nil {
 		return nil, &trustError{path: path, err: err}
 	}

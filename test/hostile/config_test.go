@@ -34,7 +34,7 @@ func policyRows() []row {
 		one("an unknown field", head+"  severty: 5\n"+rule),
 		one("a doubled key", head+"  severity: 5\n  severity: 6\n"+rule),
 		one("an unknown kind", strings.Replace(head, "KubeArmorHostPolicy", "KubeArmorHostPolice", 1)+rule),
-		one("no action", head+"  file: {matchPaths: [{path: /etc/x}]}\n"),
+		one("an unknown action", head+strings.Replace(rule, "Block", "Blokc", 1)),
 		one("a relative path", head+strings.Replace(rule, "/etc/x", "etc/x", 1)),
 		one("a pattern that does not close", head+"  file: {matchPatterns: [{pattern: \"/etc/[a\"}]}\n  action: Block\n"),
 		one("no YAML", "kind: ["),
@@ -60,7 +60,7 @@ func policyRows() []row {
 // configRows break musterd.yaml under a running agent.
 func configRows() []row {
 	text := func(input string, content func(w *world) string) row {
-		return row{"musterd.yaml, on reload", input, "Trouble/config", func(w *world) {
+		return row{area: "musterd.yaml, on reload", input: input, want: "Trouble/config", plant: func(w *world) {
 			w.must(os.WriteFile(w.path("musterd.yaml"), []byte(content(w)), 0o600))
 			w.reloaded()
 		}}
@@ -78,16 +78,16 @@ func configRows() []row {
 		text("garbage", func(*world) string { return "\x00\xff{" }),
 		text("2 MB", func(w *world) string { return w.goodConfig() + strings.Repeat("# filler\n", 1<<18) }),
 		text("cut in the middle", func(w *world) string { return w.goodConfig()[:len(w.goodConfig())/2] }),
-		{"musterd.yaml, on reload", "missing", "Trouble/config", func(w *world) {
+		{area: "musterd.yaml, on reload", input: "missing", want: "Trouble/config", plant: func(w *world) {
 			w.must(os.Remove(w.path("musterd.yaml")))
 			w.reloaded()
 		}},
-		{"musterd.yaml, on reload", "a directory", "Trouble/config", func(w *world) {
+		{area: "musterd.yaml, on reload", input: "a directory", want: "Trouble/config", plant: func(w *world) {
 			w.must(os.Remove(w.path("musterd.yaml")))
 			w.must(os.Mkdir(w.path("musterd.yaml"), 0o700))
 			w.reloaded()
 		}},
-		{"musterd.yaml, on reload", "a source of another protocol", "Unreachable/source", func(w *world) {
+		{area: "musterd.yaml, on reload", input: "a source of another protocol", want: "Unreachable/source", plant: func(w *world) {
 			w.must(os.WriteFile(w.path("musterd.yaml"), []byte(strings.Replace(w.goodConfig(), "file://", "ftp://", 1)), 0o600))
 			w.reloaded()
 			w.looked()
@@ -99,7 +99,7 @@ func configRows() []row {
 func trustFileRows() []row {
 	const area = "trust.yaml, on reload"
 	text := func(input, want string, content func(w *world) string) row {
-		return row{area, input, want, func(w *world) {
+		return row{area: area, input: input, want: want, plant: func(w *world) {
 			w.must(os.WriteFile(w.path("trust.yaml"), []byte(content(w)), 0o600))
 			w.reloaded()
 		}}
@@ -127,7 +127,7 @@ func trustFileRows() []row {
 		text("revokes a key of the release in force", "Revoked", func(w *world) string {
 			return w.goodTrust() + "revoked: {keys: [" + w.fleet.Keys["alice"].ID() + "]}\n"
 		}),
-		{area, "missing", "Trouble/config", func(w *world) {
+		{area: area, input: "missing", want: "Trouble/config", plant: func(w *world) {
 			w.must(os.Remove(w.path("trust.yaml")))
 			w.reloaded()
 		}},
@@ -138,7 +138,7 @@ func trustFileRows() []row {
 func labelRows() []row {
 	const area = "labels.yaml, on reload"
 	text := func(input, content string) row {
-		return row{area, input, "Trouble/config", func(w *world) {
+		return row{area: area, input: input, want: "Trouble/config", plant: func(w *world) {
 			w.must(os.WriteFile(w.path("labels.yaml"), []byte(content), 0o600))
 			w.reloaded()
 		}}
@@ -148,7 +148,7 @@ func labelRows() []row {
 		text("a number", "role: 7\n"),
 		text("garbage", "\x00\xff{"),
 		text("1 MB", strings.Repeat("# filler\n", 1<<17)),
-		{area, "missing", "Trouble/config", func(w *world) {
+		{area: area, input: "missing", want: "Trouble/config", plant: func(w *world) {
 			w.must(os.Remove(w.path("labels.yaml")))
 			w.reloaded()
 		}},

@@ -14,7 +14,7 @@ import (
 // treeRows are trees that Git stores and a release cannot be.
 func treeRows() []row {
 	one := func(input, want string, entries func(w *world) []entry) row {
-		return row{"Git tree", input, "Refused/" + want, func(w *world) {
+		return row{area: "Git tree", input: input, want: "Refused/" + want, plant: func(w *world) {
 			w.push(w.bad(), entries(w)...)
 			w.looked()
 		}}
@@ -41,16 +41,13 @@ func treeRows() []row {
 		one("a bomb: 40 MB in a small pack", "limits", func(w *world) []entry {
 			return []entry{{"100644", "bomb", w.repo.blob(make([]byte, 40<<20))}}
 		}),
-		one("a tree that is garbage", "malformed", func(w *world) []entry {
-			return []entry{{"40000", "t", w.repo.object(plumbing.TreeObject, []byte("100644 a\x00short"))}}
-		}),
 	}
 }
 
 // repositoryRows break the branch, the objects and the repository itself.
 func repositoryRows() []row {
 	one := func(input, want string, spoil func(w *world)) row {
-		return row{"Git repository", input, want, func(w *world) {
+		return row{area: "Git repository", input: input, want: want, plant: func(w *world) {
 			spoil(w)
 			w.looked()
 		}}
@@ -77,7 +74,7 @@ func repositoryRows() []row {
 			w.repo.point(w.repo.commit(w.repo.tree(w.bad()), plumbing.ZeroHash))
 		}),
 		one("the branch points at a blob", "Refused/malformed", func(w *world) { w.repo.point(w.repo.blob([]byte("no commit"))) }),
-		one("the branch points at nothing", "Unreachable/no-release", func(w *world) {
+		one("the branch points at nothing", "Unreachable/source", func(w *world) {
 			w.repo.point(plumbing.NewHash(strings.Repeat("1", 40)))
 		}),
 		one("the commit is garbage", "Unreachable/source", func(w *world) {
@@ -85,6 +82,9 @@ func repositoryRows() []row {
 		}),
 		one("the commit's tree is missing", "Unreachable/source", func(w *world) {
 			w.repo.point(w.repo.commit(plumbing.NewHash(strings.Repeat("2", 40)), w.tip))
+		}),
+		one("a tree is garbage", "Unreachable/source", func(w *world) {
+			w.push(w.bad(), entry{"40000", "t", w.repo.object(plumbing.TreeObject, []byte("100644 a\x00short"))})
 		}),
 		lost("an object is garbage", "garbage", policy),
 		lost("an object is empty", "", policy),
@@ -95,7 +95,7 @@ func repositoryRows() []row {
 			w.must(os.Remove(filepath.Join(w.repo.dir, w.repo.loose(w.repo.blob(files["p.yaml"])))))
 		}),
 		one("an advertisement of 17 MB", "Unreachable/limits", func(w *world) { w.must(w.repo.manyRefs(w.tip)) }),
-		one("the branch's file is garbage", "Unreachable/no-release", func(w *world) { w.must(w.repo.write(string(branch), "\x00\xffgarbage")) }),
+		one("the branch's file is garbage", "Unreachable/source", func(w *world) { w.must(w.repo.write(string(branch), "\x00\xffgarbage")) }),
 		one("the repository is gone", "Unreachable/source", func(w *world) { w.must(os.Rename(w.repo.dir, w.repo.dir+awayExt)) }),
 	}
 }

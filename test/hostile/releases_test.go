@@ -104,9 +104,9 @@ func trustRows() []row {
 		one("a successor of the trust file inside", "unsupported", func(w *world) map[string][]byte {
 			return with(w.bad(), bundles.TrustFile(2), []byte("version: 2"))
 		}),
-		one("removes all rules without saying so", "removal-not-acknowledged", func(w *world) map[string][]byte {
+		inLab(one("removes all rules without saying so", "removal-not-acknowledged", func(w *world) map[string][]byte {
 			return w.release(map[string][]byte{"README.md": []byte("nothing")}, w.next())
-		}),
+		})),
 	}
 }
 
@@ -208,7 +208,7 @@ func signatureRows() []row {
 // freshRows vouch wrongly for the release that is in force: it stays so, and the report says that it is stale.
 func freshRows() []row {
 	one := func(input string, spoil func(w *world, files map[string][]byte)) row {
-		return row{"fresh.json", input, "Stale", func(w *world) {
+		return row{area: "fresh.json", input: input, want: "Stale", plant: func(w *world) {
 			files := with(w.files, "", nil)
 			spoil(w, files)
 			w.push(files)

@@ -33,7 +33,7 @@ const lostAndHeld = "StateLost + Refused/rollback"
 
 // restarted kills the agent, damages what it left, and starts it while the source offers the release before.
 func restarted(area, input, want string, damage func(w *world)) row {
-	return row{area, input, want, func(w *world) {
+	return row{area: area, input: input, want: want, plant: func(w *world) {
 		w.kill()
 		w.repo.point(w.older)
 		damage(w)
@@ -100,7 +100,7 @@ func stateRows() []row {
 		spoilt("every cached release: missing", lostAndHeld, func(w *world) error { return os.RemoveAll(w.path("state/cache")) }),
 		spoilt("journal: garbage", "StateLost", func(w *world) error { return os.WriteFile(w.state("journal"), garbage, 0o600) }),
 		spoilt("suspension: garbage", "StateLost", func(w *world) error { return os.WriteFile(w.state("suspended"), garbage, 0o600) }),
-		row{"State files, at a start", "state directory not writable", "Trouble/state", func(w *world) {
+		row{area: "State files, at a start", input: "state directory not writable", want: "Trouble/state", plant: func(w *world) {
 			w.kill()
 			w.run()
 			w.must(os.Chmod(w.path("state"), 0o500))
@@ -114,7 +114,7 @@ func stateRows() []row {
 // startRows keep the agent from starting: it says why, and the kernel goes on.
 func startRows() []row {
 	one := func(input, want string, damage func(w *world) error) row {
-		return row{"At a start", input, "exit: " + want, func(w *world) {
+		return row{area: "At a start", input: input, want: "exit: " + want, plant: func(w *world) {
 			w.kill()
 			w.must(damage(w))
 			w.launch()

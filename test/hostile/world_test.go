@@ -284,6 +284,9 @@ func (w *world) mendFiles() {
 			w.must(os.RemoveAll(w.path(dir)))
 		}
 	}
+	if info, err := os.Stat(w.path("state/seen")); err == nil && info.IsDir() {
+		w.must(os.Remove(w.path("state/seen")))
+	}
 	// A host key that nobody can use is replaced by a new one, and the host enrolled again.
 	if key, err := os.ReadFile(w.path("state/host.key")); err == nil && !bytes.HasPrefix(key, []byte("-----BEGIN")) {
 		w.must(os.Remove(w.path("state/host.key")))
