@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +43,14 @@ func TestHostileRepositories(t *testing.T) {
 		{"name doubled", "path", git.Limits{}, func(repo string) { rawTree(t, repo, "a", "a") }},
 		{"too deep", "limits", git.Limits{}, func(repo string) {
 			commit(t, repo, map[string][]byte{strings.Repeat("d/", 40) + "f": []byte("x")})
+		}},
+		{"a name of megabytes", "limits", git.Limits{}, func(repo string) { rawTree(t, repo, strings.Repeat("n", 1<<20)) }},
+		{"directories without end and without files", "limits", git.Limits{}, func(repo string) {
+			commitTree(t, repo, nested(t, repo, pipe(t, repo, "", nil, "mktree"), 8, 16))
+		}},
+		{"files without end out of one blob", "limits", git.Limits{}, func(repo string) {
+			blob := pipe(t, repo, "", []byte("x"), "hash-object", "-w", "--stdin")
+			commitTree(t, repo, nested(t, repo, pipe(t, repo, "", fmt.Appendf(nil, "100644 blob %s\tf\n", blob), "mktree"), 8, 16))
 		}},
 		{"too many objects", "limits", git.Limits{Objects: 20}, func(repo string) {
 			files := map[string][]byte{}
@@ -88,6 +97,38 @@ func TestHostileRepositories(t *testing.T) {
 				t.Logf("%v", err)
 			}
 		})
+	}
+}
+
+// nested makes a tree that names the one below it so many times, so many levels up: width^depth directories in a
+// pack of a few kilobytes.
+func nested(t *testing.T, repo, tree string, width, depth int) string {
+	t.Helper()
+	for range depth {
+		var list strings.Builder
+		for i := range width {
+			fmt.Fprintf(&list, "040000 tree %s\td%d\n", tree, i)
+		}
+		tree = pipe(t, repo, "", []byte(list.String()), "mktree")
+	}
+	return tree
+}
+
+// TestOneBlobUnderManyNames: a blob that a tree names a thousand times is held once.
+func TestOneBlobUnderManyNames(t *testing.T) {
+	repo := bare(t)
+	blob := pipe(t, repo, "", make([]byte, 15<<20), "hash-object", "-w", "--stdin")
+	var list strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(&list, "100644 blob %s\tf%04d\n", blob, i)
+	}
+	commitTree(t, repo, pipe(t, repo, "", []byte(list.String()), "mktree"))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	brought(t, source(t, git.Config{URL: repo}))
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; took > 1<<30 {
+		t.Fatalf("1000 names of one blob of 15 MiB took %d MiB", took>>20)
 	}
 }
 

@@ -23,6 +23,8 @@ import (
 const (
 	maxTreeDepth = 24
 	maxTreeFiles = 40_000
+	maxTrees     = 40_000
+	maxTreePath  = 4096
 	maxBlob      = 16 << 20
 )
 
@@ -130,18 +132,30 @@ func (o *objects) commit(h plumbing.Hash) (*object.Commit, error) {
 // files answers the regular files of a commit. Anything else (symlinks, submodules, odd modes, doubled or
 // strange names) refuses the whole tree: a release has no use for it.
 func (o *objects) files(c *object.Commit) (map[string][]byte, error) {
-	out := map[string][]byte{}
-	if err := o.walkTree(c.TreeHash, "", 0, out); err != nil {
+	w := &treeWalk{store: o.store, out: map[string][]byte{}, blobs: map[plumbing.Hash][]byte{}}
+	if err := w.tree(c.TreeHash, "", 0); err != nil {
 		return nil, err
 	}
-	return out, nil
+	return w.out, nil
 }
 
-func (o *objects) walkTree(h plumbing.Hash, prefix string, depth int, out map[string][]byte) error {
+// treeWalk is one reading of a tree. A tree may name one object any number of times, so a pack of a few kilobytes
+// can spell a tree without end: directories are counted as they are entered, and a blob is held once.
+type treeWalk struct {
+	store *memory.Storage
+	out   map[string][]byte
+	blobs map[plumbing.Hash][]byte
+	trees int
+}
+
+func (w *treeWalk) tree(h plumbing.Hash, prefix string, depth int) error {
 	if depth > maxTreeDepth {
 		return bundles.NewRefusal(bundles.ErrLimits, nil, "%s is deeper than %d", prefix, maxTreeDepth)
 	}
-	tree, err := object.GetTree(o.store, h)
+	if w.trees++; w.trees > maxTrees {
+		return bundles.NewRefusal(bundles.ErrLimits, nil, "more than %d directories", maxTrees)
+	}
+	tree, err := object.GetTree(w.store, h)
 	if err != nil {
 		return bundles.NewRefusal(bundles.ErrMalformed, err, "tree %s", h)
 	}
@@ -151,16 +165,16 @@ func (o *objects) walkTree(h plumbing.Hash, prefix string, depth int, out map[st
 			return err
 		}
 		if e.Mode == filemode.Dir {
-			if err := o.walkTree(e.Hash, prefix+e.Name+"/", depth+1, out); err != nil {
+			if err := w.tree(e.Hash, prefix+e.Name+"/", depth+1); err != nil {
 				return err
 			}
 			continue
 		}
-		data, err := o.blob(e.Hash)
+		data, err := w.blob(e.Hash)
 		if err != nil {
 			return bundles.NewRefusal(bundles.ErrMalformed, err, "%s", prefix+e.Name)
 		}
-		if out[prefix+e.Name] = data; len(out) > maxTreeFiles {
+		if w.out[prefix+e.Name] = data; len(w.out) > maxTreeFiles {
 			return bundles.NewRefusal(bundles.ErrLimits, nil, "more than %d files", maxTreeFiles)
 		}
 	}
@@ -168,6 +182,9 @@ func (o *objects) walkTree(h plumbing.Hash, prefix string, depth int, out map[st
 }
 
 func checkEntry(prefix string, e object.TreeEntry, names map[string]bool) error {
+	if len(prefix)+len(e.Name) > maxTreePath {
+		return bundles.NewRefusal(bundles.ErrLimits, nil, "a path in the tree is longer than %d bytes", maxTreePath)
+	}
 	refuse := func(why string) error {
 		return bundles.NewRefusal(bundles.ErrPath, nil, "%q in the tree %s", prefix+e.Name, why)
 	}
@@ -192,8 +209,11 @@ func checkEntry(prefix string, e object.TreeEntry, names map[string]bool) error 
 	return nil
 }
 
-func (o *objects) blob(h plumbing.Hash) ([]byte, error) {
-	b, err := object.GetBlob(o.store, h)
+func (w *treeWalk) blob(h plumbing.Hash) ([]byte, error) {
+	if data, known := w.blobs[h]; known {
+		return data, nil
+	}
+	b, err := object.GetBlob(w.store, h)
 	if err != nil {
 		return nil, err
 	}
@@ -202,5 +222,9 @@ func (o *objects) blob(h plumbing.Hash) ([]byte, error) {
 		return nil, err
 	}
 	defer r.Close()
-	return io.ReadAll(io.LimitReader(r, maxBlob))
+	data, err := io.ReadAll(io.LimitReader(r, maxBlob))
+	if err == nil {
+		w.blobs[h] = data
+	}
+	return data, err
 }
