@@ -183,10 +183,19 @@ func (c *Collector) idle(r *round) string {
 		return ReasonNoReports
 	case c.cfg.MaxHosts > 0 && len(r.refs) > c.cfg.MaxHosts:
 		return ReasonTooMany
-	case !r.tip.IsZero() && r.tip == c.tip && r.now.Sub(c.tipTime) < c.cfg.MinAge:
+	case !r.tip.IsZero() && r.tip == c.tip && younger(c.tipTime, c.cfg.MinAge, r.now):
 		return ReasonFresh
 	}
 	return ""
+}
+
+// clockLeeway is how far the clocks of two honest collectors may be apart.
+const clockLeeway = 5 * time.Minute
+
+// younger is true for a roll that is not as old as age. One from the future is no reason to wait for it: any
+// host that may collect could otherwise stop the fleet's table for as long as it likes.
+func younger(roll time.Time, age time.Duration, now time.Time) bool {
+	return now.Sub(roll) < age && roll.Sub(now) <= clockLeeway
 }
 
 // previous is the roll of the status branch, when whom we trust made it.
@@ -257,7 +266,7 @@ func (r *round) setHistory(roll *fleet.Roll, previous *fleet.Roll) (reroot bool)
 
 // unchanged compares rolls but for who folded them and when.
 func (r *round) unchanged(now, before fleet.Roll) bool {
-	if r.now.Sub(before.Time) > r.cfg.RefreshAfter {
+	if !younger(before.Time, r.cfg.RefreshAfter, r.now) {
 		return false
 	}
 	now.Time, now.Collector = before.Time, before.Collector

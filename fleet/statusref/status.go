@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -40,12 +39,15 @@ type status struct {
 	roll    []byte
 	rollSig []byte
 	kept    []found
+	// taken are the blobs and shards that were read already. A report names its one host and a signature is
+	// over one report, so what appears twice is somebody's trick: a tree may name one blob a million times.
+	taken map[plumbing.Hash]bool
 }
 
 // readStatus fetches one commit deep. A zero tip gives an empty status. What is on the branch but no status at
 // all, or beyond the limits, is errUnusable: the next fold writes over it.
 func readStatus(ctx context.Context, r Remote, a advert, tip plumbing.Hash) (*status, error) {
-	s := &status{store: memory.NewStorage()}
+	s := &status{store: memory.NewStorage(), taken: map[plumbing.Hash]bool{}}
 	if tip.IsZero() {
 		return s, nil
 	}
@@ -100,37 +102,51 @@ func (s *status) readHosts(hash plumbing.Hash) error {
 		return err
 	}
 	for _, e := range top.Entries {
-		if e.Mode != filemode.Dir || len(e.Name) != 2 {
+		if e.Mode != filemode.Dir || len(e.Name) != 2 || s.taken[e.Hash] {
 			continue
 		}
+		s.taken[e.Hash] = true
 		shard, err := object.GetTree(s.store, e.Hash)
 		if err != nil {
 			return err
 		}
+		signatures := map[string]plumbing.Hash{}
 		for _, f := range shard.Entries {
-			s.readHost(shard, e.Name, f)
+			if report, is := strings.CutSuffix(f.Name, ".sig"); is && f.Mode == filemode.Regular {
+				signatures[report] = f.Hash
+			}
+		}
+		for _, f := range shard.Entries {
+			s.readHost(signatures, e.Name, f)
 		}
 	}
 	return nil
 }
 
 // readHost keeps a report that lies in its place with its signature beside it.
-func (s *status) readHost(shard *object.Tree, name string, e object.TreeEntry) {
+func (s *status) readHost(signatures map[string]plumbing.Hash, shard string, e object.TreeEntry) {
 	id, ok := strings.CutSuffix(e.Name, ".json")
-	if !ok || e.Mode != filemode.Regular || fleet.CheckHostID(id) != nil || fleet.Shard(id) != name {
+	if !ok || e.Mode != filemode.Regular || fleet.CheckHostID(id) != nil || fleet.Shard(id) != shard {
 		return
 	}
-	i := slices.IndexFunc(shard.Entries, func(x object.TreeEntry) bool { return x.Name == e.Name+".sig" })
-	if i < 0 || shard.Entries[i].Mode != filemode.Regular {
+	signature, ok := signatures[e.Name]
+	if !ok || s.taken[e.Hash] || s.taken[signature] || s.larger(e.Hash) || s.larger(signature) {
 		return
 	}
+	s.taken[e.Hash], s.taken[signature] = true, true
 	f := found{
 		SignedReport: fleet.SignedReport{Ref: id, Kept: true},
-		report:       e.Hash, signature: shard.Entries[i].Hash,
+		report:       e.Hash, signature: signature,
 	}
 	if f, err := f.load(s.store); err == nil {
 		s.kept = append(s.kept, f)
 	}
+}
+
+// larger is true for what no report and no signature is as large as, and for what is not there.
+func (s *status) larger(h plumbing.Hash) bool {
+	size, err := s.store.EncodedObjectSize(h)
+	return err != nil || size > fleet.MaxReport
 }
 
 // Status is the status branch as a reader gets it.
