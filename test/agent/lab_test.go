@@ -10,10 +10,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/bits"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -28,7 +30,7 @@ import (
 	"github.com/muster-fleet/muster/test/vm"
 )
 
-// Where the agents lie in the guest: the same sources under two versions.
+// Where the agents lie in the guest: two versions, whose programs count as different builds.
 const (
 	agentOne = "/usr/local/sbin/musterd"
 	agentTwo = "/usr/local/sbin/musterd-two"
@@ -40,14 +42,41 @@ func TestInVM(t *testing.T) {
 	t.Parallel()
 	vm.Need(t)
 	files := map[string]string{"../../deploy/musterd.service": unitFile}
-	for guest, version := range map[string]string{agentOne: "one", agentTwo: "two"} {
+	for guest, extra := range map[string][]string{agentOne: nil, agentTwo: {"-overlay", otherBuild(t)}} {
 		target := filepath.Join(t.TempDir(), filepath.Base(guest))
-		if err := vm.BuildStatic(t.Context(), target, "build", "-ldflags=-s -w -X main.version="+version, "github.com/muster-fleet/muster/cmd/musterd"); err != nil {
+		args := append(extra, "-ldflags=-s -w -X main.version="+filepath.Base(guest), "github.com/muster-fleet/muster/cmd/musterd")
+		if err := vm.BuildStatic(t.Context(), target, "build", args...); err != nil {
 			t.Fatal(err)
 		}
 		files[target] = guest
 	}
 	vm.TestPackage(t, vm.Options{LSM: vm.BPF, Files: files}, "-test.v")
+}
+
+// otherBuild overlays the BPF object with one of the same programs and another digest: an agent built with it
+// adopts nothing of the other's, but replaces every link, as after an upgrade.
+func otherBuild(t *testing.T) string {
+	t.Helper()
+	object, err := filepath.Abs("../../bpf/muster_bpfel.o")
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, overlay := filepath.Join(t.TempDir(), "other.o"), filepath.Join(t.TempDir(), "overlay.json")
+	if err := os.WriteFile(other, append(content, 0), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(map[string]map[string]string{"Replace": {object: other}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(overlay, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return overlay
 }
 
 // lab is a world with a real agent and a real kernel.
@@ -57,12 +86,17 @@ type lab struct {
 	client *control.Client
 	events string
 	bpffs  string
+	// files holds what policies are about. It is left to the machine's end: what is blocked cannot be removed.
+	files string
 }
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	w := newWorld(t)
 	l := &lab{world: w, events: filepath.Join(w.dir, "events.jsonl"), bpffs: "/sys/fs/bpf/muster"}
+	var err error
+	l.files, err = os.MkdirTemp("", "muster-lab-")
+	w.must(err)
 	w.must(os.WriteFile(filepath.Join(w.dir, "trust.yaml"), w.trustText(), 0o600))
 	socket := filepath.Join(w.dir, "musterd.sock")
 	l.client = control.NewClient(socket)
@@ -73,7 +107,7 @@ cacheDir: %[2]s/state/cache
 hostKey: %[2]s/state/host.key
 socket: %[3]s
 labels: ""
-driftInterval: 1s
+driftInterval: 2s
 events: {output: file, file: %[4]s}
 metrics: {socket: %[2]s/metrics.sock}
 backend: bpflsm
@@ -84,8 +118,8 @@ bpffs: %[5]s
 	return l
 }
 
-// capabilities is the bounding set of the systemd unit, as setpriv wants it.
-func capabilities(t *testing.T) string {
+// capabilities are those that the systemd unit bounds the agent to.
+func capabilities(t *testing.T) []string {
 	t.Helper()
 	unit, err := os.ReadFile(unitFile)
 	if err != nil {
@@ -93,15 +127,16 @@ func capabilities(t *testing.T) string {
 	}
 	for line := range strings.Lines(string(unit)) {
 		if names, found := strings.CutPrefix(line, "CapabilityBoundingSet="); found {
-			list := "-all"
-			for _, name := range strings.Fields(names) {
-				list += ",+" + strings.ToLower(strings.TrimPrefix(name, "CAP_"))
-			}
-			return list
+			return strings.Fields(strings.ReplaceAll(strings.ToLower(names), "cap_", ""))
 		}
 	}
 	t.Fatal("the unit bounds no capabilities")
-	return ""
+	return nil
+}
+
+// bounded is the agent's command with the capabilities of the systemd unit and no others.
+func bounded(names []string, binary, config string) *exec.Cmd {
+	return exec.Command("/usr/bin/setpriv", "--bounding-set", "-all,+"+strings.Join(names, ",+"), "--no-new-privs", binary, "--config", config)
 }
 
 func (l *lab) config() string { return filepath.Join(l.dir, "musterd.yaml") }
@@ -109,8 +144,8 @@ func (l *lab) config() string { return filepath.Join(l.dir, "musterd.yaml") }
 // run starts the agent and waits until it answers.
 func (l *lab) run(binary string) {
 	l.t.Helper()
-	// With the capabilities of the systemd unit and no others.
-	l.agent = exec.Command("/usr/bin/setpriv", "--bounding-set", capabilities(l.t), "--no-new-privs", binary, "--config", l.config())
+	names := capabilities(l.t)
+	l.agent = bounded(names, binary, l.config())
 	l.agent.WaitDelay = 10 * time.Second // a child of a killed agent may still hold its output
 	l.agent.Stderr = l.t.Output()
 	l.agent.Stdout = l.t.Output()
@@ -119,6 +154,21 @@ func (l *lab) run(binary string) {
 		_, err := l.client.Status(l.t.Context())
 		return err == nil
 	})
+	if has := l.effective(); bits.OnesCount64(has) != len(names) {
+		l.t.Fatalf("the agent runs with capabilities %#x, wanted the %d of the unit", has, len(names))
+	}
+}
+
+// effective are the capabilities that the agent runs with.
+func (l *lab) effective() uint64 {
+	l.t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", l.agent.Process.Pid))
+	l.must(err)
+	_, after, _ := strings.Cut(string(text), "CapEff:")
+	first, _, _ := strings.Cut(after, "\n")
+	has, err := strconv.ParseUint(strings.TrimSpace(first), 16, 64)
+	l.must(err)
+	return has
 }
 
 // end sends the signal and waits for the agent's end.
@@ -127,10 +177,14 @@ func (l *lab) end(signal os.Signal) {
 	if l.agent == nil {
 		return
 	}
+	begun := time.Now()
 	l.must(l.agent.Process.Signal(signal))
 	err := l.agent.Wait()
 	if signal == syscall.SIGTERM && err != nil {
 		l.t.Errorf("stopped with %v", err)
+	}
+	if took := time.Since(begun); took > stopBound {
+		l.t.Errorf("%v took %v to end the agent", signal, took)
 	}
 	l.agent = nil
 }
@@ -139,14 +193,17 @@ func (l *lab) end(signal os.Signal) {
 // next test's agent has to find its way from what is there, as any agent does.
 func (l *lab) leave() { l.end(syscall.SIGTERM) }
 
+// stopBound is above what a stop may take, an emulated machine's slowness included: a round under way ends first.
+const stopBound = 8 * time.Second
+
 // patience is far more than anything here takes on an emulated machine that has the computer to itself.
 const patience = 4 * time.Minute
 
-// wait waits for ok, looking every few milliseconds, and gives up after patience.
+// wait waits for ok, looking again and again, and gives up after patience.
 func (l *lab) wait(what string, ok func() bool) {
 	l.t.Helper()
 	deadline := time.After(patience)
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
 		select {
@@ -191,7 +248,7 @@ func (l *lab) publishNext(files map[string][]byte) {
 
 func (l *lab) file(name string) string {
 	l.t.Helper()
-	path := filepath.Join(l.dir, name)
+	path := filepath.Join(l.files, name)
 	l.must(os.WriteFile(path, []byte(name), 0o644))
 	return path
 }
