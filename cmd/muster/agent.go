@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -92,6 +93,15 @@ func printable(s string) string {
 		out = append(out, r)
 	}
 	return string(out)
+}
+
+// printableText is printable for a text of several lines: line ends stay, tabs become spaces.
+func printableText(s string) string {
+	lines := strings.Split(strings.ReplaceAll(s, "\t", "    "), "\n")
+	for i, line := range lines {
+		lines[i] = printable(line)
+	}
+	return strings.Join(lines, "\n")
 }
 
 func policyID(id *policies.ID) string {

@@ -119,8 +119,9 @@ func printReview(w io.Writer, r *bundles.Review) {
 	if len(r.Changes) == 0 {
 		fmt.Fprintln(w, "no file differs")
 	}
+	// Who wrote the release must not write on the approver's terminal: a file could else hide the others.
 	for _, c := range r.Changes {
-		fmt.Fprintf(w, "\n%s %s\n%s", c.What, c.Path, c.Diff)
+		fmt.Fprintf(w, "\n%s %s\n%s", c.What, c.Path, printableText(c.Diff))
 	}
 	fmt.Fprintf(w, "\n%d more signer(s) needed for enforce\n", r.Needed)
 }

@@ -81,6 +81,9 @@ func (f *joinFlags) run(cmd *cobra.Command, url string) error {
 		return err
 	}
 	res := joined{Fleet: trust.Fleet, Channel: trust.Channel, TrustSHA256: trust.Digest()}
+	if res.HostID, err = f.host(); err != nil {
+		return err
+	}
 	if err := f.rehearse(cmd.Context(), url, trust, &res); err != nil {
 		return err
 	}
@@ -103,6 +106,22 @@ func (f *joinFlags) run(cmd *cobra.Command, url string) error {
 		}
 		fmt.Fprintf(w, "enrol this host by adding to hosts.allowed_signers:\n%s\n", res.AllowedLine)
 	})
+}
+
+// host answers the name under which musterd will report, so that the line that enrols it is one that counts.
+func (f *joinFlags) host() (string, error) {
+	if f.hostID != "" {
+		return f.hostID, fleet.CheckHostID(f.hostID)
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return "", err
+	}
+	id, err := fleet.HostID(name)
+	if err != nil {
+		return "", hinted("give --host-id", "%w", err)
+	}
+	return id, nil
 }
 
 // checkSource refuses what musterd could not use: it has no ssh agent, no home and no working directory.
@@ -199,11 +218,6 @@ func (f *joinFlags) install(url string, trust []byte, res *joined) error {
 	key, err := fleet.LoadOrCreateHostKey(keyPath)
 	if err != nil {
 		return err
-	}
-	if res.HostID = f.hostID; res.HostID == "" {
-		if res.HostID, err = os.Hostname(); err != nil {
-			return err
-		}
 	}
 	res.AllowedLine = strings.TrimSpace(key.AllowedLine(res.HostID))
 	// The public half beside the private one, as ssh-keygen does it, for scripts that enrol hosts.

@@ -21,7 +21,8 @@ func main() {
 	if err == nil {
 		return
 	}
-	fmt.Fprintf(os.Stderr, "muster: error: %v\n", err)
+	// An error may quote a server or a repository; neither writes on this terminal.
+	fmt.Fprintf(os.Stderr, "muster: error: %s\n", printableText(err.Error()))
 	var hinter interface{ Hint() string }
 	if errors.As(err, &hinter) && hinter.Hint() != "" {
 		fmt.Fprintf(os.Stderr, "muster: hint: %s\n", hinter.Hint())

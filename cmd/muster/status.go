@@ -67,7 +67,10 @@ func printStatus(w io.Writer, s *control.Status) {
 	}...)
 	table(w, rows)
 	for _, c := range r.Conditions {
-		fmt.Fprintf(w, "\n%s since %s", c.Type, when(c.Since))
+		fmt.Fprintf(w, "\n%s", c.Type)
+		if !c.Since.IsZero() {
+			fmt.Fprintf(w, " since %s", when(c.Since))
+		}
 		if c.Error != "" {
 			fmt.Fprintf(w, " (%s)", printable(c.Error))
 		}

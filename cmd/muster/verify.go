@@ -98,10 +98,10 @@ func printVerify(w io.Writer, res verifyResult) {
 		if !c.OK {
 			state = "FAIL"
 		}
-		fmt.Fprintf(w, "%s  %-18s  %s\n", state, c.Name, strings.ReplaceAll(c.Evidence, "\n", "; "))
+		fmt.Fprintf(w, "%s  %-18s  %s\n", state, c.Name, printable(strings.ReplaceAll(c.Evidence, "\n", "; ")))
 	}
 	for _, c := range res.Conditions {
-		fmt.Fprintf(w, "note  %-18s  %s\n", c.Type, c.Message)
+		fmt.Fprintf(w, "note  %-18s  %s\n", c.Type, printable(c.Message))
 	}
 	if res.Accepted {
 		fmt.Fprintf(w, "accepted at level %s: release %d, %s\n", res.Level, res.Sequence, res.Digest)
