@@ -153,6 +153,21 @@ func TestSocketOfALivingAndOfADeadAgent(t *testing.T) {
 	_ = again.Close()
 }
 
+// TestListenSparesOtherFiles: a socket's path that names a file by mistake does not cost the file.
+func TestListenSparesOtherFiles(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "trust.yaml")
+	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(path); err == nil {
+		t.Error("a file was replaced by a socket")
+	}
+	if content, err := os.ReadFile(path); err != nil || string(content) != "x" {
+		t.Errorf("%q %v", content, err)
+	}
+}
+
 // TestStrangersAreRefused dials as another user; the socket's mode is opened first, so that it is the
 // kernel's word about the peer that refuses.
 func TestStrangersAreRefused(t *testing.T) {

@@ -26,6 +26,10 @@ func Listen(path string) (net.Listener, error) {
 		_ = conn.Close()
 		return nil, &Error{Name: "running", Message: fmt.Sprintf("another agent answers on %s", path), Advice: "stop it first, or give this one a socket of its own"}
 	}
+	// A mistyped path must not cost the file that is there.
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
+		return nil, &Error{Name: "socket", Message: path + " is there already and is no socket", Advice: "give the socket a path of its own"}
+	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("socket: %w", err)
 	}
