@@ -5,7 +5,6 @@
 // the real musterd, and what it gets. Each input must get a named error, must leave the last good ruleset
 // enforced, and must lose nothing: the next good release is accepted.
 //
-// On any machine the table runs without a kernel backend and proves names and recovery. In the lab it runs with
-// BPF-LSM, where another process than the agent tries the files; only that proves enforcement. The page
-// docs/bad-input.md is written from a run in the lab (go test ./test/hostile -run TestInVM -update).
+// On any machine the table runs without a kernel backend and proves names and recovery. In a machine of the lab it
+// runs with BPF-LSM, where another process than the agent tries the files; only that proves enforcement.
 package hostile

@@ -95,7 +95,7 @@ func stateRows() []row {
 			}
 			return os.Mkdir(w.state("seen"), 0o700)
 		}),
-		spoilt("marks: of mode 0", "Refused/rollback", func(w *world) error { return os.Chmod(w.state("seen"), 0) }),
+		inLab(spoilt("marks: of mode 0", "Refused/rollback", func(w *world) error { return os.Chmod(w.state("seen"), 0) })),
 		spoilt("cached release: missing", lostAndHeld, func(w *world) error { return os.Remove(w.state("*")) }),
 		spoilt("every cached release: missing", lostAndHeld, func(w *world) error { return os.RemoveAll(w.path("state/cache")) }),
 		spoilt("journal: garbage", "StateLost", func(w *world) error { return os.WriteFile(w.state("journal"), garbage, 0o600) }),

@@ -175,7 +175,11 @@ const capabilities = "-all,+bpf,+perfmon,+mac_admin,+sys_admin,+dac_read_search,
 func (w *world) launch() {
 	w.t.Helper()
 	w.said = &bytes.Buffer{}
-	w.agent = exec.Command("setpriv", "--bounding-set", capabilities, "--no-new-privs", w.binary, "--config", w.path("musterd.yaml"))
+	command := []string{w.binary, "--config", w.path("musterd.yaml")}
+	if os.Getuid() == 0 {
+		command = append([]string{"setpriv", "--bounding-set", capabilities, "--no-new-privs"}, command...)
+	}
+	w.agent = exec.Command(command[0], command[1:]...)
 	w.agent.WaitDelay = 10 * time.Second
 	w.agent.Stderr = w.said
 	w.must(w.agent.Start())
