@@ -34,11 +34,13 @@ func (m Mark) follows(mark Mark) error {
 // Advance answers what the host remembers after it accepted v at this time. It never goes back.
 func (v *Verified) Advance(seen Seen, now time.Time) Seen {
 	this := Mark{Epoch: v.release.Epoch, Sequence: v.release.Sequence, Digest: v.digest}
+	seen.Floor = latest(seen.Floor, now).UTC()
 	if v.level == LevelEnforce {
 		seen.Enforce = advance(seen.Enforce, this)
+		// The word of too few signers does not move the clock: one key could else make everything stale for good.
+		seen.Floor = latest(seen.Floor, v.release.Issued).UTC()
 	}
 	seen.Audit = advance(seen.Audit, this)
-	seen.Floor = latest(seen.Floor, now, v.release.Issued).UTC()
 	seen.Clock = now.UTC()
 	return seen
 }
@@ -57,7 +59,7 @@ func advance(old, this Mark) Mark {
 func RecoverSeen(cached []*Verified, marks ...Mark) Seen {
 	var s Seen
 	for _, v := range cached {
-		s = v.Advance(s, v.release.Issued)
+		s = v.Advance(s, time.Time{})
 	}
 	s.Clock = time.Time{}
 	for _, m := range marks {

@@ -225,6 +225,15 @@ func TestClockConditions(t *testing.T) {
 	if !seen.Floor.Equal(now.Add(time.Hour)) {
 		t.Fatalf("the floor went down to %s", seen.Floor)
 	}
+	// One signer of two says when the release was made: that is no clock.
+	two := bundlestest.New(t, "alice", "bob")
+	early := bundlestest.Issued().Add(-time.Hour)
+	for want, signers := range map[time.Time][]string{early: {"alice"}, bundlestest.Issued(): {"alice", "bob"}} {
+		v := two.Verified(t, two.Trust(t, 1, 2, ""), 5, signers...)
+		if got := v.Advance(bundles.Seen{}, early).Floor; !got.Equal(want) {
+			t.Errorf("signed by %v: the floor is %s, want %s", signers, got, want)
+		}
+	}
 }
 
 func publicPEM(t *testing.T, pub any) string {
