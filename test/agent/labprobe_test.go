@@ -1,6 +1,12 @@
 // Copyright The Muster Authors
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build measure
+
+// These take minutes on an emulated machine and want it for themselves:
+//
+//	GOFLAGS=-tags=measure KERNEL=6.12 go test ./test/agent -run TestInVM -v -timeout 30m
+
 package agent
 
 import (
@@ -86,6 +92,7 @@ func TestLabNoWrongOperation(t *testing.T) {
 		l.settle()
 		l.denied([]string{b, a}[i%2])
 		l.allowed([]string{a, b}[i%2])
+		t.Logf("%.0f s: kill and swap %d, %d tries", time.Since(began).Seconds(), i+1, p.tries.Load())
 	}
 	// And back, after an orderly stop.
 	l.end(syscall.SIGTERM)
