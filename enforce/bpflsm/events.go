@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -24,6 +25,8 @@ const (
 	lossUnknownRuleset = "unknown-ruleset"
 	lossDecode         = "decode"
 	lossMarkOverflow   = "mark-overflow"
+	lossMarkFull       = "mark"
+	lossMarkUnread     = "mark-unread"
 )
 
 // keptImages is how many rulesets events can refer to: those in the ring when it is swapped.
@@ -53,9 +56,8 @@ func (r *eventReader) init() {
 func (r *eventReader) know(image *Image) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, ok := r.images[image.ID]; ok {
-		return
-	}
+	// The one in force is told again at every look, so that it is never the oldest.
+	r.order = slices.DeleteFunc(r.order, func(id uint64) bool { return id == image.ID })
 	r.images[image.ID] = &Image{ID: image.ID, Audits: image.Audits, ruleset: image.ruleset}
 	if r.order = append(r.order, image.ID); len(r.order) > keptImages {
 		delete(r.images, r.order[0])
@@ -222,7 +224,7 @@ var lossNames = map[bpf.MusterCounter]string{
 	bpf.MusterCounterCOUNT_NO_SEQUENCE:   "path-unguarded",
 	bpf.MusterCounterCOUNT_LABEL_MEMORY:  "label",
 	bpf.MusterCounterCOUNT_SOURCE_PATH:   "source-path",
-	bpf.MusterCounterCOUNT_MARK_FULL:     "mark",
+	bpf.MusterCounterCOUNT_MARK_FULL:     lossMarkFull,
 	bpf.MusterCounterCOUNT_MARK_OVERFLOW: lossMarkOverflow,
 	bpf.MusterCounterCOUNT_RING_FULL:     "ring-full",
 	bpf.MusterCounterCOUNT_AUDITS:        "audits",

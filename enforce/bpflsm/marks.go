@@ -20,6 +20,13 @@ import (
 // markBatch is how many files are held open at a time.
 const markBatch = 256
 
+var (
+	// absent are the answers for a path that names no file now, or never can.
+	absent = []error{unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.ENAMETOOLONG}
+	// exhausted are the answers that say nothing about the path.
+	exhausted = []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EINTR}
+)
+
 // markExisting marks the files that have a protected name now. Their device, number and generation as the
 // kernel knows them are told by an iterator over this process's own descriptors; no file is opened for
 // reading, so no device or pipe notices.
@@ -51,13 +58,19 @@ func (b *Backend) markBatch(ctx context.Context, paths []string, hashes map[stri
 	}()
 	for _, path := range paths {
 		fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-			continue // marked when it comes into being
-		}
-		if err != nil {
+		switch {
+		case err == nil:
+			held[uint32(fd)] = hashes[path]
+		case slices.Contains(absent, err):
+			// marked when it comes into being
+		case slices.Contains(exhausted, err):
 			return fmt.Errorf("mark %s: %w", path, err)
+		default:
+			// One file that cannot be looked at (a dead server, a broken disk) must not keep every other rule
+			// from being enforced: the name alone protects it, until somebody uses that name.
+			b.reader.lose(lossMarkUnread)
+			b.log.Warn("protected file not marked", "path", path, "error", err)
 		}
-		held[uint32(fd)] = hashes[path]
 	}
 	if len(held) == 0 {
 		return nil
@@ -87,6 +100,10 @@ func (b *Backend) markFound(out []byte, held map[uint32]uint64) error {
 		if errors.Is(err, errCrowded) {
 			b.reader.lose(lossMarkOverflow)
 			continue // the name alone protects it
+		}
+		if errors.Is(err, unix.E2BIG) {
+			b.reader.lose(lossMarkFull)
+			continue // the same: whoever fills the map must not keep rulesets from being published
 		}
 		if err != nil {
 			return err
