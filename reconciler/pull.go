@@ -81,9 +81,11 @@ func (l *Loop) took(ctx context.Context, result pullResult) {
 	l.pull.running = false
 	l.pull.cancel()
 	l.pull.last = now
-	if result.err != nil {
+	switch {
+	case result.err != nil && ctx.Err() != nil: // the agent stops
+	case result.err != nil:
 		l.pullFailed(result, now)
-	} else {
+	default:
 		l.deps.Watcher.Pulled(true)
 		l.pull.retry.succeed()
 		l.know.solve(areaSource)

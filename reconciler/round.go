@@ -86,6 +86,9 @@ func (l *Loop) converge(ctx context.Context, cause Cause) {
 		l.know.everActed = true
 		l.remember(want)
 	}
+	if err != nil && ctx.Err() != nil {
+		return // cut short by the agent's own stop: nothing is wrong with the kernel, and nobody is told so
+	}
 	l.settle(err)
 	l.rounds++
 	l.know.timings["round"] = l.deps.Clock.Now().Sub(begun).Seconds()
