@@ -6,5 +6,6 @@
 // enforced, and must lose nothing: the next good release is accepted.
 //
 // On any machine the table runs without a kernel backend and proves names and recovery. In a machine of the lab it
-// runs with BPF-LSM, where another process than the agent tries the files; only that proves enforcement.
+// runs with BPF-LSM, where another process than the agent tries the files; only that proves enforcement:
+// go test -tags measure ./test/hostile -run TestInVM (with -update it writes docs/bad-input.md).
 package hostile

@@ -170,7 +170,7 @@ func render(out []measured) string {
 			good++
 		}
 	}
-	b.WriteString("# What bad input gets\n\nMeasured, not promised: `go test ./test/hostile -run TestInVM -update` boots Linux 6.12, feeds each input to the real `musterd` with BPF-LSM, and writes this page.\n\n" +
+	b.WriteString("# What bad input gets\n\nMeasured, not promised: `go test -tags measure ./test/hostile -run TestInVM -update` boots Linux 6.12, feeds each input to the real `musterd` with BPF-LSM, and writes this page.\n\n" +
 		"- **Named error**: the condition in the host's report and its error, or what a `musterd` that does not start says.\n" +
 		"- **Still enforced**: while the input is in its place, another process than the agent gets `EACCES` for the file that the last good release blocks, and may read others.\n" +
 		"- **Recovered**: with good input again, the next good release is accepted and enforced, and nothing is reported as wrong any more.\n\n")
