@@ -16,7 +16,7 @@
 // expressions without =, a nodeSelector without a label, unknown presets, flows without any condition.
 //
 // Limits: a document has at most MaxDocument bytes and 64 levels and no aliases, anchors, merge keys or tags;
-// lines end in \n or \r\n; a file reports at most 1,000 problems; names in selectors are at most 1,024 bytes
+// lines end in \n or \r\n; a file reports at most 1,000 problems; a release holds at most MaxRules rules; names in selectors are at most 1,024 bytes
 // of regular expression. Syntax errors are told by line and the line's first column: YAML libraries know no
 // better. What a kernel or backend lacks is not this package's business.
 package policies

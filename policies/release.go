@@ -29,12 +29,17 @@ func IsPolicyFile(name string) bool {
 // it holds every problem of every file, and nothing of the release is to be used.
 func Parse(fsys fs.FS) (*Set, error) { return ParseAfter(nil, fsys) }
 
+// MaxRules is the most that the rules of one release may be, each counted once and once more for each of its
+// sources: about a gigabyte and twenty seconds of a host that compiles them.
+const MaxRules = 100_000
+
 // ParseAfter is Parse with the policies of unchanged files taken from an earlier Set, which may be nil:
 // the cost follows the change.
 func ParseAfter(earlier *Set, fsys fs.FS) (*Set, error) {
 	files := map[string]parsedFile{}
 	var list []*Policy
 	var problems Problems
+	rules := 0
 	err := fs.WalkDir(fsys, ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -62,6 +67,11 @@ func ParseAfter(earlier *Set, fsys fs.FS) (*Set, error) {
 		problems = append(problems, found...)
 		files[name] = file
 		list = append(list, file.policies...)
+		rules += file.weight()
+		if rules > MaxRules || len(problems) >= maxProblems {
+			problems = append(problems, tooMuch(name, rules))
+			return fs.SkipAll
+		}
 		return nil
 	})
 	if err != nil {
@@ -74,6 +84,27 @@ func ParseAfter(earlier *Set, fsys fs.FS) (*Set, error) {
 	set := NewSet(list)
 	set.files = files
 	return set, nil
+}
+
+// weight is what a file's policies count towards MaxRules.
+func (f parsedFile) weight() int {
+	n := 0
+	for _, p := range f.policies {
+		for i := range p.Rules {
+			n += 1 + len(p.Rules[i].Sources)
+		}
+	}
+	return n
+}
+
+// tooMuch ends the reading of a release: what is looked at must fit into every host's memory and time.
+func tooMuch(name string, rules int) Problem {
+	p := Problem{Position: Position{File: name, Line: 1, Column: 1}, Message: "too many problems: the files after this one are not looked at"}
+	if rules > MaxRules {
+		p.Message = fmt.Sprintf("with this file the release has %d rules and sources; the limit is %d", rules, MaxRules)
+		p.Hint = "name directories or patterns instead of single files"
+	}
+	return p
 }
 
 // parsedFile is what a file held, and the digest it had then.

@@ -5,6 +5,7 @@ package policies
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"strings"
 	"testing"
@@ -81,6 +82,28 @@ func TestParseAfter(t *testing.T) {
 	}
 	if len(first.Policies()) != 2 {
 		t.Error("the earlier set changed")
+	}
+}
+
+// TestReleaseIsBounded: a release of millions of rules, or of thousands of bad files, ends early.
+func TestReleaseIsBounded(t *testing.T) {
+	t.Parallel()
+	rules := strings.Replace(hostHeader, "name: p", "name: NAME", 1) + "  action: Block\n  file:\n    matchPaths: [" +
+		strings.Repeat("{path: /a, fromSource: [{path: /b}]},", MaxRules/20) + "]\n"
+	many, bad := fstest.MapFS{}, fstest.MapFS{}
+	for i := range 30 {
+		many[fmt.Sprintf("%02d.yaml", i)] = &fstest.MapFile{Data: []byte(strings.Replace(rules, "NAME", fmt.Sprintf("p%d", i), 1))}
+		bad[fmt.Sprintf("%02d.yaml", i)] = &fstest.MapFile{Data: []byte(strings.Repeat("--- a\n", 100))}
+	}
+	for want, files := range map[string]fstest.MapFS{
+		"10.yaml:1:1: with this file the release has 110000 rules and sources; the limit is 100000": many,
+		"09.yaml:1:1: too many problems: the files after this one are not looked at":                bad,
+	} {
+		_, err := Parse(files)
+		var problems Problems
+		if !errors.As(err, &problems) || len(problems) > maxProblems+1 || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.300v, want %s", err, want)
+		}
 	}
 }
 
