@@ -4,7 +4,6 @@
 package statusref
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net/http"
