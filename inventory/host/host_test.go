@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -202,6 +203,29 @@ func TestResolve(t *testing.T) {
 	maps.DeleteFunc(want, func(_, v string) bool { return v == "" })
 	if !maps.Equal(got, want) {
 		t.Errorf("got %v\nwant %v", got, want)
+	}
+}
+
+// TestResolveTrustsOwners: a link that neither root nor this user made leads nowhere.
+func TestResolveTrustsOwners(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	link := filepath.Join(dir, "tool")
+	if err := os.Symlink("/usr/bin/env", link); err != nil {
+		t.Fatal(err)
+	}
+	if got := host.Resolve(os.DirFS("/"), []string{link})[link]; !strings.HasSuffix(got, "/bin/env") {
+		t.Errorf("our own link leads to %q", got)
+	}
+	if err := os.Lchown(link, 65534, 65534); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Logf("not tried: needs root: %v", err)
+		return
+	}
+	if got := host.Resolve(os.DirFS("/"), []string{link, link + "/"}); len(got) != 0 {
+		t.Errorf("a stranger's link was followed: %v", got)
 	}
 }
 

@@ -5,8 +5,10 @@ package host
 
 import (
 	"io/fs"
+	"os"
 	"path"
 	"strings"
+	"syscall"
 )
 
 // maxLinks is how many symlinks one path may lead through, as in the kernel.
@@ -16,7 +18,9 @@ const maxLinks = 40
 // as given, and where it leads. A directory keeps its trailing slash. What does not exist yet is resolved as
 // far as it does; what cannot be resolved (too many links) is left out, and stands for itself.
 //
-// /proc/self and /proc/thread-self are no links here: they lead each process somewhere else.
+// /proc/self and /proc/thread-self are no links here: they lead each process somewhere else. Nor are links that
+// somebody else than root or this user made: whoever may write a directory that a policy names could otherwise
+// turn its rules against any program of the host, or have them all held for the host's safety.
 func Resolve(root fs.FS, paths []string) map[string]string {
 	r := resolver{root: root, known: map[string]string{"/": "/"}}
 	aliases := map[string]string{}
@@ -91,7 +95,7 @@ func (r *resolver) readLink(base, component string) string {
 	}
 	name := strings.TrimPrefix(path.Join(base, component), "/")
 	info, err := fs.Lstat(r.root, name)
-	if err != nil || info.Mode()&fs.ModeSymlink == 0 {
+	if err != nil || info.Mode()&fs.ModeSymlink == 0 || !trusted(info) {
 		return ""
 	}
 	target, err := fs.ReadLink(r.root, name)
@@ -99,4 +103,10 @@ func (r *resolver) readLink(base, component string) string {
 		return ""
 	}
 	return target
+}
+
+// trusted is false for what belongs to neither root nor the user who asks.
+func trusted(info fs.FileInfo) bool {
+	stat, known := info.Sys().(*syscall.Stat_t)
+	return !known || stat.Uid == 0 || int(stat.Uid) == os.Geteuid()
 }
