@@ -57,10 +57,15 @@ func (b *Backend) markBatch(ctx context.Context, paths []string, hashes map[stri
 		}
 	}()
 	for _, path := range paths {
-		fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		// Paths are resolved already; a link that is there now is somebody's who wants another file marked.
+		fd, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{
+			Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS,
+		})
 		switch {
 		case err == nil:
 			held[uint32(fd)] = hashes[path]
+		case errors.Is(err, unix.ELOOP):
+			// no file has this name
 		case slices.Contains(absent, err):
 			// marked when it comes into being
 		case slices.Contains(exhausted, err):
