@@ -33,6 +33,8 @@ type executor struct {
 	backend enforce.Backend
 	dir     string
 	now     func() time.Time
+	// troubled is told when the journal cannot be kept: a full disk must not stop enforcement.
+	troubled func(error)
 }
 
 // execute carries out plan; before holds the rulesets that the kernel had. When a step fails the steps
@@ -44,9 +46,7 @@ func (e *executor) execute(ctx context.Context, plan Plan, before map[enforce.Su
 		journal.Steps = append(journal.Steps, step.String())
 	}
 	for i, step := range plan.Steps {
-		if err := e.write(journal); err != nil {
-			return err
-		}
+		e.write(journal)
 		err := e.backend.Apply(ctx, step)
 		if err == nil {
 			journal.Done = i + 1
@@ -55,9 +55,11 @@ func (e *executor) execute(ctx context.Context, plan Plan, before map[enforce.Su
 		err = &StepError{Step: step, Err: err}
 		undone, undoErr := e.undo(ctx, plan.Steps[:i], before)
 		journal.Undone, journal.Error = undone, err.Error()
-		return errors.Join(err, undoErr, e.write(journal))
+		e.write(journal)
+		return errors.Join(err, undoErr)
 	}
-	return e.finish()
+	e.finish()
+	return nil
 }
 
 // undo takes back done, last first, and returns how many steps it took back.
@@ -89,19 +91,18 @@ func (e *executor) undo(ctx context.Context, done []enforce.Step, before map[enf
 
 func (e *executor) path() string { return filepath.Join(e.dir, "journal") }
 
-func (e *executor) write(journal Journal) error {
+// write notes how far the plan has come. The journal is advisory, see Journal.
+func (e *executor) write(journal Journal) {
 	if err := statefile.Save(e.path(), journalMagic, journal); err != nil {
-		return fmt.Errorf("journal: %w", err)
+		e.troubled(fmt.Errorf("journal: %w", err))
 	}
-	return nil
 }
 
 // finish removes the journal: its absence says that no plan is half done.
-func (e *executor) finish() error {
+func (e *executor) finish() {
 	if err := os.Remove(e.path()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("journal: %w", err)
+		e.troubled(fmt.Errorf("journal: %w", err))
 	}
-	return nil
 }
 
 // interrupted returns what an earlier agent left half done, nil when nothing; the file is removed.
@@ -112,9 +113,11 @@ func (e *executor) interrupted() (*Journal, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
 	case err != nil:
-		return nil, errors.Join(err, e.finish())
+		e.finish()
+		return nil, err
 	}
-	return &journal, e.finish()
+	e.finish()
+	return &journal, nil
 }
 
 // StepError is a step that failed.

@@ -151,8 +151,11 @@ func past(at, now time.Time) bool { return !at.IsZero() && !at.After(now) }
 // New returns a loop that has not begun.
 func New(deps Deps) *Loop {
 	l := &Loop{
-		deps:     deps,
-		exec:     executor{backend: deps.Backend, dir: deps.StateDir, now: deps.Clock.Now},
+		deps: deps,
+		exec: executor{
+			backend: deps.Backend, dir: deps.StateDir, now: deps.Clock.Now,
+			troubled: func(err error) { deps.Log.Error("enforcing without a journal", "error", err) },
+		},
 		requests: make(chan func(context.Context)),
 		pulled:   make(chan pullResult, 1),
 		mail:     make(chan Mail, 1),

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -162,7 +163,7 @@ func (r *recorder) Apply(_ context.Context, step enforce.Step) error {
 func TestUndo(t *testing.T) {
 	t.Parallel()
 	back := &recorder{failAt: 3}
-	e := executor{backend: back, dir: t.TempDir(), now: func() time.Time { return time.Unix(1, 0) }}
+	e := executor{backend: back, dir: t.TempDir(), now: func() time.Time { return time.Unix(1, 0) }, troubled: func(err error) { t.Error(err) }}
 	plan := Plan{Steps: []enforce.Step{
 		enforce.StepAttach{}, enforce.StepPublish{Ruleset: ruleset("c1", "/x")}, enforce.StepPublish{Ruleset: ruleset(enforce.Host, "/x")},
 		enforce.StepWithdraw{Subject: "c2"},
@@ -217,5 +218,22 @@ func TestClassify(t *testing.T) {
 	}
 	if err := classify(errStep, stalledAfter, time.Unix(9, 0)); !errors.As(err, &stalled) {
 		t.Error(err)
+	}
+}
+
+// TestJournalIsAdvisory: a disk that takes no journal does not keep the plan from being carried out.
+func TestJournalIsAdvisory(t *testing.T) {
+	t.Parallel()
+	back := &recorder{failAt: -1}
+	troubles := 0
+	e := executor{
+		backend: back, dir: filepath.Join(t.TempDir(), "is not there"), now: func() time.Time { return time.Unix(1, 0) },
+		troubled: func(error) { troubles++ },
+	}
+	if err := e.execute(t.Context(), Plan{Steps: []enforce.Step{enforce.StepPublish{Ruleset: ruleset(enforce.Host, "/a")}}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if len(back.steps) != 1 || troubles == 0 {
+		t.Errorf("steps %v, %d troubles told", back.steps, troubles)
 	}
 }

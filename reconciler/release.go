@@ -196,8 +196,9 @@ func (l *Loop) accept(r *release, now time.Time) error {
 	l.know.refused = nil
 	if r.verified.Level() == bundles.LevelEnforce {
 		l.know.frozen = false
+		// One signer, enough for audit, must not take back the alarm about what the kernel still holds.
+		delete(l.know.marked, "Revoked")
 	}
-	delete(l.know.marked, "Revoked")
 	l.place(r)
 	l.deps.Log.Info("release accepted", "digest", r.verified.Digest(), "sequence", r.verified.Release().Sequence,
 		"level", r.verified.Level(), "signers", r.verified.Signers())

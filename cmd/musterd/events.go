@@ -26,24 +26,24 @@ import (
 )
 
 // openSink opens what events are written to; nil when nobody wants them written.
-func openSink(cfg config.Events, stdout io.Writer) (io.Writer, func(), error) {
+func openSink(cfg config.Events, stdout io.Writer, log *slog.Logger) (io.Writer, func()) {
 	switch cfg.Output {
 	case "stdout":
-		return stdout, func() {}, nil
+		return stdout, func() {}
 	case "none":
-		return nil, func() {}, nil
+		return nil, func() {}
 	}
 	if err := os.MkdirAll(filepath.Dir(cfg.File), 0o750); err != nil {
-		return nil, nil, fmt.Errorf("events: %w", err)
+		log.Error("events have no directory; enforcing all the same", "file", cfg.File, "error", err)
 	}
 	file := &lumberjack.Logger{
 		Filename: cfg.File, MaxSize: cfg.MaxSizeMB, MaxBackups: cfg.MaxBackups, MaxAge: cfg.MaxAgeDays, Compress: cfg.Compress,
 	}
 	// A file that cannot be opened is better known now than at the first denial.
 	if _, err := file.Write(nil); err != nil {
-		return nil, nil, fmt.Errorf("events: %w", err)
+		log.Error("events cannot be written now; enforcing all the same", "file", cfg.File, "error", err)
 	}
-	return file, func() { _ = file.Close() }, nil
+	return file, func() { _ = file.Close() }
 }
 
 // readEvents moves events from the kernel to the pipe. A backend that stops reading is begun again: what

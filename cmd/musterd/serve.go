@@ -57,10 +57,7 @@ func serve(ctx context.Context, path string, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer back.close(log)
-	sink, closeSink, err := openSink(cfg.Events, stdout)
-	if err != nil {
-		return err
-	}
+	sink, closeSink := openSink(cfg.Events, stdout, log)
 	defer closeSink()
 	return runAgent(ctx, path, cfg, log, back, events.NewPipe(sink, cfg.Events.Queue, log))
 }
