@@ -4,10 +4,13 @@
 // Hooks that keep marks. A new name counts after the operation has succeeded, never before the kernel's own
 // permission checks.
 
-/* A rename or link is over: after a success the file that has the protected name now is marked. */
+/* A rename or link is over: after a success the file that has the protected name now is marked. A stacked
+ * filesystem renames below first, other dentries: that is not the operation that was noted. */
 static __always_inline void moved(struct label *l, u32 which, struct dentry *dentry, bool success)
 {
-	if (success && l->move_mark[which] && l->move_dentry[which] == (u64)dentry)
+	if (!l->move_mark[which] || l->move_dentry[which] != (u64)dentry)
+		return;
+	if (success)
 		mark_add((u64)BPF_CORE_READ(dentry, d_inode), l->move_mark[which]);
 	l->move_mark[which] = 0;
 }
@@ -33,7 +36,6 @@ int BPF_PROG(mark_linked, struct dentry *old, void *mapping, struct inode *dir, 
 	if (!l)
 		return 0;
 	moved(l, 0, old, !ret);
-	l->move_mark[1] = 0;
 	return 0;
 }
 

@@ -60,7 +60,8 @@ static __always_inline void event_result(struct scratch *s)
 		e->audits[i] = s->result.audits[i];
 }
 
-/* Emits one event for what s->result says. While two sets of programs decide, one of them speaks. */
+/* Emits one event for what s->result says. While two sets of programs decide, one of them speaks of what is
+ * permitted; a denial is told by the one that denies, because the kernel asks no other program after it. */
 __noinline int event_emit(struct scratch *s)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -71,7 +72,7 @@ __noinline int event_emit(struct scratch *s)
 	if (!s)
 		return 0;
 	c = bpf_map_lookup_elem(&config, &zero);
-	if (!c || c->instance != instance)
+	if (s->result.verdict != VERDICT_DENY && (!c || c->instance != instance))
 		return 0;
 	event_result(s);
 	event_task(s, task);

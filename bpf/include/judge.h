@@ -91,7 +91,8 @@ static __always_inline void unbuildable(struct image_header *h, struct scratch *
 	if (!(class_flags(h, s->class) & CLASS_CLOSED))
 		return;
 	s->result.verdict = VERDICT_DENY;
-	s->result.flags |= EVENT_UNBUILDABLE;
+	s->result.flags = EVENT_UNBUILDABLE;
+	s->result.rule = 0;
 }
 
 struct judging {
@@ -103,16 +104,24 @@ struct judging {
 static __always_inline void judge_built(struct judging *j, struct object *o)
 {
 	struct scratch *s = j->scratch;
+	u32 before = s->result.flags;
 
 	if (j->header->marks)
 		marks_of(o);
 	s->result.priority = 0;
 	s->result.rule = 0;
+	s->result.flags = 0;
 	if (!decide(j->image, j->header, s, o)) {
 		count(COUNT_IMAGE);
 		s->result.flags |= EVENT_FALLBACK;
 		if (class_flags(j->header, s->class) & CLASS_CLOSED)
 			s->result.verdict = VERDICT_DENY;
+	}
+	/* The denied object alone decides, and names the event. Of two that an allow-list would have denied in
+	 * another posture the event tells that, and no rule. */
+	if (before && s->result.verdict != VERDICT_DENY) {
+		s->result.flags |= before;
+		s->result.rule = 0;
 	}
 	if (o->protects && o->inode)
 		mark_add(o->inode, o->protects);

@@ -7,7 +7,9 @@
 
 #include "maps.h"
 
-#define WALK_ATTEMPTS 8
+/* Any user can make the locks move, by renaming or by leaving lazily unmounted trees: enough attempts that
+ * this denies nobody anything. An attempt that begins while a lock is held costs next to nothing. */
+#define WALK_ATTEMPTS 512
 #define WALK_STEPS 8192
 
 /* Keeps clang from turning a mask into a signed comparison that the verifier cannot follow. */
@@ -59,8 +61,9 @@ static __always_inline u32 walk_top(struct mount *mount)
 {
 	struct mnt_namespace *ns = BPF_CORE_READ(mount, mnt_ns);
 
+	/* The kernel mounts message queues and huge pages for itself, in no namespace. */
 	if (!ns)
-		return PATH_DETACHED;
+		return BPF_CORE_READ(mount, mnt.mnt_flags) & MNT_INTERNAL ? PATH_INTERNAL : PATH_DETACHED;
 	if ((s64)ns < 0 && (s64)ns >= -4095)
 		return PATH_INTERNAL;
 	return namespace_number(ns) ? PATH_OK : PATH_DETACHED;
@@ -139,9 +142,11 @@ static long walk_attempt(u32 index, struct walk *w)
 	u32 renames = sequence_read(rename_lock_addr);
 	u32 mounts = sequence_read(mount_lock_addr);
 
+	w->object->status = PATH_RACED;
+	if ((renames | mounts) & 1)
+		return 0;
 	walk_once(w->object);
-	if (!((renames | mounts) & 1) && renames == sequence_read(rename_lock_addr) &&
-	    mounts == sequence_read(mount_lock_addr))
+	if (renames == sequence_read(rename_lock_addr) && mounts == sequence_read(mount_lock_addr))
 		return 1;
 	w->object->status = PATH_RACED;
 	return 0;

@@ -140,7 +140,7 @@ func operate(f []string) error {
 		}
 		return nil
 	}
-	return fmt.Errorf("unknown operation %q", f)
+	return live(f)
 }
 
 func closed(f *os.File, err error) error {
