@@ -56,10 +56,12 @@ func (e *examination) freshSigner(doc, sig []byte) (string, error) {
 	}
 	for i := range e.trust.Freshness.Signers {
 		s := &e.trust.Freshness.Signers[i]
-		if e.trust.revokedKey(s.id) || e.verifier.verifyBundle(b, doc, s) != nil {
+		if e.trust.revokedKey(s.id) {
 			continue
 		}
-		return s.Name, nil
+		if _, err := e.verifier.verifyBundle(b, doc, s); err == nil {
+			return s.Name, nil
+		}
 	}
 	return "", refuse(ErrBadSignature, "%s verifies with no freshness key", FreshSigPath)
 }

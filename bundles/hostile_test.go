@@ -395,7 +395,7 @@ func signatureCases() []hostile {
 		{"bundle with an unknown field", "too-few-signers", func(k *kit) fs.FS {
 			return k.with(aliceSig, k.bundleWith(func(b map[string]any) { b["surprise"] = true }))
 		}},
-		{"bundle with a certificate", "unsupported", func(k *kit) fs.FS {
+		{"bundle with a certificate that nobody asked for", "too-few-signers", func(k *kit) fs.FS {
 			return k.with(aliceSig, k.bundleWith(func(b map[string]any) {
 				b["verificationMaterial"] = map[string]any{"certificate": map[string]any{"rawBytes": "MIIB"}}
 			}))

@@ -48,6 +48,10 @@ var (
 	ErrNoRelease      = &Kind{"no-release", "there is no release here", "publish one with muster publish"}
 	ErrBadSignature   = &Kind{"bad-signature", "the signature cannot be used", ""}
 	ErrWeakKey        = &Kind{"weak-key", "the key is of a kind that releases are not signed with", "use ECDSA P-256 (muster keys new) or RSA of 3072 bits or more"}
+	ErrIdentity       = &Kind{"wrong-identity", "the certificate is for an identity that the trust does not name", "issuer and subject must be exactly those of trust.yaml"}
+	ErrNotLogged      = &Kind{"not-logged", "the signature is in no transparency log of its trusted root", "sign with the log that the trusted root names"}
+	ErrUntimed        = &Kind{"untimed", "no log and no timestamp authority of the trusted root says when the signature was made", "sign with a timestamp authority (cosign --timestamp-server-url) or a log that the trusted root names"}
+	ErrCertificate    = &Kind{"untrusted-certificate", "the certificate, its time or what it signed does not hold under the trusted root", ""}
 	ErrTrust          = &Kind{"trust", "the trust file is not usable", ""}
 	ErrTorn           = &Kind{"torn", "the file is truncated or damaged", ""}
 	ErrWrongPassword  = &Kind{"wrong-password", "the key does not open with this password", "set MUSTER_PASSWORD or COSIGN_PASSWORD, or give --password-file"}

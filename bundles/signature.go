@@ -24,15 +24,18 @@ import (
 
 // signatureVerifier is the seam to the signature library: one bundle, one document, one signer.
 type signatureVerifier interface {
-	// verifyBundle answers nil when the signer made this bundle over exactly doc.
-	verifyBundle(b *sigBundle, doc []byte, s *Signer) error
+	// verifyBundle answers with what evidence the signer made this bundle over exactly doc.
+	verifyBundle(b *sigBundle, doc []byte, s *Signer) (string, error)
 }
 
-// sigBundle is a parsed Sigstore bundle v0.3 with a messageSignature and a public-key hint.
+// sigBundle is a parsed Sigstore bundle v0.3 with a messageSignature and a public-key hint or a certificate.
 type sigBundle struct {
 	file   string
 	bundle *bundle.Bundle
 }
+
+// keyless says that the bundle carries a certificate: no key of the trust can have made it.
+func (b *sigBundle) keyless() bool { return b.bundle.VerificationMaterial.GetPublicKey() == nil }
 
 const bundleV03 = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
@@ -69,9 +72,6 @@ func parseSigBundle(file string, data []byte) (*sigBundle, error) {
 	default:
 		return nil, refuse(ErrBadSignature, "%s: there is no messageSignature", file)
 	}
-	if b.VerificationMaterial.GetPublicKey() == nil {
-		return nil, refuse(ErrUnsupported, "%s carries a certificate: keyless signatures are not checked by this version", file)
-	}
 	return &sigBundle{file: file, bundle: &b}, nil
 }
 
@@ -86,18 +86,32 @@ func (b *sigBundle) claims(doc []byte) bool {
 	return bytes.Equal(md.GetDigest(), sum[:])
 }
 
-// cosignVerifier verifies with cosign's library, offline: an empty trusted root, no log, a bare key.
+// cosignVerifier verifies with cosign's library, offline: an empty trusted root, no log and a bare key, or what
+// the keyless signer's own trusted root demands.
 type cosignVerifier struct{}
 
-func (cosignVerifier) verifyBundle(b *sigBundle, doc []byte, s *Signer) error {
+func (cosignVerifier) verifyBundle(b *sigBundle, doc []byte, s *Signer) (string, error) {
+	if b.keyless() != (s.Keyless != nil) {
+		return "", refuse(ErrBadSignature, "%s is of another sort than the signatures of %s", b.file, s.Name)
+	}
+	if s.Keyless != nil {
+		return s.Keyless.check(b.bundle, b.file, doc)
+	}
+	if err := verifyKeyed(b, doc, s); err != nil {
+		return "", refuse(ErrBadSignature, "%s", b.file).because(err)
+	}
+	return "key " + s.id[:12], nil
+}
+
+func verifyKeyed(b *sigBundle, doc []byte, s *Signer) error {
 	// Both the message digest in the bundle and the signature are checked against doc by the library.
 	verifier, err := sigsig.LoadDefaultVerifier(s.public)
 	if err != nil {
-		return refuse(ErrBadSignature, "%s", b.file).because(err)
+		return err
 	}
 	empty, err := root.NewTrustedRoot(root.TrustedRootMediaType01, nil, nil, nil, nil)
 	if err != nil {
-		return refuse(ErrBadSignature, "%s", b.file).because(err)
+		return err
 	}
 	opts := &cosign.CheckOpts{
 		SigVerifier:     verifier,
@@ -109,10 +123,7 @@ func (cosignVerifier) verifyBundle(b *sigBundle, doc []byte, s *Signer) error {
 	}
 	// The library takes a context and does not use it; verification is bounded by the limits on doc.
 	_, err = cosign.VerifyNewBundle(context.Background(), opts, verify.WithArtifact(bytes.NewReader(doc)), b.bundle)
-	if err != nil {
-		return refuse(ErrBadSignature, "%s", b.file).because(err)
-	}
-	return nil
+	return err
 }
 
 // signatureFile is one file of .muster/signatures, bounded.

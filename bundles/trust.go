@@ -56,13 +56,6 @@ type Signer struct {
 	id     string
 }
 
-// Keyless is an exact Fulcio identity. This version cannot check one: LoadTrust answers ErrUnsupported.
-type Keyless struct {
-	Issuer      string    `yaml:"issuer"`
-	Subject     string    `yaml:"subject"`
-	TrustedRoot yaml.Node `yaml:"trustedRoot"`
-}
-
 // Freshness names the signers of fresh.json and how old it may be.
 type Freshness struct {
 	Signers []Signer `yaml:"signers"`
@@ -98,7 +91,8 @@ func (d *Duration) UnmarshalText(b []byte) error {
 // Public is the signer's public key; nil for a keyless one.
 func (s *Signer) Public() crypto.PublicKey { return s.public }
 
-// ID is the sha256 of the DER public key in hex: what makes two signers distinct.
+// ID is what makes two signers distinct and what a revocation names, in hex: the sha256 of the DER public key,
+// or of a keyless signer's issuer and subject.
 func (s *Signer) ID() string { return s.id }
 
 // Digest is the sha256 of the trust file in hex, as muster join --trust-sha256 takes it.
@@ -133,32 +127,28 @@ func (t *Trust) prepare() error {
 	}
 	for _, list := range lists {
 		for i := range list {
-			s := &list[i]
-			if s.Keyless != nil {
-				if err := s.Keyless.check(s); err != nil {
-					return err
-				}
-				return refuse(ErrUnsupported, "trust.yaml: signer %q is keyless; this version checks keys only", s.Name)
+			if err := list[i].prepare(); err != nil {
+				return err
 			}
-			pub, id, err := parsePublicKey([]byte(s.Key))
-			if err != nil {
-				return NewRefusal(ErrTrust, err, "trust.yaml: signer %q", s.Name)
-			}
-			s.public, s.id = pub, id
+		}
+	}
+	for i := range t.Collectors {
+		if t.Collectors[i].Keyless != nil {
+			return refuse(ErrUnsupported, "trust.yaml: collector %q is keyless: the roll is signed with keys only", t.Collectors[i].Name)
 		}
 	}
 	return nil
 }
 
-func (k *Keyless) check(s *Signer) error {
-	if s.Key != "" {
-		return refuse(ErrTrust, "trust.yaml: signer %q has both a key and a keyless identity", s.Name)
+func (s *Signer) prepare() error {
+	if s.Keyless != nil {
+		return s.Keyless.prepare(s)
 	}
-	for what, v := range map[string]string{"issuer": k.Issuer, "subject": k.Subject} {
-		if strings.TrimSpace(v) == "" || strings.ContainsAny(v, "*?[]()|^$\\ ") {
-			return refuse(ErrTrust, "trust.yaml: signer %q: the %s must be exact, not empty and not a pattern", s.Name, what)
-		}
+	pub, id, err := parsePublicKey([]byte(s.Key))
+	if err != nil {
+		return NewRefusal(ErrTrust, err, "trust.yaml: signer %q", s.Name)
 	}
+	s.public, s.id = pub, id
 	return nil
 }
 
@@ -276,11 +266,11 @@ func distinct(where string, list []Signer) error {
 			return refuse(ErrTrust, "trust.yaml: %s: the name %q is used twice", where, s.Name)
 		}
 		names[strings.ToLower(s.Name)] = true
-		if s.public == nil {
+		if s.public == nil && (s.Keyless == nil || s.Keyless.verifier == nil) {
 			return refuse(ErrTrust, "trust.yaml: %s: signer %q has no key", where, s.Name)
 		}
 		if other, ok := ids[s.id]; ok {
-			return refuse(ErrTrust, "trust.yaml: %s: %q and %q have the same key", where, other, s.Name)
+			return refuse(ErrTrust, "trust.yaml: %s: %q and %q have the same key or identity", where, other, s.Name)
 		}
 		ids[s.id] = s.Name
 	}

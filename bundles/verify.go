@@ -132,17 +132,17 @@ func (e *examination) checkSignatures() (string, error) {
 	if len(files) == 0 {
 		return "", refuse(ErrUnsigned, "%s has no *%s", SignaturesDir, signatureExt)
 	}
-	signed := map[string]bool{}
 	var problems []error
+	var evidence []string
 	for _, f := range files {
-		s, err := e.whoSigned(f)
+		s, how, err := e.whoSigned(f)
 		if err != nil {
 			problems = append(problems, err)
 			continue
 		}
-		if !signed[s.Name] {
-			signed[s.Name] = true
+		if !slices.Contains(e.v.signers, s.Name) {
 			e.v.signers = append(e.v.signers, s.Name)
+			evidence = append(evidence, s.Name+": "+how)
 		}
 	}
 	slices.Sort(e.v.signers)
@@ -156,7 +156,8 @@ func (e *examination) checkSignatures() (string, error) {
 	default:
 		return "", tooFew(n, th.Audit, e.v.signers, problems)
 	}
-	text := fmt.Sprintf("%d of %d needed for enforce (%s): level %s", n, th.Enforce, strings.Join(e.v.signers, ", "), e.v.level)
+	slices.Sort(evidence)
+	text := fmt.Sprintf("%d of %d needed for enforce (%s): level %s", n, th.Enforce, strings.Join(evidence, "; "), e.v.level)
 	for _, p := range problems {
 		text += "; not counted: " + p.Error()
 	}
@@ -189,30 +190,42 @@ func kindOf(err error) *Kind {
 	return ErrBadSignature
 }
 
-// whoSigned answers the trusted, unrevoked signer of one signature file. Neither the file's name nor the
-// hint in the bundle decides: only a key that verifies does.
-func (e *examination) whoSigned(f signatureFile) (*Signer, error) {
+// whoSigned answers the trusted, unrevoked signer of one signature file, and the evidence. Neither the file's
+// name nor the hint in the bundle decides: only a key or an identity that verifies does.
+func (e *examination) whoSigned(f signatureFile) (*Signer, string, error) {
 	if f.err != nil {
-		return nil, asRefusal(f.err, f.name)
+		return nil, "", asRefusal(f.err, f.name)
 	}
 	b, err := parseSigBundle(f.name, f.data)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if !b.claims(e.v.doc) {
-		return nil, refuse(ErrAltered, "%s is over another document", f.name)
+		return nil, "", refuse(ErrAltered, "%s is over another document", f.name)
 	}
-	for i := range e.trust.Signers {
-		s := &e.trust.Signers[i]
-		if e.verifier.verifyBundle(b, e.v.doc, s) != nil {
-			continue
-		}
-		if e.trust.revokedKey(s.id) {
-			return nil, refuse(ErrRevoked, "%s: the key of %s is revoked", f.name, s.Name)
-		}
-		return s, nil
+	s, how, err := signedBy(e.verifier, b, e.v.doc, e.trust.Signers)
+	if err == nil && e.trust.revokedKey(s.id) {
+		err = refuse(ErrRevoked, "%s: the key of %s is revoked", f.name, s.Name)
 	}
-	return nil, refuse(ErrBadSignature, "%s verifies with no trusted key", f.name)
+	return s, how, err
+}
+
+// signedBy answers which of the signers made b over doc. When none did, the error is the one that says most.
+func signedBy(v signatureVerifier, b *sigBundle, doc []byte, signers []Signer) (*Signer, string, error) {
+	var most error
+	for i := range signers {
+		how, err := v.verifyBundle(b, doc, &signers[i])
+		if err == nil {
+			return &signers[i], how, nil
+		}
+		if most == nil || kindOf(most) == ErrBadSignature {
+			most = err
+		}
+	}
+	if most == nil || kindOf(most) == ErrBadSignature {
+		return nil, "", refuse(ErrBadSignature, "%s verifies with no trusted key", b.file)
+	}
+	return nil, "", most
 }
 
 func (e *examination) checkRevokedRelease() (string, error) {

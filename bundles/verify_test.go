@@ -263,6 +263,7 @@ func TestTrustErrors(t *testing.T) {
 	weak, _ := rsa.GenerateKey(rand.Reader, 2048)
 	strong, _ := rsa.GenerateKey(rand.Reader, 3072)
 	ed, _, _ := ed25519.GenerateKey(rand.Reader)
+	nobody, some := bundlestest.NewSigstore(t), bundlestest.NewSigstore(t, bundlestest.WithLog)
 	keyless := "  - {name: ci, keyless: {issuer: %q, subject: %q, trustedRoot: {}}}\n"
 	edit := func(old, replacement string) string { return strings.Replace(good, old, replacement, 1) }
 	for _, c := range []struct{ name, text, kind, says string }{
@@ -298,10 +299,15 @@ func TestTrustErrors(t *testing.T) {
 		{"P-384", good + keyYAML("eve", publicPEM(t, &p384.PublicKey)), "trust", "P-384"},
 		{"RSA 2048", good + keyYAML("eve", publicPEM(t, &weak.PublicKey)), "trust", "2048"},
 		{"Ed25519", good + keyYAML("eve", publicPEM(t, ed)), "trust", "Ed25519"},
-		{"keyless", good + fmt.Sprintf(keyless, "https://issuer.example", "a@example.com"), "unsupported", "keyless"},
+		{"keyless", good + fmt.Sprintf(keyless, "https://issuer.example", "a@example.com"), "trust", "trustedRoot"},
 		{"keyless empty issuer", good + fmt.Sprintf(keyless, "", "a@example.com"), "trust", "issuer must be exact"},
 		{"keyless pattern subject", good + fmt.Sprintf(keyless, "https://issuer.example", ".*"), "trust", "subject must be exact"},
 		{"key and keyless", good + "  - {name: ci, key: x, keyless: {issuer: a, subject: b}}\n", "trust", "both"},
+		{"keyless without a root", good + "  - {name: ci, keyless: {issuer: a, subject: b}}\n", "trust", "trustedRoot"},
+		{"keyless, nobody to say when", good + nobody.Keyless(t, "ci", ciIssuer, ciSubject), "trust", "neither a log nor a timestamp authority"},
+		{"keyless twice", good + some.Keyless(t, "ci", ciIssuer, ciSubject) + some.Keyless(t, "ci2", ciIssuer, ciSubject), "trust", "same key or identity"},
+		{"keyless collector", good + "collectors:\n" + some.Keyless(t, "roll", ciIssuer, ciSubject), "unsupported", "keys only"},
+		{"alias in a trusted root", good + "  - {name: ci, keyless: {issuer: a, subject: b, trustedRoot: {x: &a 1, y: *a}}}\n", "trust", "aliases"},
 		{"freshness without signers", good + "freshness: {maxAge: 1h}\n", "trust", "freshness"},
 		{"freshness without age", good + "freshness:\n  signers:\n" + alice, "trust", "maxAge"},
 		{"freshness age is no duration", good + "freshness: {maxAge: soon}\n", "trust", "duration"},

@@ -121,11 +121,13 @@ type workshop struct {
 
 func newWorkshop(t *testing.T, c *tool, private, public []byte) *workshop {
 	t.Helper()
-	key, err := bundles.LoadKey(private, []byte("secret"))
-	if err != nil {
-		t.Fatal(err)
+	w := &workshop{dir: t.TempDir(), tool: c}
+	if private != nil {
+		var err error
+		if w.key, err = bundles.LoadKey(private, []byte("secret")); err != nil {
+			t.Fatal(err)
+		}
 	}
-	w := &workshop{dir: t.TempDir(), key: key, tool: c}
 	w.doc = (&bundlestest.Fleet{}).Doc(t, bundlestest.Files(), 1)
 	w.write(t, "cosign.key", private)
 	w.write(t, "cosign.pub", public)

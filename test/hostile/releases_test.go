@@ -199,7 +199,7 @@ func signatureRows() []row {
 			delete(b, "messageSignature")
 			b["dsseEnvelope"] = map[string]any{"payload": "e30=", "payloadType": "x", "signatures": []any{map[string]any{"sig": "MEUCIQ=="}}}
 		}),
-		both("with certificates", "unsupported", func(b map[string]any) {
+		both("with certificates that nobody asked for", "too-few-signers", func(b map[string]any) {
 			b["verificationMaterial"] = map[string]any{"certificate": map[string]any{"rawBytes": "MIIB"}}
 		}),
 	}
