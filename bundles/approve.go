@@ -70,9 +70,9 @@ func NewReview(ctx context.Context, ch Channel, t *Trust, now time.Time) (*Revie
 // maxDiff bounds the text of one file's difference.
 const maxDiff = 64 << 10
 
-func changes(old, new memFS) []FileChange {
+func changes(old, next memFS) []FileChange {
 	var out []FileChange
-	for p, data := range new {
+	for p, data := range next {
 		before, ok := old[p]
 		switch {
 		case !ok:
@@ -82,7 +82,7 @@ func changes(old, new memFS) []FileChange {
 		}
 	}
 	for p, data := range old {
-		if _, ok := new[p]; !ok {
+		if _, ok := next[p]; !ok {
 			out = append(out, FileChange{p, "removed", textDiff(p, data, nil)})
 		}
 	}
@@ -149,8 +149,10 @@ func approveOnce(ctx context.Context, ch Channel, r *Review, t *Trust, keys map[
 		signers, added = append(signers, name), true
 	}
 	slices.Sort(signers)
-	p := &Published{Changed: added, Revision: tip, Sequence: v.release.Sequence, Epoch: v.release.Epoch, Digest: v.digest,
-		Signers: signers, Files: len(v.files)}
+	p := &Published{
+		Changed: added, Revision: tip, Sequence: v.release.Sequence, Epoch: v.release.Epoch, Digest: v.digest,
+		Signers: signers, Files: len(v.files),
+	}
 	if !added {
 		return p, nil
 	}

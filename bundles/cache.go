@@ -100,7 +100,7 @@ func (c *Cache) prune(level Level) error {
 }
 
 // CacheProblem is a cached release that could not be used: torn, revoked, no longer trusted.
-type CacheProblem struct {
+type CacheProblem struct { //nolint:errname // one of several things found, listed beside a result
 	File string
 	Err  error
 }

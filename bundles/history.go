@@ -112,8 +112,10 @@ func (h *history) unchanged(c Content, o PublishOptions) *Published {
 	if !slices.Equal(v.release.Files, fileList(c.Files)) || !h.trustPublished(o) {
 		return nil
 	}
-	return &Published{Revision: h.tip, Sequence: v.release.Sequence, Epoch: v.release.Epoch, Digest: v.digest,
-		Signers: slices.Clone(v.signers), Files: len(v.files)}
+	return &Published{
+		Revision: h.tip, Sequence: v.release.Sequence, Epoch: v.release.Epoch, Digest: v.digest,
+		Signers: slices.Clone(v.signers), Files: len(v.files),
+	}
 }
 
 func (h *history) trustPublished(o PublishOptions) bool {

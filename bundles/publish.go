@@ -302,8 +302,10 @@ func renewFresh(ctx context.Context, ch Channel, h *history, o PublishOptions) (
 	if err != nil {
 		return nil, err
 	}
-	return &Published{Changed: true, Revision: rev, Sequence: v.release.Sequence, Epoch: v.release.Epoch, Digest: v.digest,
-		Signers: v.signers, Files: len(v.files)}, nil
+	return &Published{
+		Changed: true, Revision: rev, Sequence: v.release.Sequence, Epoch: v.release.Epoch, Digest: v.digest,
+		Signers: v.signers, Files: len(v.files),
+	}, nil
 }
 
 // readTree reads a whole tree that is to be published again with a change.

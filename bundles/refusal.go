@@ -10,7 +10,7 @@ import (
 
 // Kind is a sentinel for one way in which a release is not what it should be. Its Name is stable: metrics,
 // reports and scripts rely on it.
-type Kind struct {
+type Kind struct { //nolint:errname // the field speaks of a refusal and its kind
 	name string
 	says string
 	hint string
@@ -60,7 +60,7 @@ var (
 )
 
 // Refusal is one instance: the kind, what exactly was found, and the cause if there is one.
-type Refusal struct {
+type Refusal struct { //nolint:errname // the field speaks of a refusal and its kind
 	kind   *Kind
 	detail string
 	hint   string
@@ -117,8 +117,7 @@ func (r *Refusal) Unwrap() []error {
 
 // RefusalName answers the machine name inside err, or "" when err is no refusal.
 func RefusalName(err error) string {
-	var r *Refusal
-	if errors.As(err, &r) {
+	if r, ok := errors.AsType[*Refusal](err); ok {
 		return r.Name()
 	}
 	return ""

@@ -24,10 +24,10 @@ func (e *examination) checkScope() (string, error) {
 	}
 	list := set.Policies()
 	for _, p := range list {
-		if len(s.Kinds) > 0 && !slices.Contains(s.Kinds, string(p.ID.Kind)) {
+		if len(s.Kinds) > 0 && !slices.Contains(s.Kinds, string(p.Kind)) {
 			return "", refuse(ErrOutOfScope, "%s: %s is of a kind outside the scope %v", p.Position, p.ID, s.Kinds)
 		}
-		if len(s.Namespaces) > 0 && !slices.Contains(s.Namespaces, p.ID.Namespace) {
+		if len(s.Namespaces) > 0 && !slices.Contains(s.Namespaces, p.Namespace) {
 			return "", refuse(ErrOutOfScope, "%s: %s lies outside the namespaces %v", p.Position, p.ID, s.Namespaces)
 		}
 	}

@@ -121,6 +121,7 @@ func (k *KeySigner) Sign(ctx context.Context, doc []byte) ([]byte, error) {
 type keypair struct{ k *KeySigner }
 
 func (p keypair) GetHashAlgorithm() protocommon.HashAlgorithm { return p.k.details.GetProtoHashType() }
+
 func (p keypair) GetSigningAlgorithm() protocommon.PublicKeyDetails {
 	return p.k.details.GetSignatureAlgorithm()
 }

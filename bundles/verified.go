@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"time"
 )
@@ -93,9 +94,7 @@ func (v *Verified) Again(trust *Trust, seen Seen, now time.Time) (*Verified, err
 // contents is everything of the release that a host keeps: what Verify read, and no more.
 func (v *Verified) contents() map[string][]byte {
 	out := make(map[string][]byte, len(v.files)+len(v.signatures)+3)
-	for p, data := range v.files {
-		out[p] = data
-	}
+	maps.Copy(out, v.files)
 	out[ReleasePath] = v.doc
 	for _, s := range v.signatures {
 		if s.err == nil {

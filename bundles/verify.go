@@ -116,8 +116,7 @@ func (e *examination) readDocument() (string, error) {
 }
 
 func asRefusal(err error, what string) error {
-	var r *Refusal
-	if errors.As(err, &r) {
+	if _, ok := errors.AsType[*Refusal](err); ok {
 		return err
 	}
 	return refuse(ErrAltered, "%s cannot be read", what).because(err)
@@ -157,11 +156,11 @@ func (e *examination) checkSignatures() (string, error) {
 		return "", tooFew(n, th.Audit, e.v.signers, problems)
 	}
 	slices.Sort(evidence)
-	text := fmt.Sprintf("%d of %d needed for enforce (%s): level %s", n, th.Enforce, strings.Join(evidence, "; "), e.v.level)
+	parts := []string{fmt.Sprintf("%d of %d needed for enforce (%s): level %s", n, th.Enforce, strings.Join(evidence, "; "), e.v.level)}
 	for _, p := range problems {
-		text += "; not counted: " + p.Error()
+		parts = append(parts, "not counted: "+p.Error())
 	}
-	return text, nil
+	return strings.Join(parts, "; "), nil
 }
 
 // tooFew names the refusal after what kept signatures from counting, when that is one thing.
@@ -183,8 +182,7 @@ func tooFew(n, want int, signers []string, problems []error) error {
 }
 
 func kindOf(err error) *Kind {
-	var r *Refusal
-	if errors.As(err, &r) {
+	if r, ok := errors.AsType[*Refusal](err); ok {
 		return r.kind
 	}
 	return ErrBadSignature

@@ -290,7 +290,7 @@ func TestTableEscapes(t *testing.T) {
 			t.Errorf("%q outside a code span:\n%s", bad, outside)
 		}
 	}
-	for _, line := range strings.Split(string(RenderMarkdown(f.Roll)), "\n") {
+	for line := range strings.SplitSeq(string(RenderMarkdown(f.Roll)), "\n") {
 		if strings.HasPrefix(line, "| `www") && strings.Count(line, "|") != 8 && strings.Count(line, "|") != 5 {
 			t.Errorf("cells: %s", line)
 		}

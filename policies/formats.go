@@ -116,8 +116,7 @@ func checkPattern(text string) *flaw {
 		return nil
 	}
 	f := &flaw{reason: fmt.Sprintf("bad pattern %q: %v", brief(text), err)}
-	var e *PatternError
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*PatternError](err); ok {
 		f.hint = e.Advice
 	}
 	return f

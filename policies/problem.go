@@ -32,7 +32,7 @@ func (p Problem) String() string { return p.Position.String() + ": " + p.Message
 func (p Position) String() string { return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column) }
 
 // Problems is every problem found, by file, line and column. It is never empty when returned as an error.
-type Problems []Problem
+type Problems []Problem //nolint:errname // a list that lint prints; only sometimes an error
 
 // Error implements error, one problem a line.
 func (p Problems) Error() string {

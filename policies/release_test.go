@@ -31,7 +31,7 @@ func TestParseOrdersByID(t *testing.T) {
 	}
 	var ids []string
 	for _, p := range set.Policies() {
-		ids = append(ids, p.ID.String())
+		ids = append(ids, p.String())
 	}
 	want := "KubeArmorHostPolicy a, KubeArmorHostPolicy z, KubeArmorPolicy a/p, KubeArmorPolicy b/p"
 	if have := strings.Join(ids, ", "); have != want {

@@ -5,6 +5,7 @@ package policies
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -49,11 +50,9 @@ func verifyNodeSelector(v *value, report reporter) {
 				report(m.value.node, fmt.Sprintf("%s: %s is no pattern: %v", m.name, quoted(m.value.text), err), "")
 			}
 		case labelHost, LabelHostname:
-			for _, name := range splitList(m.value.text) {
-				if name == "" {
-					report(m.value.node, m.name+": empty host name", `write names separated by commas, or "*"`)
-					return
-				}
+			if slices.Contains(splitList(m.value.text), "") {
+				report(m.value.node, m.name+": empty host name", `write names separated by commas, or "*"`)
+				return
 			}
 		}
 	}

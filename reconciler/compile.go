@@ -58,7 +58,7 @@ func (l *Loop) compile(before compiled, set *policies.Set, mode enforce.Mode) co
 	if before.input.equal(input) {
 		return before
 	}
-	return Compile(input.forHost(selected), input.protect, input)
+	return compileHost(input.forHost(selected), input.protect, input)
 }
 
 func (in *compileInput) forHost(selected []*policies.Policy) enforce.CompileInput {
@@ -76,8 +76,8 @@ func (in *compileInput) equal(other *compileInput) bool {
 		reflect.DeepEqual(in.caps, other.caps) && reflect.DeepEqual(in.protect, other.protect)
 }
 
-// Compile compiles the host's ruleset and holds it when it would deny what keeps the host manageable.
-func Compile(in enforce.CompileInput, protect []enforce.ProtectPair, from *compileInput) compiled {
+// compileHost compiles the host's ruleset and holds it when it would deny what keeps the host manageable.
+func compileHost(in enforce.CompileInput, protect []enforce.ProtectPair, from *compileInput) compiled {
 	rs, gaps := enforce.Compile(in)
 	out := compiled{input: from, gaps: gaps}
 	if rs.Mode == enforce.ModeEnforce {

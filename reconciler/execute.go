@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/muster-fleet/muster/enforce"
@@ -66,9 +67,9 @@ func (e *executor) execute(ctx context.Context, plan Plan, before map[enforce.Su
 func (e *executor) undo(ctx context.Context, done []enforce.Step, before map[enforce.SubjectID]*enforce.Ruleset) (int, error) {
 	var failed error
 	undone := 0
-	for i := len(done) - 1; i >= 0; i-- {
+	for _, d := range slices.Backward(done) {
 		var subject enforce.SubjectID
-		switch step := done[i].(type) {
+		switch step := d.(type) {
 		case enforce.StepPublish:
 			subject = step.Ruleset.Subject
 		case enforce.StepWithdraw:
@@ -81,7 +82,7 @@ func (e *executor) undo(ctx context.Context, done []enforce.Step, before map[enf
 			continue
 		}
 		if err := e.backend.Apply(ctx, enforce.StepPublish{Ruleset: previous}); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("undo %s: %w", done[i], err))
+			failed = errors.Join(failed, fmt.Errorf("undo %s: %w", d, err))
 			continue
 		}
 		undone++

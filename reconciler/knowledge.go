@@ -114,8 +114,7 @@ func (k *knowledge) mark(kind, message string, now time.Time) {
 // stalled says what needs a person, or "".
 func (k *knowledge) stalled() string {
 	for _, area := range []string{areaKernel, areaState, areaConfig, areaSource} {
-		var stalled *StalledError
-		if errors.As(k.troubles[area].err, &stalled) {
+		if stalled, ok := errors.AsType[*StalledError](k.troubles[area].err); ok {
 			return area + ": " + stalled.Error()
 		}
 	}
@@ -182,8 +181,7 @@ func (k *knowledge) conditions() []fleet.Condition {
 
 // lasting is the part of err that does not change with each attempt, so that a report is not new for it.
 func lasting(err error) error {
-	var waiting *WaitingError
-	if errors.As(err, &waiting) {
+	if waiting, ok := errors.AsType[*WaitingError](err); ok {
 		return waiting.Err
 	}
 	return err

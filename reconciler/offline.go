@@ -58,7 +58,7 @@ func everyFeature() map[string]bool {
 // Compile brings set down to this host.
 func (o *Offline) Compile(set *policies.Set) ([]*enforce.Ruleset, []enforce.Gap, string) {
 	selected := policies.Select(set, policies.Subject{Host: true, Labels: o.Facts.Labels})
-	out := Compile(enforce.CompileInput{
+	out := compileHost(enforce.CompileInput{
 		Subject: enforce.Host, Policies: selected, Mode: o.Facts.Mode, Capabilities: o.Facts.Capabilities,
 		Postures: o.Facts.Postures, Aliases: o.Host.Resolve(enforce.LiteralPaths(selected)),
 		AllowHostAllowlist: o.Facts.AllowHostAllowlist,

@@ -165,7 +165,9 @@ func TestUndo(t *testing.T) {
 	back := &recorder{failAt: 3}
 	e := executor{backend: back, dir: t.TempDir(), now: func() time.Time { return time.Unix(1, 0) }, troubled: func(err error) { t.Error(err) }}
 	plan := Plan{Steps: []enforce.Step{
-		enforce.StepAttach{}, enforce.StepPublish{Ruleset: ruleset("c1", "/x")}, enforce.StepPublish{Ruleset: ruleset(enforce.Host, "/x")},
+		enforce.StepAttach{},
+		enforce.StepPublish{Ruleset: ruleset("c1", "/x")},
+		enforce.StepPublish{Ruleset: ruleset(enforce.Host, "/x")},
 		enforce.StepWithdraw{Subject: "c2"},
 	}}
 	before := map[enforce.SubjectID]*enforce.Ruleset{enforce.Host: ruleset(enforce.Host, "/old"), "c2": ruleset("c2", "/old")}

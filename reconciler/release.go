@@ -142,8 +142,7 @@ func (l *Loop) consider(ctx context.Context, result pullResult) {
 	if err == nil {
 		err = l.accept(accepted, now)
 	}
-	var state *stateError
-	if errors.As(err, &state) {
+	if _, ok := errors.AsType[*stateError](err); ok {
 		// The release is good, but it could not be remembered: without its mark an older one could come
 		// back after a restart. It is fetched again at the next look.
 		l.know.trouble(areaState, classify(err, 0, l.due.poll), now)

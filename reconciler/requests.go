@@ -188,8 +188,7 @@ func (l *Loop) judge(result pullResult) (control.Outcome, *control.Problem) {
 			continue
 		}
 		p := problem(t.err, area, t.since)
-		var stalled *StalledError
-		if errors.As(t.err, &stalled) {
+		if _, ok := errors.AsType[*StalledError](t.err); ok {
 			return control.OutcomeStalled, &p
 		}
 		return control.OutcomeWaiting, &p

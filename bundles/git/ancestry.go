@@ -25,7 +25,7 @@ const (
 
 // ancestry says whether commit descends from the revision fetched before. The usual case costs nothing: the
 // one before is its parent, or it is the same.
-func (s *Source) ancestry(ctx context.Context, store *objects, commit *object.Commit) ancestry {
+func (s *Source) ancestry(ctx context.Context, commit *object.Commit) ancestry {
 	switch {
 	case s.last.IsZero():
 		return unknown

@@ -138,8 +138,7 @@ func (c Credentials) sshConfig(user, addr string) (*ssh.ClientConfig, error) {
 	}
 	signer, err := ssh.ParsePrivateKey(append(key, '\n'))
 	if err != nil {
-		var missing *ssh.PassphraseMissingError
-		if errors.As(err, &missing) {
+		if _, ok := errors.AsType[*ssh.PassphraseMissingError](err); ok {
 			return nil, fmt.Errorf("credentials: %s has a passphrase; a host needs a key without one", c.SSHKeyFile)
 		}
 		return nil, fmt.Errorf("credentials: %s is no private key", c.SSHKeyFile)

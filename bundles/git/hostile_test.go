@@ -115,7 +115,7 @@ func nested(t *testing.T, repo, tree string, width, depth int) string {
 }
 
 // TestOneBlobUnderManyNames: a blob that a tree names a thousand times is held once.
-func TestOneBlobUnderManyNames(t *testing.T) {
+func TestOneBlobUnderManyNames(t *testing.T) { //nolint:paralleltest // measures what the process allocates
 	repo := bare(t)
 	blob := pipe(t, repo, "", make([]byte, 15<<20), "hash-object", "-w", "--stdin")
 	var list strings.Builder

@@ -46,12 +46,12 @@ type publisher struct {
 	opts  bundles.PublishOptions
 }
 
-func newPublisher(t testing.TB, audit, enforce int, signers ...string) *publisher {
+func newPublisher(t testing.TB, enforce int, signers ...string) *publisher {
 	t.Helper()
 	f := bundlestest.New(t, signers...)
-	text := f.TrustYAML(t, audit, enforce, "")
+	text := f.TrustYAML(t, 1, enforce, "")
 	return &publisher{f, bundles.PublishOptions{
-		Trust: f.Trust(t, audit, enforce, ""), TrustBytes: []byte(text),
+		Trust: f.Trust(t, 1, enforce, ""), TrustBytes: []byte(text),
 		Keys: []*bundles.KeySigner{f.Keys[signers[0]]}, Now: bundlestest.Now(),
 	}}
 }
@@ -71,7 +71,7 @@ func with(c bundles.Content) func(*bundles.PublishOptions) {
 func TestPublish(t *testing.T) {
 	t.Parallel()
 	repo := bare(t)
-	p := newPublisher(t, 1, 1, "alice")
+	p := newPublisher(t, 1, "alice")
 	must := func(change func(*bundles.PublishOptions)) *bundles.Published {
 		t.Helper()
 		got, err := p.publish(t, repo, change)
@@ -117,7 +117,7 @@ func TestPublish(t *testing.T) {
 func TestPublishRefuses(t *testing.T) {
 	t.Parallel()
 	repo := bare(t)
-	p := newPublisher(t, 1, 1, "alice")
+	p := newPublisher(t, 1, "alice")
 	bad := content("a")
 	bad.Files["broken.yaml"] = []byte("kind: Nonsense\n")
 	path := content("a")
@@ -150,7 +150,7 @@ func TestPublishRefuses(t *testing.T) {
 func TestPublishOverBrokenTip(t *testing.T) {
 	t.Parallel()
 	repo := bare(t)
-	p := newPublisher(t, 1, 1, "alice")
+	p := newPublisher(t, 1, "alice")
 	for i := range 3 {
 		if _, err := p.publish(t, repo, with(content("a", fmt.Sprint("x", i)))); err != nil {
 			t.Fatal(err)
@@ -173,7 +173,7 @@ func TestPublishOverBrokenTip(t *testing.T) {
 		{"a stranger's huge number", far, 6, true},
 		{"garbage", map[string][]byte{"x": []byte("y")}, 7, true},
 	} {
-		tip = commit(t, repo, c.files, tip)
+		commit(t, repo, c.files, tip)
 		got, err := p.publish(t, repo, with(content("a", c.name[:1])))
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)
@@ -201,7 +201,7 @@ func TestPublishRaces(t *testing.T) {
 	t.Parallel()
 	repo := bare(t)
 	srv := serveHTTP(t, repo, "", "")
-	p := newPublisher(t, 1, 1, "alice")
+	p := newPublisher(t, 1, "alice")
 	const n = 8
 	var wg sync.WaitGroup
 	got, errs := make([]*bundles.Published, n), make([]error, n)
@@ -240,7 +240,7 @@ func TestLostRaceOverEachTransport(t *testing.T) {
 			t.Run(fmt.Sprintf("%s first=%v", transport, first), func(t *testing.T) {
 				t.Parallel()
 				repo := bare(t)
-				p := newPublisher(t, 1, 1, "alice")
+				p := newPublisher(t, 1, "alice")
 				cfg := git.ChannelConfig{URL: repo, Channel: "stable"}
 				switch transport {
 				case "http":
@@ -295,7 +295,7 @@ func (i *interrupted) Append(ctx context.Context, parent bundles.Revision, files
 func TestPermanentPushErrors(t *testing.T) {
 	t.Parallel()
 	repo := bare(t)
-	p := newPublisher(t, 1, 1, "alice")
+	p := newPublisher(t, 1, "alice")
 	write(t, filepath.Join(repo, "hooks", "pre-receive"), []byte("#!/bin/sh\necho no >&2\nexit 1\n"), 0o755)
 	_, err := p.publish(t, repo, with(content("a")))
 	if err == nil || errors.Is(err, bundles.ErrLostRace) || bundles.RefusalName(err) != "publish" {
@@ -331,7 +331,7 @@ func TestPermanentPushErrors(t *testing.T) {
 func TestApprove(t *testing.T) {
 	t.Parallel()
 	repo := bare(t)
-	p := newPublisher(t, 1, 2, "alice", "bob")
+	p := newPublisher(t, 2, "alice", "bob")
 	review := func() *bundles.Review {
 		t.Helper()
 		r, err := bundles.NewReview(t.Context(), channel(t, repo), p.opts.Trust, bundlestest.Now())

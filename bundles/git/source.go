@@ -149,7 +149,7 @@ func (s *Source) Fetch(ctx context.Context, rev bundles.Revision) (*bundles.Raw,
 	raw := &bundles.Raw{Revision: rev, FS: bundles.NewMemFS(files)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch s.ancestry(ctx, store, commit) {
+	switch s.ancestry(ctx, commit) {
 	case descends:
 	case rewritten:
 		raw.Rewritten = true

@@ -168,7 +168,7 @@ func newFleetCollectCmd() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	fl := cmd.Flags()
-	f.fleetFlags.register(cmd)
+	f.register(cmd)
 	fl.StringVar(&f.key, "key", "", "the collector's private key: made by muster keys new or ssh-keygen")
 	fl.StringVar(&f.passwordFile, "password-file", "", "file with the key's password (default $MUSTER_PASSWORD, $COSIGN_PASSWORD, a prompt)")
 	fl.StringVar(&f.name, "name", "", "the collector's name (default: as the trust file calls its key)")

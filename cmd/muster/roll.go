@@ -35,7 +35,7 @@ func newRollCmd() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
-	f.fleetFlags.register(cmd)
+	f.register(cmd)
 	fl := cmd.Flags()
 	fl.BoolVar(&f.filter.Drifted, "drifted", false, "hosts whose kernel is not as declared")
 	fl.BoolVar(&f.filter.Stale, "stale", false, "hosts that are lost, or whose release is stale")

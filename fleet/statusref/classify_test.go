@@ -44,7 +44,7 @@ func TestClassify(t *testing.T) {
 		{errors.New("command error on refs/heads/status: non-fast-forward"), FaultRefused},
 		{errors.New("command error on refs/heads/main: protected branch hook declined"), FaultRefused},
 		{errors.New("command error on refs/heads/main: pre-receive hook declined"), FaultRefused},
-		{errors.New("remote: error: GH006: Protected branch update failed for refs/heads/status."), FaultRefused},
+		{errors.New("remote: error: GH006: Protected branch update failed for refs/heads/status"), FaultRefused},
 		{errors.New("remote: error: GH013: Repository rule violations found"), FaultRefused},
 		{errors.New("command error on refs/muster/hosts/00/a: deny updating a hidden ref"), FaultRefused},
 		{errors.New("cannot lock ref 'refs/a/b': 'refs/a' exists; cannot create 'refs/a/b'"), FaultRefused},

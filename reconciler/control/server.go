@@ -166,9 +166,8 @@ func refuse(w http.ResponseWriter, err error) {
 	if errors.As(err, &hinter) {
 		out.Advice = hinter.Hint()
 	}
-	var own *Error
 	status := http.StatusInternalServerError
-	if errors.As(err, &own) {
+	if own, ok := errors.AsType[*Error](err); ok {
 		out, status = own, http.StatusBadRequest
 	}
 	w.Header().Set("Content-Type", "application/json")

@@ -43,28 +43,44 @@ func TestTranslate(t *testing.T) {
 		event enforce.Event
 		want  []string // PolicyName, Action, Result, Severity
 	}{
-		"block": {file(func(e *enforce.Event) { e.Rule, e.Verdict = rule("p", policies.ActionBlock), enforce.Deny }),
-			[]string{"p|Block|Permission denied|7"}},
+		"block": {
+			file(func(e *enforce.Event) { e.Rule, e.Verdict = rule("p", policies.ActionBlock), enforce.Deny }),
+			[]string{"p|Block|Permission denied|7"},
+		},
 		"block in audit or held": {file(func(e *enforce.Event) {
 			e.Rule, e.WouldDeny, e.Mode = rule("p", policies.ActionBlock), true, enforce.ModeAudit
 		}), []string{"p|Audit (Block)|Passed|7"}},
-		"audit": {file(func(e *enforce.Event) { e.Audits = []*enforce.Rule{rule("w", policies.ActionAudit)} }),
-			[]string{"w|Audit|Passed|7"}},
+		"audit": {
+			file(func(e *enforce.Event) { e.Audits = []*enforce.Rule{rule("w", policies.ActionAudit)} }),
+			[]string{"w|Audit|Passed|7"},
+		},
 		"audit beside a block has the true result": {file(func(e *enforce.Event) {
 			e.Rule, e.Verdict, e.Audits = rule("p", policies.ActionBlock), enforce.Deny, []*enforce.Rule{rule("w", policies.ActionAudit)}
 		}), []string{"p|Block|Permission denied|7", "w|Audit|Permission denied|7"}},
-		"dry run": {file(func(e *enforce.Event) { e.Audits = []*enforce.Rule{dry} }),
-			[]string{"dry|Audit (Block)|Passed|7"}},
-		"posture blocks": {file(func(e *enforce.Event) { e.Posture, e.Verdict = true, enforce.Deny }),
-			[]string{"DefaultPosture|Block|Permission denied|"}},
-		"posture would block": {file(func(e *enforce.Event) { e.Posture, e.WouldDeny, e.Mode = true, true, enforce.ModeAudit }),
-			[]string{"DefaultPosture|Audit (Block)|Passed|"}},
-		"posture audits": {enforce.Event{Class: policies.ClassNetwork, Posture: true, WouldDeny: true, Mode: enforce.ModeEnforce},
-			[]string{"DefaultPosture|Audit|Passed|"}},
-		"no path": {file(func(e *enforce.Event) { e.Verdict, e.Resource = enforce.Deny, "" }),
-			[]string{"DefaultPosture|Block|Permission denied|"}},
-		"capability": {enforce.Event{Class: policies.ClassCapabilities, Rule: rule("c", policies.ActionBlock), Verdict: enforce.Deny},
-			[]string{"c|Block|Operation not permitted|7"}},
+		"dry run": {
+			file(func(e *enforce.Event) { e.Audits = []*enforce.Rule{dry} }),
+			[]string{"dry|Audit (Block)|Passed|7"},
+		},
+		"posture blocks": {
+			file(func(e *enforce.Event) { e.Posture, e.Verdict = true, enforce.Deny }),
+			[]string{"DefaultPosture|Block|Permission denied|"},
+		},
+		"posture would block": {
+			file(func(e *enforce.Event) { e.Posture, e.WouldDeny, e.Mode = true, true, enforce.ModeAudit }),
+			[]string{"DefaultPosture|Audit (Block)|Passed|"},
+		},
+		"posture audits": {
+			enforce.Event{Class: policies.ClassNetwork, Posture: true, WouldDeny: true, Mode: enforce.ModeEnforce},
+			[]string{"DefaultPosture|Audit|Passed|"},
+		},
+		"no path": {
+			file(func(e *enforce.Event) { e.Verdict, e.Resource = enforce.Deny, "" }),
+			[]string{"DefaultPosture|Block|Permission denied|"},
+		},
+		"capability": {
+			enforce.Event{Class: policies.ClassCapabilities, Rule: rule("c", policies.ActionBlock), Verdict: enforce.Deny},
+			[]string{"c|Block|Operation not permitted|7"},
+		},
 		"allowed": {file(func(e *enforce.Event) { e.Rule = rule("p", policies.ActionAllow) }), nil},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -154,9 +155,7 @@ func (p *Pipe) Losses() map[string]uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	out := make(map[string]uint64, len(p.losses))
-	for reason, n := range p.losses {
-		out[reason] = n
-	}
+	maps.Copy(out, p.losses)
 	return out
 }
 

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 
 	"github.com/muster-fleet/muster/enforce"
@@ -60,9 +61,7 @@ func (k *kernel) Observe(context.Context, []*enforce.Ruleset) (enforce.State, er
 		link.Condition = enforce.DriftDetached
 	}
 	state.Components = append(state.Components, link)
-	for id, s := range k.subjects {
-		state.Subjects[id] = s
-	}
+	maps.Copy(state.Subjects, k.subjects)
 	return state, nil
 }
 

@@ -37,6 +37,9 @@ const (
 	unitFile = "/usr/local/lib/musterd.service"
 )
 
+// testLimit is far above what all of this takes, the long measurements included.
+const testLimit = 40 * time.Minute
+
 // TestInVM runs the tests of this file inside each kernel.
 func TestInVM(t *testing.T) {
 	t.Parallel()
@@ -50,7 +53,7 @@ func TestInVM(t *testing.T) {
 		}
 		files[target] = guest
 	}
-	vm.TestPackage(t, vm.Options{LSM: vm.BPF, Files: files}, "-test.v")
+	vm.TestPackage(t, vm.Options{LSM: vm.BPF, TestLimit: testLimit, Files: files}, "-test.v")
 }
 
 // otherBuild overlays the BPF object with one of the same programs and another digest: an agent built with it

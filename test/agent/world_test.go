@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -128,9 +129,7 @@ func (w *world) publish(files map[string][]byte, by []string, sequence int64, ac
 	doc, err := bundles.BuildRelease(w.trust(), content, sequence, ack)
 	w.must(err)
 	all := map[string][]byte{bundles.ReleasePath: doc}
-	for name, data := range files {
-		all[name] = data
-	}
+	maps.Copy(all, files)
 	for _, name := range by {
 		all[bundles.SignatureFile(name)], err = w.keys[name].Sign(w.t.Context(), doc)
 		w.must(err)
@@ -235,9 +234,7 @@ func (w *world) Node() (inventory.Node, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	labels := map[string]string{}
-	for k, v := range w.labels {
-		labels[k] = v
-	}
+	maps.Copy(labels, w.labels)
 	return inventory.Node{Hostname: "web-1", Kernel: "6.12", LSMs: []string{"bpf"}, Labels: labels}, true
 }
 

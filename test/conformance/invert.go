@@ -5,6 +5,7 @@ package conformance
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 )
@@ -70,9 +71,7 @@ func invertStep(st *Step, turned func(what string, turn func(*Step))) {
 
 func altered(want map[string]string, name string) map[string]string {
 	out := make(map[string]string, len(want))
-	for k, v := range want {
-		out[k] = v
-	}
+	maps.Copy(out, want)
 	out[name] += " (not this)"
 	return out
 }

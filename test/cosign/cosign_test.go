@@ -106,9 +106,9 @@ func (c *tool) signBlob(t *testing.T, dir, key string) error {
 	return c.run(t, dir, append(append([]string{"sign-blob", "--yes", "--key", key}, c.sign...), "--bundle", "bundle.json", "release.json")...)
 }
 
-func (c *tool) verifyBlob(t *testing.T, dir, pub string) error {
+func (c *tool) verifyBlob(t *testing.T, dir string) error {
 	t.Helper()
-	return c.run(t, dir, append(append([]string{"verify-blob", "--key", pub}, c.verify...), "empty.json", "--bundle", "bundle.json", "release.json")...)
+	return c.run(t, dir, append(append([]string{"verify-blob", "--key", "cosign.pub"}, c.verify...), "empty.json", "--bundle", "bundle.json", "release.json")...)
 }
 
 // workshop is a directory with a key in cosign's files and a release document.
@@ -202,7 +202,7 @@ func TestBothDirections(t *testing.T) {
 				if err := w.host(t, theirs); err != nil {
 					t.Errorf("%s: signed by cosign, verified by muster: %v\n%s", key.name, err, theirs)
 				}
-				if err := c.verifyBlob(t, w.dir, "cosign.pub"); err != nil {
+				if err := c.verifyBlob(t, w.dir); err != nil {
 					t.Errorf("%s: signed and verified by cosign: %v", key.name, err)
 				}
 				ours, err := w.key.Sign(t.Context(), w.doc)
@@ -210,11 +210,11 @@ func TestBothDirections(t *testing.T) {
 					t.Fatal(err)
 				}
 				w.write(t, "bundle.json", ours)
-				if err := c.verifyBlob(t, w.dir, "cosign.pub"); err != nil {
+				if err := c.verifyBlob(t, w.dir); err != nil {
 					t.Errorf("%s: signed by muster, verified by cosign: %v\n%s", key.name, err, ours)
 				}
 				w.write(t, "release.json", append(w.doc, ' '))
-				if err := c.verifyBlob(t, w.dir, "cosign.pub"); err == nil {
+				if err := c.verifyBlob(t, w.dir); err == nil {
 					t.Errorf("%s: cosign verifies an altered document", key.name)
 				}
 			}
@@ -258,7 +258,7 @@ func TestRSA(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.write(t, "bundle.json", ours)
-			if err := c.verifyBlob(t, w.dir, "cosign.pub"); err != nil {
+			if err := c.verifyBlob(t, w.dir); err != nil {
 				t.Errorf("signed by muster, verified by cosign: %v", err)
 			}
 		})

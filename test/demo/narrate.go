@@ -51,7 +51,7 @@ func tell(ctx context.Context, out io.Writer, on machine, story []step) error {
 
 // show runs one command, again and again within its time, and prints the last outcome.
 func show(ctx context.Context, out io.Writer, on machine, run run) error {
-	for _, line := range strings.Split(run.command, "\n") {
+	for line := range strings.SplitSeq(run.command, "\n") {
 		fmt.Fprintf(out, "   \x1b[36m$ %s\x1b[0m\n", line)
 	}
 	deadline := time.Now().Add(run.within)
@@ -89,7 +89,7 @@ func (r run) judge(output string, code int) error {
 // indent sets output off from the commands.
 func indent(output string) string {
 	var text strings.Builder
-	for _, line := range strings.Split(strings.TrimRight(output, "\n"), "\n") {
+	for line := range strings.SplitSeq(strings.TrimRight(output, "\n"), "\n") {
 		if line != "" {
 			fmt.Fprintf(&text, "     %s\n", line)
 		}

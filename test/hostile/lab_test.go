@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/muster-fleet/muster/test/vm"
 )
@@ -23,7 +24,7 @@ func TestInVM(t *testing.T) {
 	t.Parallel()
 	vm.Need(t)
 	share := t.TempDir()
-	vm.RunTests(t, vm.Options{LSM: vm.BPF, Kernel: "6.12", Share: share, Files: map[string]string{build(t): agentInLab}}, ".", "-test.run=^TestTable$")
+	vm.RunTests(t, vm.Options{LSM: vm.BPF, Kernel: "6.12", Share: share, TestLimit: 40 * time.Minute, Files: map[string]string{build(t): agentInLab}}, ".", "-test.run=^TestTable$")
 	if !*update || t.Failed() {
 		return
 	}

@@ -6,6 +6,7 @@ package hostile
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"strings"
 	"time"
 
@@ -45,8 +46,8 @@ func (w *world) edited(files map[string][]byte, change func(doc map[string]any))
 func firstFile(doc map[string]any) map[string]any { return doc["files"].([]any)[0].(map[string]any) }
 
 func documentRows() []row {
-	one := func(input, want string, make func(w *world) map[string][]byte) row {
-		return pushed("Release document", input, want, make)
+	one := func(input, want string, of func(w *world) map[string][]byte) row {
+		return pushed("Release document", input, want, of)
 	}
 	change := func(input, want string, change func(w *world, doc map[string]any)) row {
 		return one(input, want, func(w *world) map[string][]byte {
@@ -82,8 +83,8 @@ func documentRows() []row {
 }
 
 func trustRows() []row {
-	one := func(input, want string, make func(w *world) map[string][]byte) row {
-		return pushed("Trust", input, want, make)
+	one := func(input, want string, of func(w *world) map[string][]byte) row {
+		return pushed("Trust", input, want, of)
 	}
 	change := func(input, want string, change func(w *world, doc map[string]any)) row {
 		return one(input, want, func(w *world) map[string][]byte {
@@ -111,8 +112,8 @@ func trustRows() []row {
 }
 
 func fileRows() []row {
-	one := func(input, want string, make func(w *world) map[string][]byte) row {
-		return pushed("Files of a release", input, want, make)
+	one := func(input, want string, of func(w *world) map[string][]byte) row {
+		return pushed("Files of a release", input, want, of)
 	}
 	change := func(input, want string, change func(doc map[string]any)) row {
 		return one(input, want, func(w *world) map[string][]byte { return w.edited(w.wrong(), change) })
@@ -128,9 +129,7 @@ func fileRows() []row {
 		change("path twenty deep", "limits", named(strings.Repeat("a/", 20)+"a")),
 		change("paths equal but for their case", "path", func(doc map[string]any) {
 			upper := map[string]any{}
-			for k, v := range firstFile(doc) {
-				upper[k] = v
-			}
+			maps.Copy(upper, firstFile(doc))
 			upper["path"] = "P.yaml"
 			doc["files"] = []any{upper, firstFile(doc)}
 		}),
@@ -161,8 +160,8 @@ func (w *world) signatures(alice, bob []byte) map[string][]byte {
 }
 
 func signatureRows() []row {
-	one := func(input, want string, make func(w *world) map[string][]byte) row {
-		return pushed("Signatures", input, want, make)
+	one := func(input, want string, of func(w *world) map[string][]byte) row {
+		return pushed("Signatures", input, want, of)
 	}
 	both := func(input, want string, change func(b map[string]any)) row {
 		return one(input, want, func(w *world) map[string][]byte {

@@ -46,6 +46,7 @@ type measured struct {
 	enforced  error
 	recovered error
 	took      time.Duration
+	planted   time.Duration
 }
 
 func rows() []row {
@@ -66,12 +67,13 @@ func TestTable(t *testing.T) {
 	w.run()
 	w.must(w.heal())
 	var out []measured
-	for _, r := range rows() {
+	for _, r := range rows() { //nolint:paralleltest // one agent meets one input after the other
 		t.Run(r.area+"/"+r.input, func(t *testing.T) {
 			w.at(t)
 			m := measured{row: r, got: "the row did not end"}
 			defer func() { out = append(out, m) }()
 			w.face(&m)
+			t.Logf("took %v: planted %v", m.took, m.planted)
 			if m.got != r.want || m.enforced != nil || m.recovered != nil {
 				t.Errorf("got %q, wanted %q; still enforced: %v; recovered: %v", m.got, r.want, m.enforced, m.recovered)
 				w.mend()
@@ -102,6 +104,7 @@ func (w *world) face(m *measured) {
 	w.t.Helper()
 	begun := time.Now()
 	m.plant(w)
+	m.planted = time.Since(begun)
 	m.got = w.answer(m.want)
 	m.enforced = w.enforced()
 	m.recovered = w.heal()
@@ -154,9 +157,9 @@ func (w *world) reloaded() {
 }
 
 // pushed is a row for a release that w.push takes.
-func pushed(area, input, want string, make func(w *world) map[string][]byte) row {
+func pushed(area, input, want string, of func(w *world) map[string][]byte) row {
 	return row{area: area, input: input, want: "Refused/" + want, plant: func(w *world) {
-		w.push(make(w))
+		w.push(of(w))
 		w.looked()
 	}}
 }

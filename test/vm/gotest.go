@@ -205,24 +205,35 @@ func gather(events <-chan event, each func(*outcome)) string {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		if o := all[name]; !strings.Contains(name, "/") {
-			o.output.WriteString("the test did not end\n")
-			o.result.Action = "fail"
+		o := all[name]
+		if o.result.Action != "" {
+			continue
+		}
+		o.output.WriteString("the test did not end\n")
+		o.result.Action = "fail"
+		if !strings.Contains(name, "/") {
 			each(o)
 		}
 	}
 	return outside.String()
 }
 
-// adopt adds a new outcome to the others and to its parent.
+// adopt adds a new outcome to the others and to the nearest test above it: a subtest's own name may have slashes.
 func adopt(all map[string]*outcome, test string) *outcome {
-	slash := strings.LastIndex(test, "/")
-	o := &outcome{name: test[slash+1:]}
+	o := &outcome{name: test}
 	all[test] = o
-	if parent := all[test[:max(slash, 0)]]; parent != nil {
-		parent.children = append(parent.children, o)
+	for above := test; ; {
+		slash := strings.LastIndex(above, "/")
+		if slash < 0 {
+			return o
+		}
+		above = above[:slash]
+		if parent := all[above]; parent != nil {
+			o.name = test[slash+1:]
+			parent.children = append(parent.children, o)
+			return o
+		}
 	}
-	return o
 }
 
 // show runs the outcome as a subtest.

@@ -64,15 +64,18 @@ func TestParseMirrors(t *testing.T) {
 	}{
 		"both": {
 			"'http://a/debian/dists/bookworm/InRelease' x 0 \n'http://c/sec/dists/bookworm-security/InRelease' x 0\n",
-			mirrors{"http://a/debian", "http://c/sec", debianKeyring}, nil,
+			mirrors{"http://a/debian", "http://c/sec", debianKeyring},
+			nil,
 		},
 		"no security": {
 			"'http://a/debian/dists/bookworm-updates/InRelease' x 0\n'http://a/debian/dists/stable/InRelease' x 0\n",
-			mirrors{"http://a/debian", "http://a/debian-security", debianKeyring}, nil,
+			mirrors{"http://a/debian", "http://a/debian-security", debianKeyring},
+			nil,
 		},
 		"a list of mirrors": {
 			"'mirror+file:/etc/apt/debian.list/dists/trixie/InRelease' x 0\n'mirror+file:/etc/apt/sec.list/dists/trixie-security/InRelease' x 0\n",
-			mirrors{"mirror+file:/etc/apt/debian.list", "mirror+file:/etc/apt/sec.list", debianKeyring}, nil,
+			mirrors{"mirror+file:/etc/apt/debian.list", "mirror+file:/etc/apt/sec.list", debianKeyring},
+			nil,
 		},
 		"others": {"'https://d/node/dists/nodistro/InRelease' x 0\n'http://e/flat/InRelease' x 0\n", mirrors{}, ErrNoMirror},
 	} {

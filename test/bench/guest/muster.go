@@ -104,7 +104,7 @@ func check(files int) error {
 			f.Close()
 		}
 		if !errors.Is(err, fs.ErrPermission) {
-			return fmt.Errorf("opening %s gives %v", bench.RulePath(i), err)
+			return fmt.Errorf("%w: %s", errors.Join(errNotEnforced, err), bench.RulePath(i))
 		}
 	}
 	for _, path := range []string{bench.PathShort, bench.PathSixty, bench.PathBeside} {

@@ -51,7 +51,7 @@ func (f *EventFile) read() ([]event, error) {
 	text = text[:bytes.LastIndexByte(text, '\n')+1] // half a line is read again
 	f.offset += int64(len(text))
 	var out []event
-	for _, line := range bytes.Split(bytes.TrimSpace(text), []byte("\n")) {
+	for line := range bytes.SplitSeq(bytes.TrimSpace(text), []byte("\n")) {
 		if len(line) == 0 {
 			continue
 		}

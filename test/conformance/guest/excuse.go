@@ -162,8 +162,8 @@ func operations(st *conformance.Step, class policies.Class, words []string) []en
 	reads := words[0] == "list" || strings.Contains(words[0], "read")
 	var out []enforce.Operation
 	for _, object := range objects {
-		if real, err := filepath.EvalSymlinks(object); err == nil {
-			object = real
+		if resolved, err := filepath.EvalSymlinks(object); err == nil {
+			object = resolved
 		}
 		out = append(out, enforce.Operation{
 			Class: class, Path: object, NoPath: words[0] == "exec-memfd", Read: reads, Terminal: st.TTY,

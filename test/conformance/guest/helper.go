@@ -91,7 +91,7 @@ func (h *Helper) killAll(ctx context.Context) error {
 			return false, fmt.Errorf("%w: processes left behind: %w", errHelper, err)
 		}
 		left := 0
-		for _, line := range strings.Fields(string(text)) {
+		for line := range strings.FieldsSeq(string(text)) {
 			pid, err := strconv.Atoi(line)
 			if err != nil || pid <= 1 || pid == os.Getpid() {
 				continue

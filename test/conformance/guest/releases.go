@@ -100,9 +100,7 @@ func (r *Releases) Publish(ctx context.Context, files map[string][]byte, now tim
 		return "", fmt.Errorf("release: %w", err)
 	}
 	all := map[string][]byte{bundles.ReleasePath: document, bundles.SignatureFile(signerName): signature}
-	for name, text := range files {
-		all[name] = text
-	}
+	maps.Copy(all, files)
 	message := fmt.Sprintf("Release %d\n", r.sequence+1)
 	if r.tip, err = r.channel.Append(ctx, r.tip, all, message, now); err != nil {
 		return "", fmt.Errorf("release: %w", err)

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -283,7 +284,7 @@ func checkCapabilities(t *testing.T, run func(wrap []string, operation string) (
 		if untestable.MatchString(name) {
 			continue
 		}
-		without := append(private[:len(private):len(private)], "setpriv", "--bounding-set=-"+name, "--inh-caps=-"+name)
+		without := append(slices.Clip(private), "setpriv", "--bounding-set=-"+name, "--inh-caps=-"+name)
 		code, output := run(private, "cap "+name)
 		if code != 0 && !all {
 			t.Logf("%s: not to be had on this machine: %d %s", name, code, output)
