@@ -14,6 +14,7 @@ const (
 	maxFiles      = 20_000
 	maxFileBytes  = 8 << 20
 	maxTotalBytes = 64 << 20
+	maxDocuments  = 1024 // files below .muster that an archive may hold
 	maxDepth      = 16
 	maxPath       = 512
 	// maxCounter is the largest integer that RFC 8785 can write exactly.

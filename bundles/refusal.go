@@ -57,6 +57,7 @@ var (
 	ErrWrongPassword  = &Kind{"wrong-password", "the key does not open with this password", "set MUSTER_PASSWORD or COSIGN_PASSWORD, or give --password-file"}
 	ErrMissingState   = &Kind{"no-state", "there is no state yet", ""}
 	ErrPublishBlocked = &Kind{"publish", "the release cannot be published", ""}
+	ErrElsewhere      = &Kind{"elsewhere", "the source leads where it has no business", "a registry in a private network is named by its own address; plain HTTP is spelled oci+http://"}
 )
 
 // Refusal is one instance: the kind, what exactly was found, and the cause if there is one.

@@ -5,11 +5,8 @@ package git
 
 import (
 	"bytes"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
 	"os"
 	"time"
@@ -18,6 +15,8 @@ import (
 	githttp "github.com/go-git/go-git/v5/plumbing/transport/http"
 	"github.com/skeema/knownhosts"
 	"golang.org/x/crypto/ssh"
+
+	"github.com/muster-fleet/muster/bundles"
 )
 
 // Credentials name files; their contents are read when they are used, so that a rotated secret is picked up,
@@ -57,47 +56,16 @@ func loopback(host string) bool {
 	return host == "localhost" || host == "127.0.0.1" || host == "[::1]" || host == "::1"
 }
 
-// maxSecret bounds a credential file.
-const maxSecret = 64 << 10
-
-// readSecret reads a file that only its owner (root or this user) may read.
-func readSecret(path string) ([]byte, error) {
-	info, err := os.Stat(path) // a link is fine: mounted secrets are links; what it leads to is checked
-	if err != nil {
-		return nil, err
-	}
-	if err := checkSecret(path, info); err != nil {
-		return nil, err
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	return bytes.TrimSpace(data), nil
-}
-
-func checkSecret(path string, info fs.FileInfo) error {
-	switch {
-	case !info.Mode().IsRegular():
-		return fmt.Errorf("credentials: %s is not a regular file", path)
-	case info.Mode().Perm()&0o077 != 0:
-		return fmt.Errorf("credentials: %s has mode %04o: others can read it (chmod 600)", path, info.Mode().Perm())
-	case info.Size() == 0 || info.Size() > maxSecret:
-		return fmt.Errorf("credentials: %s is empty or larger than %d bytes", path, maxSecret)
-	}
-	return checkOwner(path, info)
-}
-
 func (c Credentials) httpAuth() (transport.AuthMethod, error) {
 	switch {
 	case c.TokenFile != "":
-		token, err := readSecret(c.TokenFile)
+		token, err := bundles.ReadSecret(c.TokenFile)
 		if err != nil {
 			return nil, err
 		}
 		return &githttp.TokenAuth{Token: string(token)}, nil
 	case c.PasswordFile != "":
-		password, err := readSecret(c.PasswordFile)
+		password, err := bundles.ReadSecret(c.PasswordFile)
 		if err != nil {
 			return nil, err
 		}
@@ -116,23 +84,16 @@ func (c Credentials) httpTransport() (*http.Transport, error) {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.DisableKeepAlives = true // a poll a minute keeps no connection worth having
 	t.ResponseHeaderTimeout = time.Minute
-	if c.CAFile == "" {
-		return t, nil
-	}
-	pem, err := os.ReadFile(c.CAFile)
+	config, err := bundles.TLSFiles{CA: c.CAFile}.Config()
 	if err != nil {
 		return nil, err
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("credentials: %s holds no certificate", c.CAFile)
-	}
-	t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	t.TLSClientConfig = config
 	return t, nil
 }
 
 func (c Credentials) sshConfig(user, addr string) (*ssh.ClientConfig, error) {
-	key, err := readSecret(c.SSHKeyFile)
+	key, err := bundles.ReadSecret(c.SSHKeyFile)
 	if err != nil {
 		return nil, err
 	}
