@@ -51,6 +51,8 @@ int BPF_PROG(label_fork, struct task_struct *task, unsigned long clone_flags, in
 		child->source[i] = parent->source[i];
 		child->classes[i] = parent->classes[i];
 	}
+	for (int i = 0; i < NAMED_CLASSES; i++)
+		child->names[i] = parent->names[i];
 	child->image = parent->image;
 	child->flags = parent->flags;
 	return 0;

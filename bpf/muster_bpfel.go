@@ -16,9 +16,12 @@ import (
 type MusterClass uint32
 
 const (
-	MusterClassCLASS_PROCESS MusterClass = 0
-	MusterClassCLASS_FILE    MusterClass = 1
-	MusterClassCLASSES       MusterClass = 2
+	MusterClassCLASS_PROCESS      MusterClass = 0
+	MusterClassCLASS_FILE         MusterClass = 1
+	MusterClassCLASS_DNS          MusterClass = 2
+	MusterClassCLASS_NETWORK      MusterClass = 3
+	MusterClassCLASS_CAPABILITIES MusterClass = 4
+	MusterClassCLASSES            MusterClass = 5
 )
 
 type MusterClassFlag uint32
@@ -55,6 +58,7 @@ type MusterEvent struct {
 	Image     uint64
 	Sequence  uint64
 	Script    uint64
+	Names     uint64
 	Cpu       uint32
 	Pid       uint32
 	Ppid      uint32
@@ -111,10 +115,17 @@ const (
 )
 
 type MusterImageClass struct {
-	_        structs.HostLayout
-	Start    [4]uint32
-	Flags    uint32
-	Reserved [3]uint32
+	_         structs.HostLayout
+	Start     [4]uint32
+	Flags     uint32
+	Names     uint32
+	NameCount uint32
+	Reserved  uint32
+}
+
+type MusterImageConcern struct {
+	_     structs.HostLayout
+	Names [2]uint64
 }
 
 type MusterImageEntry struct {
@@ -139,13 +150,15 @@ type MusterImageHeader struct {
 	Digest        [32]uint8
 	Mode          uint32
 	Units         uint32
-	Classes       [2]MusterImageClass
+	Classes       [5]MusterImageClass
 	Sources       uint32
 	SourceMask    uint32
 	Marks         uint32
 	MarkMask      uint32
 	Postures      uint32
 	SourceClasses uint32
+	Concerns      uint32
+	Reserved      uint32
 }
 
 type MusterImageMark struct {
@@ -156,7 +169,7 @@ type MusterImageMark struct {
 
 type MusterImagePosture struct {
 	_       structs.HostLayout
-	Classes [2]uint32
+	Classes [8]uint8
 }
 
 type MusterImageSet struct {
@@ -189,6 +202,7 @@ type MusterLabel struct {
 	Source       [6]uint64
 	Image        uint64
 	Classes      [6]uint32
+	Names        [2]uint64
 	Flags        uint32
 	PendingCount uint32
 	Pending      [6]uint64
@@ -215,6 +229,9 @@ const (
 	MusterLimitSPARSE_EDGES    MusterLimit = 4
 	MusterLimitTABLE_PROBES    MusterLimit = 8
 	MusterLimitAUTOMATA        MusterLimit = 4
+	MusterLimitMARK_CLASSES    MusterLimit = 2
+	MusterLimitNAMED_CLASSES   MusterLimit = 2
+	MusterLimitOBJECT_NAMES    MusterLimit = 4
 	MusterLimitOBJECT_MARKS    MusterLimit = 4
 	MusterLimitSOURCE_MARKS    MusterLimit = 2
 	MusterLimitSOURCES         MusterLimit = 6
@@ -230,7 +247,7 @@ type MusterMagic uint32
 
 const (
 	MusterMagicIMAGE_MAGIC  MusterMagic = 1381258061
-	MusterMagicIMAGE_LAYOUT MusterMagic = 1
+	MusterMagicIMAGE_LAYOUT MusterMagic = 2
 )
 
 type MusterMark struct {
@@ -286,12 +303,31 @@ type MusterProbe struct {
 	Class      uint32
 	Sources    [6]uint64
 	Marks      [4]uint64
+	Names      uint64
 	Attributes uint32
 	Verdict    uint32
 	Rule       uint32
 	Flags      uint32
 	Audits     [8]uint32
 }
+
+type MusterProtocol uint32
+
+const (
+	MusterProtocolPROTOCOL_TCP       MusterProtocol = 0
+	MusterProtocolPROTOCOL_UDP       MusterProtocol = 1
+	MusterProtocolPROTOCOL_ICMP      MusterProtocol = 2
+	MusterProtocolPROTOCOL_ICMPV6    MusterProtocol = 3
+	MusterProtocolPROTOCOL_SCTP      MusterProtocol = 4
+	MusterProtocolPROTOCOL_DCCP      MusterProtocol = 5
+	MusterProtocolPROTOCOL_RAW       MusterProtocol = 6
+	MusterProtocolPROTOCOL_PACKET    MusterProtocol = 7
+	MusterProtocolPROTOCOL_STREAM    MusterProtocol = 8
+	MusterProtocolPROTOCOL_DGRAM     MusterProtocol = 9
+	MusterProtocolPROTOCOL_SEQPACKET MusterProtocol = 10
+	MusterProtocolPROTOCOL_RDM       MusterProtocol = 11
+	MusterProtocolPROTOCOL_ALL       MusterProtocol = 12
+)
 
 type MusterRowBit uint32
 
@@ -378,6 +414,7 @@ const (
 	MusterVarKeepFoundInode     = "keep_found_inode"
 	MusterVarKeepHook           = "keep_hook"
 	MusterVarKeepImageClass     = "keep_image_class"
+	MusterVarKeepImageConcern   = "keep_image_concern"
 	MusterVarKeepImageEntry     = "keep_image_entry"
 	MusterVarKeepImageException = "keep_image_exception"
 	MusterVarKeepImageHeader    = "keep_image_header"
@@ -392,6 +429,7 @@ const (
 	MusterVarKeepMode           = "keep_mode"
 	MusterVarKeepOperation      = "keep_operation"
 	MusterVarKeepPosture        = "keep_posture"
+	MusterVarKeepProtocol       = "keep_protocol"
 	MusterVarKeepRowBit         = "keep_row_bit"
 	MusterVarKeepStateKind      = "keep_state_kind"
 	MusterVarKeepVerdict        = "keep_verdict"
@@ -493,6 +531,7 @@ type MusterVariableSpecs struct {
 	KeepFoundInode     *ebpf.VariableSpec `ebpf:"keep_found_inode"`
 	KeepHook           *ebpf.VariableSpec `ebpf:"keep_hook"`
 	KeepImageClass     *ebpf.VariableSpec `ebpf:"keep_image_class"`
+	KeepImageConcern   *ebpf.VariableSpec `ebpf:"keep_image_concern"`
 	KeepImageEntry     *ebpf.VariableSpec `ebpf:"keep_image_entry"`
 	KeepImageException *ebpf.VariableSpec `ebpf:"keep_image_exception"`
 	KeepImageHeader    *ebpf.VariableSpec `ebpf:"keep_image_header"`
@@ -507,6 +546,7 @@ type MusterVariableSpecs struct {
 	KeepMode           *ebpf.VariableSpec `ebpf:"keep_mode"`
 	KeepOperation      *ebpf.VariableSpec `ebpf:"keep_operation"`
 	KeepPosture        *ebpf.VariableSpec `ebpf:"keep_posture"`
+	KeepProtocol       *ebpf.VariableSpec `ebpf:"keep_protocol"`
 	KeepRowBit         *ebpf.VariableSpec `ebpf:"keep_row_bit"`
 	KeepStateKind      *ebpf.VariableSpec `ebpf:"keep_state_kind"`
 	KeepVerdict        *ebpf.VariableSpec `ebpf:"keep_verdict"`
@@ -571,6 +611,7 @@ type MusterVariables struct {
 	KeepFoundInode     *ebpf.Variable `ebpf:"keep_found_inode"`
 	KeepHook           *ebpf.Variable `ebpf:"keep_hook"`
 	KeepImageClass     *ebpf.Variable `ebpf:"keep_image_class"`
+	KeepImageConcern   *ebpf.Variable `ebpf:"keep_image_concern"`
 	KeepImageEntry     *ebpf.Variable `ebpf:"keep_image_entry"`
 	KeepImageException *ebpf.Variable `ebpf:"keep_image_exception"`
 	KeepImageHeader    *ebpf.Variable `ebpf:"keep_image_header"`
@@ -585,6 +626,7 @@ type MusterVariables struct {
 	KeepMode           *ebpf.Variable `ebpf:"keep_mode"`
 	KeepOperation      *ebpf.Variable `ebpf:"keep_operation"`
 	KeepPosture        *ebpf.Variable `ebpf:"keep_posture"`
+	KeepProtocol       *ebpf.Variable `ebpf:"keep_protocol"`
 	KeepRowBit         *ebpf.Variable `ebpf:"keep_row_bit"`
 	KeepStateKind      *ebpf.Variable `ebpf:"keep_state_kind"`
 	KeepVerdict        *ebpf.Variable `ebpf:"keep_verdict"`

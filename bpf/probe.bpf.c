@@ -12,7 +12,13 @@ static __always_inline s32 probe_path(struct probe *p, struct object *o)
 		return -1;
 	at = PATH_END - length;
 	o->start = at;
-	o->status = length ? PATH_OK : p->flags & EVENT_UNBUILDABLE ? PATH_DETACHED : PATH_INTERNAL;
+	o->names = p->names;
+	if (p->names)
+		o->status = PATH_NAMED;
+	else if (p->flags & EVENT_UNBUILDABLE)
+		o->status = PATH_DETACHED;
+	else
+		o->status = length ? PATH_OK : PATH_INTERNAL;
 	BOUND(at, PATH_END - 1);
 	BOUND(length, PATH_END - 1);
 	if (at + length > PATH_END)
@@ -33,6 +39,11 @@ static __always_inline s32 probe_decide(struct probe *p, struct scratch *s)
 		s->result.flags = EVENT_UNBUILDABLE;
 	} else {
 		classify(image, h, s);
+		concern(image, h, s);
+		/* What the hooks would not even ask about. */
+		if (s->class >= CLASS_NETWORK && s->class < CLASSES &&
+		    !(s->names[s->class - CLASS_NETWORK] & s->object[0].names))
+			return 0;
 		if (!decide(image, h, s, &s->object[0]))
 			return -3;
 	}

@@ -54,7 +54,7 @@ func (rs *Ruleset) decide(op *Operation, d *Decision) {
 	// "4. No match: if the subject has at least one Allow rule of that class, the class's default posture
 	// decides."
 	d.Posture = true
-	if rs.Postures.of(op.Class) == PostureBlock {
+	if rs.Postures.Of(op.Class) == PostureBlock {
 		d.Verdict = Deny
 	} else {
 		d.WouldDeny = true
@@ -140,9 +140,9 @@ func (s *ProcessSource) isOneOf(paths []string) bool {
 	})
 }
 
-// of is the posture of a class: "Process and file […] both use the file posture"; sockets and names both
+// Of is the posture of a class: "Process and file […] both use the file posture"; sockets and names both
 // the network posture.
-func (p Postures) of(class policies.Class) Posture {
+func (p Postures) Of(class policies.Class) Posture {
 	switch class {
 	case policies.ClassProcess, policies.ClassFile:
 		return p.File

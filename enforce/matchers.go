@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/muster-fleet/muster/enforce/automaton"
 	"github.com/muster-fleet/muster/policies"
 )
 
-// Matchers are the path matchers of one class, one for each spelling; their Index is the rule's number.
+// Matchers are the path matchers of one class, one for each spelling; their Index is the rule's number. A domain
+// is matched as a directory: see DomainPath.
 func (rs *Ruleset) Matchers(class policies.Class) []automaton.Matcher {
 	var matchers []automaton.Matcher
 	for i := range rs.Rules {
@@ -22,10 +24,37 @@ func (rs *Ruleset) Matchers(class policies.Class) []automaton.Matcher {
 			continue
 		}
 		for _, o := range r.Objects {
-			matchers = append(matchers, automaton.Matcher{Index: i, Kind: kind, Text: o, Recursive: r.Rule.Object.Recursive})
+			m := automaton.Matcher{Index: i, Kind: kind, Text: o, Recursive: r.Rule.Object.Recursive}
+			if r.Rule.Object.Kind == policies.ObjectDomain {
+				m.Text, m.Recursive = DomainPath(o)+"/", true
+			}
+			matchers = append(matchers, m)
 		}
 	}
 	return matchers
+}
+
+// NameSets says, for every name that a rule of a class without paths speaks of (a protocol, a capability), the
+// numbers of these rules, ascending: to be used like a set of the automaton.
+func (rs *Ruleset) NameSets(class policies.Class) map[string][]int {
+	sets := map[string][]int{}
+	for i := range rs.Rules {
+		switch o := rs.Rules[i].Rule.Object; o.Kind {
+		case policies.ObjectProtocol, policies.ObjectCapability:
+			if rs.Rules[i].Rule.Class == class {
+				sets[o.Value] = append(sets[o.Value], i)
+			}
+		}
+	}
+	return sets
+}
+
+// DomainPath writes a domain name as a path, from its end and in lower case: www.Example is /example/www. A
+// name with its subdomains is then a directory with all of its descendants.
+func DomainPath(name string) string {
+	labels := strings.Split(strings.ToLower(strings.Trim(name, ".")), ".")
+	slices.Reverse(labels)
+	return "/" + strings.Join(labels, "/")
 }
 
 func matcherKind(kind policies.ObjectKind) automaton.Kind {
@@ -36,7 +65,7 @@ func matcherKind(kind policies.ObjectKind) automaton.Kind {
 		return automaton.ExecName
 	case policies.ObjectPattern:
 		return automaton.Pattern
-	case policies.ObjectDirectory:
+	case policies.ObjectDirectory, policies.ObjectDomain:
 		return automaton.Directory
 	default:
 		return 0
@@ -47,7 +76,7 @@ func matcherKind(kind policies.ObjectKind) automaton.Kind {
 // every backend is left with what it can build, and says so.
 func excludeComplex(rs *Ruleset, backend string) []Gap {
 	out := map[int]string{}
-	for _, class := range [...]policies.Class{policies.ClassProcess, policies.ClassFile} {
+	for _, class := range [...]policies.Class{policies.ClassProcess, policies.ClassFile, policies.ClassDNS} {
 		for _, e := range automaton.Excess(rs.Matchers(class), automaton.Options{}) {
 			out[e.Index] = e.Reason
 		}

@@ -3,7 +3,10 @@
 
 package policies
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // capabilityNames are the capabilities of Linux, without "cap_": capability.h, in the order of their numbers.
 var capabilityNames = strings.Fields(`
@@ -12,6 +15,9 @@ net_bind_service net_broadcast net_admin net_raw ipc_lock ipc_owner sys_module s
 sys_ptrace sys_pacct sys_admin sys_boot sys_nice sys_resource sys_time sys_tty_config mknod lease
 audit_write audit_control setfcap mac_override mac_admin syslog wake_alarm block_suspend audit_read
 perfmon bpf checkpoint_restore`)
+
+// Capabilities are the names of Linux's capabilities, lower case without "cap_", each at its number.
+func Capabilities() []string { return slices.Clone(capabilityNames) }
 
 // protocolNames are the protocols and socket types of matchProtocols.
 var protocolNames = strings.Fields(`tcp udp icmp icmpv6 raw sctp stream dgram rdm seqpacket dccp packet all`)

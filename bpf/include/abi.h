@@ -15,6 +15,9 @@ enum limit {
 	SPARSE_EDGES = 4,
 	TABLE_PROBES = 8, /* longest probe in the source and mark tables */
 	AUTOMATA = 4, /* of one class; more states than one can hold are shared among them */
+	MARK_CLASSES = 2, /* process and file: marks are for files */
+	NAMED_CLASSES = 2, /* network and capabilities: their objects are known by numbers */
+	OBJECT_NAMES = 4, /* numbers that one object can be known by */
 	OBJECT_MARKS = 4, /* protected paths that one inode can be known by */
 	SOURCE_MARKS = 2,
 	SOURCES = 6, /* executable, script, and the marks of each */
@@ -28,14 +31,34 @@ enum limit {
 
 enum magic {
 	IMAGE_MAGIC = 0x5254534d, /* MSTR */
-	IMAGE_LAYOUT = 1,
+	IMAGE_LAYOUT = 2,
 };
 
 /* The classes that are enforced, as indexes. */
 enum class {
 	CLASS_PROCESS = 0,
 	CLASS_FILE = 1,
-	CLASSES = 2,
+	CLASS_DNS = 2, /* the path is the queried name from its end: /example/www */
+	CLASS_NETWORK = 3, /* the first of the NAMED_CLASSES */
+	CLASS_CAPABILITIES = 4,
+	CLASSES = 5,
+};
+
+/* What a socket counts as: bits of its object's names. */
+enum protocol {
+	PROTOCOL_TCP,
+	PROTOCOL_UDP,
+	PROTOCOL_ICMP,
+	PROTOCOL_ICMPV6,
+	PROTOCOL_SCTP,
+	PROTOCOL_DCCP,
+	PROTOCOL_RAW,
+	PROTOCOL_PACKET,
+	PROTOCOL_STREAM,
+	PROTOCOL_DGRAM,
+	PROTOCOL_SEQPACKET,
+	PROTOCOL_RDM,
+	PROTOCOL_ALL,
 };
 
 enum state_kind {
@@ -79,7 +102,9 @@ enum class_flag {
 struct image_class {
 	u32 start[AUTOMATA]; /* states; 0 from the first that is not needed */
 	u32 flags;
-	u32 reserved[3];
+	u32 names; /* u32 set[name_count], by number, of a class whose objects are known by numbers */
+	u32 name_count;
+	u32 reserved;
 };
 
 struct image_header {
@@ -96,6 +121,8 @@ struct image_header {
 	u32 mark_mask;
 	u32 postures; /* struct image_posture, by source class; 0 without any allow-list */
 	u32 source_classes;
+	u32 concerns; /* struct image_concern, by source class; 0 without rules of the NAMED_CLASSES */
+	u32 reserved;
 };
 
 struct image_source {
@@ -106,11 +133,16 @@ struct image_source {
 
 struct image_mark {
 	u64 hash;
-	u32 sets[CLASSES];
+	u32 sets[MARK_CLASSES];
 };
 
 struct image_posture {
-	u32 classes[CLASSES];
+	u8 classes[8]; /* of the CLASSES; room for a mask */
+};
+
+/* The names that a rule speaks of to a source; all of them under an allow-list. */
+struct image_concern {
+	u64 names[NAMED_CLASSES];
 };
 
 /* One state of the automaton. LEAF: one unit. TAIL: {state, u32 slash, u32 0, text}. SPARSE: {state, u32
@@ -210,6 +242,7 @@ struct event {
 	u64 image;
 	u64 sequence; /* per CPU */
 	u64 script; /* hash of the script's path */
+	u64 names; /* of an object that has no path */
 	u32 cpu;
 	u32 pid;
 	u32 ppid;
@@ -258,6 +291,7 @@ struct label {
 	u64 source[SOURCES]; /* executable, script, marks of the executable, marks of the script */
 	u64 image; /* the image that classes belongs to */
 	u32 classes[SOURCES];
+	u64 names[NAMED_CLASSES]; /* that the image says anything of to these sources */
 	u32 flags;
 	u32 pending_count;
 	u64 pending[SOURCES];
@@ -277,6 +311,7 @@ struct probe {
 	u32 class;
 	u64 sources[SOURCES];
 	u64 marks[OBJECT_MARKS];
+	u64 names; /* of an object that has no path */
 	u32 attributes; /* row_bit */
 	u32 verdict;
 	u32 rule;

@@ -11,7 +11,7 @@ static __always_inline void event_path(struct scratch *s, struct object *o, u32 
 	u64 at = o->start, to = *end, length = PATH_END - at;
 
 	s->event.lengths[which] = 0;
-	if (o->status == PATH_NONE || at >= PATH_END || to > EVENT_DATA - PATH_END)
+	if (o->status == PATH_NONE || o->status == PATH_NAMED || at >= PATH_END || to > EVENT_DATA - PATH_END)
 		return;
 	BOUND(at, PATH_END - 1);
 	BOUND(length, PATH_END - 1);
@@ -49,6 +49,7 @@ static __always_inline void event_result(struct scratch *s)
 	e->sequence = n ? __sync_fetch_and_add(n, 1) + 1 : 0;
 	e->image = s->image;
 	e->script = s->label.source[1];
+	e->names = s->object[0].status == PATH_NAMED ? s->object[0].names : 0;
 	e->rule = s->result.rule;
 	e->class = s->class;
 	e->operation = s->operation;

@@ -60,6 +60,30 @@ static __always_inline bool concerns(u32 class, bool names)
 	return flags & CLASS_HAS_RULES || (names && flags & CLASS_WATCHES);
 }
 
+/* The same for an object that is known by numbers: nearly always no rule says anything of it to the caller,
+ * which its label knows. */
+static __always_inline bool concerns_names(u32 class, u64 names)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	void *image = host_image();
+	struct image_header *h;
+	struct label *l;
+
+	if (!image || task->flags & PF_KTHREAD)
+		return false;
+	h = image_head(image);
+	if (!h) {
+		count(COUNT_IMAGE);
+		return false;
+	}
+	if (!(class_flags(h, class) & CLASS_HAS_RULES))
+		return false;
+	l = bpf_task_storage_get(&labels, task, 0, 0);
+	if (!l || !(l->flags & LABEL_KNOWN) || l->image != h->id)
+		return true;
+	return l->names[class - CLASS_NETWORK] & names;
+}
+
 static __always_inline void begin(struct scratch *s, u32 class, u32 operation, u32 hook)
 {
 	s->class = class;
@@ -68,6 +92,16 @@ static __always_inline void begin(struct scratch *s, u32 class, u32 operation, u
 	s->object[0].present = 0;
 	s->object[1].present = 0;
 	__builtin_memset(&s->result, 0, sizeof(s->result));
+}
+
+/* An object without a path, known by numbers. Modifiers: there is nothing to own or to read. */
+static __always_inline void object_named(struct object *o, u64 names)
+{
+	object_set(o, 0, 0, 0);
+	o->status = PATH_NAMED;
+	o->names = names;
+	if (BPF_CORE_READ(bpf_get_current_task_btf(), signal, tty))
+		o->attributes = ROW_TERMINAL;
 }
 
 /* Owner, read, terminal. A new object is its maker's. */
@@ -142,7 +176,7 @@ static long judge_object(u32 index, struct judging *j)
 		walk(o);
 	if (o->status == PATH_INTERNAL && s->class == CLASS_FILE)
 		return 0;
-	if (o->status == PATH_OK || o->status == PATH_INTERNAL)
+	if (o->status == PATH_OK || o->status == PATH_INTERNAL || o->status == PATH_NAMED)
 		judge_built(j, o);
 	else
 		unbuildable(j->header, s, o);

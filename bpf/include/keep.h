@@ -8,6 +8,7 @@
 KEEP(enum, limit);
 KEEP(enum, magic);
 KEEP(enum, class);
+KEEP(enum, protocol);
 KEEP(enum, state_kind);
 KEEP(enum, row_bit);
 KEEP(enum, verdict);
@@ -23,6 +24,7 @@ KEEP(struct, image_class);
 KEEP(struct, image_header);
 KEEP(struct, image_source);
 KEEP(struct, image_mark);
+KEEP(struct, image_concern);
 KEEP(struct, image_posture);
 KEEP(struct, image_state);
 KEEP(struct, image_set);

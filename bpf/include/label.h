@@ -101,8 +101,11 @@ static __always_inline void classify_current(void *image, struct image_header *h
 	for (int i = 0; i < SOURCES; i++)
 		s->label.source[i] = l->source[i];
 	classify(image, h, s);
+	concern(image, h, s);
 	for (int i = 0; i < SOURCES; i++)
 		l->classes[i] = s->classes[i];
+	for (int i = 0; i < NAMED_CLASSES; i++)
+		l->names[i] = s->names[i];
 	l->image = h->id;
 }
 

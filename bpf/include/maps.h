@@ -110,6 +110,7 @@ struct object {
 	u32 attributes; /* row_bit */
 	u32 present;
 	u64 marks[OBJECT_MARKS]; /* protected paths that the inode is known by */
+	u64 names; /* numbers that it is known by, of PATH_NAMED */
 	struct cursor cursor;
 	u64 protects; /* hash of the protected path that the name is, 0 when it is none */
 	char buffer[PATH_ROOM];
@@ -118,6 +119,7 @@ struct object {
 enum path_status {
 	PATH_OK,
 	PATH_NONE, /* not yet walked */
+	PATH_NAMED, /* no path: a protocol or a capability */
 	PATH_INTERNAL, /* on a mount of the kernel's own: pipe, socket, memfd */
 	PATH_DETACHED, /* does not end at the top of a mount tree */
 	PATH_LONG,
@@ -145,7 +147,8 @@ struct scratch {
 	u64 hash;
 	struct label label;
 	u32 classes[8]; /* of the SOURCES; room for a mask */
-	u32 sets[8]; /* of the object's name in the AUTOMATA, and of its OBJECT_MARKS */
+	u32 sets[8]; /* of the object's path in the AUTOMATA or of its OBJECT_NAMES, and of its OBJECT_MARKS */
+	u64 names[NAMED_CLASSES]; /* that anything is said of to the caller */
 	struct result result;
 	struct cursor cursor;
 	struct object object[2];

@@ -7,31 +7,9 @@
 #define MUSTER_MATCH_H
 
 #include "walk.h"
+#include "names.h"
 
 #define MATCH_STEPS 4104
-
-/* The unit that a reference names, on its page. */
-static __always_inline void *unit(void *page, u32 ref, u32 plus)
-{
-	u64 at = ref + plus;
-
-	BOUND(at, UNITS_PER_PAGE - 1);
-	return page + at * IMAGE_UNIT;
-}
-
-static __always_inline void *page_of(void *image, u32 ref)
-{
-	u32 page = ref / UNITS_PER_PAGE;
-
-	return bpf_map_lookup_elem(image, &page);
-}
-
-static __always_inline struct image_header *image_head(void *image)
-{
-	struct image_header *h = page_of(image, 0);
-
-	return h && h->magic == IMAGE_MAGIC && h->layout == IMAGE_LAYOUT ? h : 0;
-}
 
 struct match {
 	void *image;
@@ -359,7 +337,7 @@ struct posture_search {
 
 static long posture_step(u32 index, struct posture_search *p)
 {
-	u64 at = index;
+	u64 at = index, wanted;
 	struct image_posture *found;
 	u32 class, ref, posture;
 	void *page;
@@ -375,7 +353,9 @@ static long posture_step(u32 index, struct posture_search *p)
 		return 1;
 	found = unit(page, ref, 0);
 	found += class & 1;
-	posture = p->scratch->class == CLASS_PROCESS ? found->classes[0] : found->classes[1];
+	wanted = p->scratch->class;
+	BOUND(wanted, 7);
+	posture = found->classes[wanted];
 	if (posture > p->scratch->cursor.posture)
 		p->scratch->cursor.posture = posture;
 	return 0;
@@ -411,8 +391,7 @@ static long names_step(u32 index, struct names *n)
 	void *page;
 
 	BOUND(at, AUTOMATA - 1);
-	n->match.cursor->state = n->scratch->class == CLASS_PROCESS ? n->header->classes[0].start[at] :
-							     n->header->classes[1].start[at];
+	n->match.cursor->state = class_of(n->header, n->scratch->class)->start[at];
 	if (!n->match.cursor->state)
 		return 1;
 	n->match.cursor->at = o->start;
@@ -477,6 +456,8 @@ static __always_inline bool decide(void *image, struct image_header *h, struct s
 		s->sets[i] = 0;
 	if (o->status == PATH_OK && !match_names(image, h, s, o))
 		return false;
+	if (o->status == PATH_NAMED)
+		match_numbers(image, h, s, o);
 	if (o->marks[0])
 		bpf_loop(OBJECT_MARKS, marks_step, &m, 0);
 	/* Most files are in no rule: then there is nothing to combine. */
@@ -489,11 +470,6 @@ static __always_inline bool decide(void *image, struct image_header *h, struct s
 	if (!s->result.priority && h->postures)
 		decide_posture(image, h, s);
 	return true;
-}
-
-static __always_inline u32 class_flags(struct image_header *h, u32 class)
-{
-	return class == CLASS_PROCESS ? h->classes[0].flags : h->classes[1].flags;
 }
 
 #endif

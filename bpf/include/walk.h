@@ -6,14 +6,12 @@
 #define MUSTER_WALK_H
 
 #include "maps.h"
+#include "image.h"
 
 /* Any user can make the locks move, by renaming or by leaving lazily unmounted trees: enough attempts that
  * this denies nobody anything. An attempt that begins while a lock is held costs next to nothing. */
 #define WALK_ATTEMPTS 512
 #define WALK_STEPS 8192
-
-/* Keeps clang from turning a mask into a signed comparison that the verifier cannot follow. */
-#define BOUND(x, mask) asm volatile("%0 &= %1" : "+r"(x) : "i"(mask))
 
 /* Eight bytes at any address: clang takes a char array apart into single bytes. */
 static __always_inline u64 load64(const void *p)

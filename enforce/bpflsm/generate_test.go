@@ -50,7 +50,7 @@ func randomRuleset(r *rand.Rand) *enforce.Ruleset {
 
 func randomRule(r *rand.Rand) enforce.Rule {
 	rule := enforce.Rule{Rule: policies.Rule{
-		Class:     pick(r, classes[:]),
+		Class:     pick(r, classes[:markClasses]),
 		Action:    pick(r, []policies.Action{policies.ActionAllow, policies.ActionAudit, policies.ActionBlock, policies.ActionBlock}),
 		OwnerOnly: chance(r, 15), ReadOnly: chance(r, 15), NoTerminal: chance(r, 10),
 	}}
@@ -85,7 +85,7 @@ func randomRule(r *rand.Rand) enforce.Rule {
 
 func randomOperation(r *rand.Rand, rs *enforce.Ruleset) enforce.Operation {
 	op := enforce.Operation{
-		Class: pick(r, classes[:]), Path: randomPath(r), Owner: chance(r, 50), Read: chance(r, 50), Terminal: chance(r, 50),
+		Class: pick(r, classes[:markClasses]), Path: randomPath(r), Owner: chance(r, 50), Read: chance(r, 50), Terminal: chance(r, 50),
 	}
 	if rule := pick(r, rs.Rules); chance(r, 40) && rule.Rule.Object.Kind == policies.ObjectPath {
 		op.Class, op.Path = rule.Rule.Class, pick(r, rule.Objects)

@@ -10,6 +10,7 @@ import (
 // attempt is an operation as the kernel's matcher sees it.
 type attempt struct {
 	class      int
+	names      uint64 // of a class whose objects have no path
 	path       string // "" without noPath: a memfd, which has no name
 	noPath     bool   // it could not be built
 	sources    [bpf.MusterLimitSOURCES]uint64
@@ -39,6 +40,9 @@ func interpret(image []byte, a *attempt) outcome {
 	for i, hash := range a.sources {
 		known[i] = sourceClass(image, h, hash, i >= 2)
 	}
+	if a.class >= firstNamed && concerned(image, h, a.class, known[:])&a.names == 0 {
+		return o // the hooks would not even ask
+	}
 	for _, set := range objectSets(image, h, a) {
 		for i, class := range known {
 			if i > 0 && class == 0 {
@@ -62,7 +66,13 @@ func interpret(image []byte, a *attempt) outcome {
 // objectSets are the sets of the name in every automaton, and those of the object's marks.
 func objectSets(image []byte, h *bpf.MusterImageHeader, a *attempt) []ref {
 	var sets []ref
-	for _, start := range h.Classes[a.class].Start {
+	c := &h.Classes[a.class]
+	for n := range c.NameCount {
+		if set := *view[uint32](image, ref(c.Names), 4*int(n)); a.names>>n&1 != 0 && set != 0 {
+			sets = append(sets, ref(set))
+		}
+	}
+	for _, start := range c.Start {
 		if a.path == "" {
 			break
 		}
@@ -71,7 +81,7 @@ func objectSets(image []byte, h *bpf.MusterImageHeader, a *attempt) []ref {
 		}
 	}
 	for _, hash := range a.marks {
-		if at := find(image, h.Marks, h.MarkMask, hash); at != 0 {
+		if at := find(image, h.Marks, h.MarkMask, hash); at != 0 && a.class < markClasses {
 			if set := view[bpf.MusterImageMark](image, at, 0).Sets[a.class]; set != 0 {
 				sets = append(sets, ref(set))
 			}
@@ -191,7 +201,7 @@ func (o *outcome) posture(image []byte, h *bpf.MusterImageHeader, class int, kno
 	var strictest uint32
 	for i, c := range known {
 		if i == 0 || c != 0 {
-			strictest = max(strictest, view[bpf.MusterImagePosture](image, ref(h.Postures), 8*int(c)).Classes[class])
+			strictest = max(strictest, uint32(view[bpf.MusterImagePosture](image, ref(h.Postures), 8*int(c)).Classes[class]))
 		}
 	}
 	switch bpf.MusterPosture(strictest) {
@@ -200,6 +210,17 @@ func (o *outcome) posture(image []byte, h *bpf.MusterImageHeader, class int, kno
 	case bpf.MusterPosturePOSTURE_AUDIT:
 		o.flags = bpf.MusterEventFlagEVENT_POSTURE | bpf.MusterEventFlagEVENT_WOULD_DENY
 	}
+}
+
+// concerned are the names that the image says anything of to these sources.
+func concerned(image []byte, h *bpf.MusterImageHeader, class int, known []uint32) uint64 {
+	var names uint64
+	for i, c := range known {
+		if h.Concerns != 0 && (i == 0 || c != 0) {
+			names |= view[bpf.MusterImageConcern](image, ref(h.Concerns+c), 0).Names[class-firstNamed]
+		}
+	}
+	return names
 }
 
 // inMode permits in audit mode what would be denied.

@@ -60,7 +60,7 @@ func (p *prober) decide(t testing.TB, a *attempt) outcome {
 	path := []byte(a.path + "\x00")
 	in := bpf.MusterProbe{
 		Path: uint64(uintptr(unsafe.Pointer(&path[0]))), Length: uint32(len(a.path)), Class: uint32(a.class),
-		Sources: a.sources, Marks: a.marks, Attributes: a.attributes,
+		Sources: a.sources, Marks: a.marks, Names: a.names, Attributes: a.attributes,
 	}
 	if a.noPath {
 		in.Flags = uint32(bpf.MusterEventFlagEVENT_UNBUILDABLE)
@@ -81,9 +81,13 @@ func (p *prober) decide(t testing.TB, a *attempt) outcome {
 
 // attemptOf puts an operation as the kernel would find it.
 func attemptOf(op *enforce.Operation, key hashKey) attempt {
-	a := attempt{path: op.Path, noPath: op.NoPath}
-	if op.Class == policies.ClassFile {
-		a.class = int(bpf.MusterClassCLASS_FILE)
+	a := attempt{class: slices.Index(classes[:], op.Class), path: op.Path, noPath: op.NoPath}
+	for _, name := range op.Names {
+		if op.Class == policies.ClassDNS {
+			a.path = enforce.DomainPath(name)
+			continue
+		}
+		a.names |= 1 << numbers[op.Class][name]
 	}
 	hash := func(to []uint64, paths ...string) {
 		for i, p := range paths {

@@ -26,7 +26,14 @@ var ErrUnrenderable = errors.New("ruleset cannot be rendered")
 var classes = [bpf.MusterClassCLASSES]policies.Class{
 	bpf.MusterClassCLASS_PROCESS: policies.ClassProcess,
 	bpf.MusterClassCLASS_FILE:    policies.ClassFile,
+
+	bpf.MusterClassCLASS_DNS:          policies.ClassDNS,
+	bpf.MusterClassCLASS_NETWORK:      policies.ClassNetwork,
+	bpf.MusterClassCLASS_CAPABILITIES: policies.ClassCapabilities,
 }
+
+// markClasses are those whose objects are files, known by their inodes too.
+const markClasses = int(bpf.MusterLimitMARK_CLASSES)
 
 // Image is a rendered ruleset: what the kernel gets, and what only the agent needs to read its events.
 type Image struct {
@@ -56,7 +63,8 @@ type renderer struct {
 	groups    []enforce.SourceClass // one of each group of sources that occur in the same rules
 	groupOf   []int                 // the group of each source
 	sources   []string
-	protected [len(classes)]map[string][]int
+	protected [markClasses]map[string][]int
+	named     [bpf.MusterLimitNAMED_CLASSES]map[int][]int // rules by number
 }
 
 // imageRow is a row as it stands in the image; comparable, to be interned.
@@ -80,7 +88,7 @@ func render(rs *enforce.Ruleset, key hashKey) (*Image, error) {
 	}
 	r.reserve(headerUnits)
 	r.groupSources()
-	for class := range classes {
+	for class := range markClasses {
 		r.protected[class] = markSets(rs, classes[class])
 	}
 	h := bpf.MusterImageHeader{
@@ -99,6 +107,7 @@ func render(rs *enforce.Ruleset, key hashKey) (*Image, error) {
 	r.sourceTable(&h)
 	r.markTable(&h)
 	r.postures(&h)
+	r.concerns(&h)
 	return r.finish(&h), nil
 }
 
@@ -147,19 +156,31 @@ func (r *renderer) groupSources() {
 	}
 }
 
-// class lays out the automata of one class.
+// class lays out what the objects of one class are known by.
 func (r *renderer) class(class int) (bpf.MusterImageClass, error) {
 	var c bpf.MusterImageClass
-	matchers := r.ruleset.Matchers(classes[class])
-	if len(matchers) > 0 {
+	hasRules := func(rule enforce.Rule) bool { return rule.Rule.Class == classes[class] }
+	if slices.ContainsFunc(r.ruleset.Rules, hasRules) {
 		c.Flags |= uint32(bpf.MusterClassFlagCLASS_HAS_RULES)
 	}
 	if r.ruleset.Restricts(classes[class]) {
 		c.Flags |= uint32(bpf.MusterClassFlagCLASS_CLOSED)
 	}
+	if numbers[classes[class]] != nil {
+		return c, r.numbers(class, &c)
+	}
+	return c, r.automata(class, &c)
+}
+
+// automata lays out those of a class whose objects have paths, or names that are written as paths.
+func (r *renderer) automata(class int, c *bpf.MusterImageClass) error {
+	matchers := r.ruleset.Matchers(classes[class])
+	var watched []string
+	if class < markClasses {
+		watched = r.marked()
+	}
 	// Names that are protected in either class, or are sources, have a matcher of their own: a file that
 	// has such a name is marked by it. Their index lies behind the rules and stands for no rule.
-	watched := r.marked()
 	for i, path := range watched {
 		matchers = append(matchers, automaton.Matcher{Index: len(r.ruleset.Rules) + i, Kind: automaton.Exact, Text: path})
 	}
@@ -169,18 +190,18 @@ func (r *renderer) class(class int) (bpf.MusterImageClass, error) {
 	dfas, excluded := automaton.Compile(matchers, automaton.Options{})
 	for _, e := range excluded {
 		if e.Index < len(r.ruleset.Rules) {
-			return c, fmt.Errorf("%w: rule %d: %s", ErrUnrenderable, e.Index, e.Reason)
+			return fmt.Errorf("%w: rule %d: %s", ErrUnrenderable, e.Index, e.Reason)
 		}
 	}
 	if len(dfas) > len(c.Start) {
-		return c, fmt.Errorf("%w: %d automata", ErrUnrenderable, len(dfas))
+		return fmt.Errorf("%w: %d automata", ErrUnrenderable, len(dfas))
 	}
 	for i, dfa := range dfas {
 		c.Start[i] = uint32(writeStates(&r.layout, dfa, func(set uint32) ref {
 			return r.set(dfa.Sets[set], watched)
 		}))
 	}
-	return c, nil
+	return nil
 }
 
 // marked are all paths whose files are marked, sorted: those of exact Blocks, and the sources.

@@ -124,10 +124,10 @@ func (r *renderer) markTable(h *bpf.MusterImageHeader) {
 		return
 	}
 	hashes := make([]uint64, len(paths))
-	sets := make([][len(classes)]uint32, len(paths))
+	sets := make([][markClasses]uint32, len(paths))
 	for i, path := range paths {
 		hashes[i] = r.key.hash(path)
-		for class := range classes {
+		for class := range markClasses {
 			sets[i][class] = uint32(r.internSet(r.protected[class][path], ""))
 		}
 	}
@@ -182,7 +182,7 @@ func (r *renderer) postures(h *bpf.MusterImageHeader) {
 		p := view[bpf.MusterImagePosture](r.bytes, at, 8*int(class))
 		for c := range classes {
 			if r.resolver.AllowList(classes[c], source) {
-				p.Classes[c] = uint32(postureNumber(r.ruleset.Postures.File))
+				p.Classes[c] = uint8(postureNumber(r.ruleset.Postures.Of(classes[c])))
 			}
 		}
 	}

@@ -20,6 +20,7 @@ type Engine struct {
 	classes  map[string]enforce.SourceClass
 	automata map[policies.Class][]*automaton.DFA
 	marks    map[policies.Class]map[string][]int
+	names    map[policies.Class]map[string][]int
 }
 
 // NewEngine compiles a ruleset.
@@ -33,11 +34,13 @@ func NewEngine(rs *enforce.Ruleset) (*Engine, error) {
 		classes:  map[string]enforce.SourceClass{},
 		automata: map[policies.Class][]*automaton.DFA{},
 		marks:    map[policies.Class]map[string][]int{},
+		names:    map[policies.Class]map[string][]int{},
 	}
 	for i, path := range rs.Sources() {
 		e.classes[path] = enforce.SourceClass(i)
 	}
-	for _, class := range []policies.Class{policies.ClassProcess, policies.ClassFile} {
+	for _, class := range classes {
+		e.names[class] = rs.NameSets(class)
 		automata, excluded := automaton.Compile(rs.Matchers(class), automaton.Options{})
 		if len(excluded) > 0 {
 			return nil, fmt.Errorf("class %s: Compile left in %v", class, excluded)
@@ -76,7 +79,7 @@ func (e *Engine) Decide(op enforce.Operation) enforce.Decision {
 		}
 	case best.Priority == 0 && e.allowList(op.Class, identities):
 		d.Posture = true
-		if e.rs.Postures.File == enforce.PostureBlock {
+		if e.rs.Postures.Of(op.Class) == enforce.PostureBlock {
 			d.Verdict = enforce.Deny
 		} else {
 			d.WouldDeny = true
@@ -88,12 +91,20 @@ func (e *Engine) Decide(op enforce.Operation) enforce.Decision {
 	return d
 }
 
-// sets are the sets of rules that the object falls under: by its name, and by each mark of its inode.
+// sets are the sets of rules that the object falls under: by its path or its names, and by each mark of its
+// inode.
 func (e *Engine) sets(op *enforce.Operation) [][]int {
 	var sets [][]int
-	if op.Path != "" {
+	path := op.Path
+	for _, name := range op.Names {
+		sets = append(sets, e.names[op.Class][name])
+		if op.Class == policies.ClassDNS {
+			path = enforce.DomainPath(name)
+		}
+	}
+	if path != "" {
 		for _, d := range e.automata[op.Class] {
-			sets = append(sets, d.Match(op.Path))
+			sets = append(sets, d.Match(path))
 		}
 	}
 	for _, m := range op.Marks {

@@ -16,13 +16,15 @@ import (
 	"github.com/muster-fleet/muster/policies"
 )
 
-// Capabilities are those of a backend that can do all that rows can say: everything about process and file
-// but allowedArgs.
+// Capabilities are those of a backend that can do all that rows can say: everything but allowedArgs.
 func Capabilities(backend string) enforce.Capabilities {
 	caps := enforce.Capabilities{
 		Backend:  backend,
-		Classes:  map[policies.Class]bool{policies.ClassProcess: true, policies.ClassFile: true},
+		Classes:  map[policies.Class]bool{},
 		Features: map[string]bool{},
+	}
+	for _, class := range classes {
+		caps.Classes[class] = true
 	}
 	for _, f := range []string{
 		enforce.FeaturePattern, enforce.FeatureExecName, enforce.FeatureOwnerOnly, enforce.FeaturePts,
@@ -31,6 +33,27 @@ func Capabilities(backend string) enforce.Capabilities {
 		caps.Features[f] = true
 	}
 	return caps
+}
+
+// classes are those that the generator's rules and operations are of.
+var classes = []policies.Class{
+	policies.ClassProcess, policies.ClassFile, policies.ClassNetwork, policies.ClassDNS, policies.ClassCapabilities,
+}
+
+// named are what rules of the classes without paths speak of; few, so that they meet.
+var named = map[policies.Class][]policies.Object{
+	policies.ClassNetwork: {
+		{Kind: policies.ObjectProtocol, Value: "tcp"}, {Kind: policies.ObjectProtocol, Value: "stream"},
+		{Kind: policies.ObjectProtocol, Value: "all"}, {Kind: policies.ObjectProtocol, Value: "raw"},
+	},
+	policies.ClassDNS: {
+		{Kind: policies.ObjectDomain, Value: "example"}, {Kind: policies.ObjectDomain, Value: "a.example"},
+		{Kind: policies.ObjectDomain, Value: "b.a.Example"}, {Kind: policies.ObjectDomain, Value: "example.org"},
+	},
+	policies.ClassCapabilities: {
+		{Kind: policies.ObjectCapability, Value: "chown"}, {Kind: policies.ObjectCapability, Value: "net_raw"},
+		{Kind: policies.ObjectCapability, Value: "bpf"},
+	},
 }
 
 // Generator makes random rulesets and operations over a small alphabet, so that rules meet. The same seed
@@ -42,7 +65,7 @@ func NewGenerator(seed uint64) *Generator {
 	return &Generator{r: rand.New(rand.NewPCG(seed, 0x6d7573746572))}
 }
 
-// Ruleset is a compiled ruleset of at most the given number of rules for classes process and file. Host
+// Ruleset is a compiled ruleset of at most the given number of rules . Host
 // subjects, containers, postures and modes alternate at random.
 func (g *Generator) Ruleset(rules int) *enforce.Ruleset {
 	rs, _ := enforce.Compile(g.Input(rules))
@@ -55,7 +78,7 @@ func (g *Generator) Input(rules int) enforce.CompileInput {
 		Subject:            enforce.Host,
 		Mode:               enforce.ModeEnforce,
 		Capabilities:       Capabilities("random"),
-		Postures:           enforce.Postures{File: pick(g.r, enforce.PostureBlock, enforce.PostureAudit)},
+		Postures:           enforce.Postures{File: g.posture(), Network: g.posture(), Capabilities: g.posture()},
 		AllowHostAllowlist: g.r.IntN(2) == 0,
 	}
 	if g.r.IntN(2) == 0 {
@@ -88,7 +111,7 @@ func (g *Generator) Input(rules int) enforce.CompileInput {
 
 func (g *Generator) rule() policies.Rule {
 	r := policies.Rule{
-		Class:      pick(g.r, policies.ClassProcess, policies.ClassFile),
+		Class:      g.class(),
 		Action:     pick(g.r, policies.ActionAllow, policies.ActionBlock, policies.ActionBlock, policies.ActionAudit),
 		OwnerOnly:  g.r.IntN(4) == 0,
 		NoTerminal: g.r.IntN(6) == 0,
@@ -109,6 +132,9 @@ func (g *Generator) rule() policies.Rule {
 			r.Object = policies.Object{Kind: policies.ObjectPath, Value: g.Path()}
 		}
 	}
+	if objects := named[r.Class]; objects != nil {
+		r.Object, r.OwnerOnly = pick(g.r, objects...), false
+	}
 	for range max(0, g.r.IntN(5)-2) {
 		r.Sources = append(r.Sources, policies.Source{Path: g.program()})
 	}
@@ -119,15 +145,21 @@ func (g *Generator) rule() policies.Rule {
 // one of its rules.
 func (g *Generator) Operation(rs *enforce.Ruleset) enforce.Operation {
 	op := enforce.Operation{
-		Class: pick(g.r, policies.ClassProcess, policies.ClassFile),
+		Class: g.class(),
 		Path:  g.path(rs),
 		Owner: g.r.IntN(2) == 0, Read: g.r.IntN(2) == 0, Terminal: g.r.IntN(2) == 0,
 	}
-	switch g.r.IntN(24) {
-	case 0:
-		op.Path, op.NoPath = "", true
-	case 1:
-		op.Path = "" // as a memfd has none
+	if objects := named[op.Class]; objects != nil {
+		op.Path, op.Owner, op.Read, op.Names = "", false, false, g.names(op.Class)
+	}
+	switch op.Class {
+	case policies.ClassProcess, policies.ClassFile:
+		switch g.r.IntN(24) {
+		case 0:
+			op.Path, op.NoPath = "", true
+		case 1:
+			op.Path = "" // as a memfd has none
+		}
 	}
 	op.Marks = some(g.r, rs.Marks(op.Class))
 	op.Source.Executable, op.Source.ExecutableMarks = g.source(rs)
@@ -135,6 +167,28 @@ func (g *Generator) Operation(rs *enforce.Ruleset) enforce.Operation {
 		op.Source.Script, op.Source.ScriptMarks = g.source(rs)
 	}
 	return op
+}
+
+func (g *Generator) posture() enforce.Posture {
+	return pick(g.r, enforce.PostureBlock, enforce.PostureAudit)
+}
+
+// class is process or file half of the time and more.
+func (g *Generator) class() policies.Class {
+	return pick(g.r, append([]policies.Class{policies.ClassProcess, policies.ClassFile}, classes...)...)
+}
+
+// names are what an operation without a path is known by.
+func (g *Generator) names(class policies.Class) []string {
+	switch class {
+	case policies.ClassNetwork:
+		return pick(g.r, []string{"tcp", "stream", "all"}, []string{"udp", "dgram", "all"}, []string{"packet", "raw", "dgram", "all"},
+			[]string{"stream"})
+	case policies.ClassDNS:
+		return []string{pick(g.r, "", "a.", "B.", "b.a.", "notb.") + pick(g.r, "example", "EXAMPLE", "example.org", "a.example", "b.a.example.")}
+	default:
+		return []string{pick(g.r, "chown", "net_raw", "bpf", "sys_admin")}
+	}
 }
 
 // source is the executable or script of a process, sometimes known by marks, too.

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// How the records of an image are found; abi.h says what they are.
+#ifndef MUSTER_IMAGE_H
+#define MUSTER_IMAGE_H
+
+#include "maps.h"
+
+/* Keeps clang from turning a mask into a signed comparison that the verifier cannot follow. */
+#define BOUND(x, mask) asm volatile("%0 &= %1" : "+r"(x) : "i"(mask))
+
+/* The unit that a reference names, on its page. */
+static __always_inline void *unit(void *page, u32 ref, u32 plus)
+{
+	u64 at = ref + plus;
+
+	BOUND(at, UNITS_PER_PAGE - 1);
+	return page + at * IMAGE_UNIT;
+}
+
+static __always_inline void *page_of(void *image, u32 ref)
+{
+	u32 page = ref / UNITS_PER_PAGE;
+
+	return bpf_map_lookup_elem(image, &page);
+}
+
+static __always_inline struct image_header *image_head(void *image)
+{
+	struct image_header *h = page_of(image, 0);
+
+	return h && h->magic == IMAGE_MAGIC && h->layout == IMAGE_LAYOUT ? h : 0;
+}
+
+/* One of the header's classes. */
+static __always_inline struct image_class *class_of(struct image_header *h, u32 class)
+{
+	u64 at = class;
+
+	BOUND(at, 7);
+	return &h->classes[at];
+}
+
+static __always_inline u32 class_flags(struct image_header *h, u32 class)
+{
+	return class_of(h, class)->flags;
+}
+
+#endif
