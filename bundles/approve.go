@@ -40,7 +40,7 @@ func NewReview(ctx context.Context, ch Channel, t *Trust, now time.Time) (*Revie
 	if tip == "" {
 		return nil, refuse(ErrNoRelease, "the channel does not exist yet")
 	}
-	h, err := readHistory(ch, tip, t, now, historyDepth)
+	h, err := readHistory(ch, tip, t, nil, now, historyDepth)
 	if err != nil {
 		return nil, err
 	}

@@ -79,9 +79,11 @@ type Mark struct {
 
 // Seen is what a host remembers of what it accepted, one mark for each level, and the clock's floor.
 type Seen struct {
-	Enforce Mark      `json:"enforce"`
-	Audit   Mark      `json:"audit"`
-	Floor   time.Time `json:"floor"`
+	Enforce Mark `json:"enforce"`
+	Audit   Mark `json:"audit"`
+	// Trust is the version of the trust file under which the newest of them was accepted.
+	Trust int64     `json:"trust,omitempty"`
+	Floor time.Time `json:"floor"`
 	// Clock is the wall clock when this was written: a clock behind it went backwards.
 	Clock time.Time `json:"clock"`
 }

@@ -143,7 +143,7 @@ func (c *Cache) load(name string, level Level, trust *Trust, seen Seen, now time
 		return nil, refuse(ErrTorn, "%s", name).because(err)
 	}
 	raw := &Raw{Revision: r.Revision, FS: memFS(r.Files)}
-	v, err := Verify(raw, trust, Seen{Floor: seen.Floor, Clock: seen.Clock}, now)
+	v, err := verifyHeld(raw, trust, seen, now)
 	if err != nil {
 		return nil, err
 	}

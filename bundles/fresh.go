@@ -56,7 +56,7 @@ func (e *examination) freshSigner(doc, sig []byte) (string, error) {
 	}
 	for i := range e.trust.Freshness.Signers {
 		s := &e.trust.Freshness.Signers[i]
-		if e.trust.revokedKey(s.id) {
+		if e.trust.RevokedKey(s.id) {
 			continue
 		}
 		if _, err := e.verifier.verifyBundle(b, doc, s); err == nil {

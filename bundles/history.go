@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io/fs"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -21,6 +22,8 @@ const (
 // history is a channel as its publisher sees it.
 type history struct {
 	trust      *Trust
+	link       *Link // the publisher's own trust file, when it is not the channel's yet
+	before     predecessors
 	tip        Revision
 	tipRaw     *Raw
 	tipRelease *Verified // nil when the tip is no release that the trust accepts
@@ -30,9 +33,8 @@ type history struct {
 	claimed    int64       // of this epoch, also unverified
 }
 
-func readHistory(ch Channel, tip Revision, trust *Trust, now time.Time, depth int) (*history, error) {
-	h := &history{trust: trust, tip: tip}
-	one := trust.anySigner()
+func readHistory(ch Channel, tip Revision, trust *Trust, link *Link, now time.Time, depth int) (*history, error) {
+	h := &history{trust: trust, tip: tip, link: link}
 	digests := map[string]bool{}
 	for rev, n := tip, 0; rev != "" && n < depth; n++ {
 		raw, parent, err := ch.Release(rev)
@@ -42,7 +44,7 @@ func readHistory(ch Channel, tip Revision, trust *Trust, now time.Time, depth in
 		if err == nil && rev == tip {
 			h.tipRaw = raw
 		}
-		h.add(rev, raw, err, one, digests, now)
+		h.add(rev, raw, err, digests, now)
 		rev = parent
 	}
 	return h, nil
@@ -50,7 +52,7 @@ func readHistory(ch Channel, tip Revision, trust *Trust, now time.Time, depth in
 
 // add files one revision. What does not verify is passed over: a broken or hostile tip must not keep the
 // owners from publishing over it.
-func (h *history) add(rev Revision, raw *Raw, err error, one *Trust, digests map[string]bool, now time.Time) {
+func (h *history) add(rev Revision, raw *Raw, err error, digests map[string]bool, now time.Time) {
 	if err == nil {
 		var doc []byte
 		if doc, err = readBounded(raw.FS, ReleasePath, maxReleaseDoc); err == nil {
@@ -66,7 +68,7 @@ func (h *history) add(rev Revision, raw *Raw, err error, one *Trust, digests map
 	}
 	var v *Verified
 	if err == nil {
-		v, err = Verify(raw, one, Seen{}, now)
+		v, err = h.verify(raw, now)
 	}
 	if err != nil {
 		if rev == h.tip {
@@ -82,6 +84,52 @@ func (h *history) add(rev Revision, raw *Raw, err error, one *Trust, digests map
 	if v.release.Epoch == h.trust.Epoch {
 		h.highest = max(h.highest, v.release.Sequence)
 	}
+}
+
+// verify takes a release that any one signer signed, of the publisher's trust file or of one before it.
+func (h *history) verify(raw *Raw, now time.Time) (*Verified, error) {
+	if !h.before.known() {
+		link := h.link
+		if link == nil {
+			if own, err := readLink(raw.FS, h.trust.Version); err == nil {
+				link = &own
+			}
+		}
+		if link != nil {
+			h.before = findPredecessors(raw.FS, h.trust, *link)
+		}
+	}
+	v, err := Verify(raw, h.trust.anySigner(), Seen{}, now)
+	for _, t := range h.before.trusts {
+		if err == nil {
+			break
+		}
+		if old, oldErr := Verify(withoutTrustFiles(raw), t.anySigner(), Seen{}, now); oldErr == nil {
+			v, err = old, nil
+		}
+	}
+	return v, err
+}
+
+// withoutTrustFiles is a release as it was before the trust file's successors: an earlier trust then stands by itself.
+func withoutTrustFiles(raw *Raw) *Raw {
+	plain := *raw
+	plain.FS = hiddenDir{raw.FS, TrustDir}
+	return &plain
+}
+
+// hiddenDir is a file system without one directory.
+type hiddenDir struct {
+	fs.FS
+	dir string
+}
+
+// Open implements fs.FS.
+func (h hiddenDir) Open(name string) (fs.File, error) {
+	if name == h.dir || strings.HasPrefix(name, h.dir+"/") {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	return h.FS.Open(name)
 }
 
 // next is the sequence of the next release. An unverified release's number is skipped over when it is near, so

@@ -234,9 +234,9 @@ func trustCases() []hostile {
 			files := map[string][]byte{"a.yaml": []byte("kind: [")}
 			return k.fs(k.fleet.Sign(k.t, files, k.fleet.Doc(k.t, files, 6), "alice"))
 		}},
-		{"successor of the trust file", "unsupported", func(k *kit) fs.FS { return k.with(bundles.TrustFile(2), []byte("version: 2")) }},
-		{"successor of the successor", "unsupported", func(k *kit) fs.FS { return k.with(bundles.TrustFile(7), []byte("version: 7")) }},
-		{"trust file of no version", "unsupported", func(k *kit) fs.FS { return k.with(bundles.TrustDir+"/x.yaml", []byte("version: 2")) }},
+		{"successor of the trust file that is none", "succession", func(k *kit) fs.FS { return k.with(bundles.TrustFile(2), []byte("version: 2")) }},
+		{"successor of the successor", "succession", func(k *kit) fs.FS { return k.with(bundles.TrustFile(7), []byte("version: 7")) }},
+		{"trust file of no version", "succession", func(k *kit) fs.FS { return k.with(bundles.TrustDir+"/x.yaml", []byte("version: 2")) }},
 		{"history rewritten where ancestry is required", "history-rewritten", func(k *kit) fs.FS {
 			k.extra, k.raw.Rewritten = "requireAncestry: true\n", true
 			return k.fs(k.good())

@@ -11,12 +11,14 @@ const (
 	maxSignature  = 64 << 10 // bytes of one signature bundle; a keyed one has about 400
 	maxSignatures = 64       // signature files read
 	maxSigners    = 64       // signers of a trust file
-	maxFiles      = 20_000
-	maxFileBytes  = 8 << 20
-	maxTotalBytes = 64 << 20
-	maxDocuments  = 1024 // files below .muster that an archive may hold
-	maxDepth      = 16
-	maxPath       = 512
+	// maxSuccessions is how many versions of the trust file a release carries for hosts that slept.
+	maxSuccessions = 256
+	maxFiles       = 20_000
+	maxFileBytes   = 8 << 20
+	maxTotalBytes  = 64 << 20
+	maxDocuments   = 1024 // files below .muster that an archive may hold
+	maxDepth       = 16
+	maxPath        = 512
 	// maxCounter is the largest integer that RFC 8785 can write exactly.
 	maxCounter = 1<<53 - 1
 	// maxJump is how far a sequence may be ahead of the mark within one epoch: a host asleep for a year in

@@ -41,6 +41,7 @@ func (v *Verified) Advance(seen Seen, now time.Time) Seen {
 		seen.Floor = latest(seen.Floor, v.release.Issued).UTC()
 	}
 	seen.Audit = advance(seen.Audit, this)
+	seen.Trust = max(seen.Trust, v.trust)
 	seen.Clock = now.UTC()
 	return seen
 }

@@ -31,6 +31,8 @@ var ErrLostRace = errors.New("somebody else published at the same time")
 type PublishOptions struct {
 	Trust      *Trust
 	TrustBytes []byte // published beside the release, for muster join
+	// TrustSignatures are the bundles over TrustBytes by name of their file, when it succeeds another trust file.
+	TrustSignatures map[string][]byte
 	Content    Content
 	Keys       []*KeySigner
 	// RollbackTo publishes the files of that earlier sequence again, as a new release.
@@ -142,7 +144,7 @@ func signerNames(t *Trust, keys []*KeySigner) (map[string]*KeySigner, error) {
 		case name == "":
 			return nil, refuse(ErrPublishBlocked, "the key %s… is not one of the trust file's signers", k.id[:12]).
 				withHint("add its public key to trust.yaml, commit, and let the hosts join again with the new trust")
-		case t.revokedKey(k.id):
+		case t.RevokedKey(k.id):
 			return nil, refuse(ErrRevoked, "the key of %s is revoked", name)
 		}
 		out[name] = k
@@ -155,11 +157,7 @@ func publishOnce(ctx context.Context, ch Channel, o PublishOptions, keys map[str
 	if err != nil {
 		return nil, err
 	}
-	depth := historyDepth
-	if o.RollbackTo > 0 {
-		depth = deepHistory
-	}
-	h, err := readHistory(ch, tip, o.Trust, o.Now, depth)
+	h, err := o.history(ch, tip)
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +188,7 @@ func publishOnce(ctx context.Context, ch Channel, o PublishOptions, keys map[str
 	if err != nil {
 		return nil, err
 	}
-	files, err := assemble(ctx, doc, sequence, content, keys, o)
+	files, err := assemble(ctx, doc, sequence, content, keys, h.before.files, o)
 	if err != nil {
 		return nil, err
 	}
@@ -206,6 +204,20 @@ func publishOnce(ctx context.Context, ch Channel, o PublishOptions, keys map[str
 		Changed: true, Revision: rev, Sequence: sequence, Epoch: o.Trust.Epoch, Digest: DigestOf(doc),
 		Signers: slices.Sorted(maps.Keys(keys)), Files: len(content.Files), Over: h.tipProblem, TrustChanged: h.trustChanged(o),
 	}, nil
+}
+
+// history reads what the channel has, and whether its hosts could follow the trust file.
+func (o *PublishOptions) history(ch Channel, tip Revision) (*history, error) {
+	depth := historyDepth
+	if o.RollbackTo > 0 {
+		depth = deepHistory
+	}
+	link := o.link()
+	h, err := readHistory(ch, tip, o.Trust, &link, o.Now, depth)
+	if err != nil || o.Fresh.Only {
+		return h, err
+	}
+	return h, h.checkLink(o)
 }
 
 // content answers what to publish: the commit's files, or those of an earlier release.
@@ -225,11 +237,12 @@ func (o *PublishOptions) content(h *history) (Content, error) {
 }
 
 // assemble makes the tree of the channel's next commit.
-func assemble(ctx context.Context, doc []byte, sequence int64, c Content, keys map[string]*KeySigner, o PublishOptions) (map[string][]byte, error) {
-	files := maps.Clone(c.Files)
-	if files == nil {
-		files = map[string][]byte{}
-	}
+func assemble(ctx context.Context, doc []byte, sequence int64, c Content, keys map[string]*KeySigner,
+	earlierTrust map[string][]byte, o PublishOptions,
+) (map[string][]byte, error) {
+	files := map[string][]byte{}
+	maps.Copy(files, c.Files)
+	maps.Copy(files, earlierTrust)
 	files[ReleasePath] = doc
 	for name, k := range keys {
 		sig, err := k.Sign(ctx, doc)
@@ -239,7 +252,7 @@ func assemble(ctx context.Context, doc []byte, sequence int64, c Content, keys m
 		files[SignatureFile(name)] = sig
 	}
 	if len(o.TrustBytes) > 0 {
-		files[TrustFile(o.Trust.Version)] = o.TrustBytes
+		o.link().addTo(files, o.Trust.Version)
 	}
 	if o.Fresh.Key != nil {
 		if err := o.Fresh.write(ctx, files, doc, sequence, o.Now); err != nil {

@@ -53,6 +53,8 @@ var (
 	ErrUntimed        = &Kind{"untimed", "no log and no timestamp authority of the trusted root says when the signature was made", "sign with a timestamp authority (cosign --timestamp-server-url) or a log that the trusted root names"}
 	ErrCertificate    = &Kind{"untrusted-certificate", "the certificate, its time or what it signed does not hold under the trusted root", ""}
 	ErrTrust          = &Kind{"trust", "the trust file is not usable", ""}
+	ErrSuccession     = &Kind{"succession", "the successor of the trust file does not follow from the one before", "a successor has the next version, the same fleet and channel, and threshold.trust signatures of both files: muster trust next"}
+	ErrTrustRollback  = &Kind{"trust-rollback", "the trust file is older than one that was in force here", "install the newest trust file; it may also come with the next release"}
 	ErrTorn           = &Kind{"torn", "the file is truncated or damaged", ""}
 	ErrWrongPassword  = &Kind{"wrong-password", "the key does not open with this password", "set MUSTER_PASSWORD or COSIGN_PASSWORD, or give --password-file"}
 	ErrMissingState   = &Kind{"no-state", "there is no state yet", ""}

@@ -126,7 +126,7 @@ func verifyKeyed(b *sigBundle, doc []byte, s *Signer) error {
 	return err
 }
 
-// signatureFile is one file of .muster/signatures, bounded.
+// signatureFile is one file of a directory of signatures, bounded.
 type signatureFile struct {
 	name string
 	data []byte
@@ -134,32 +134,32 @@ type signatureFile struct {
 }
 
 // readSignatures reads the signature files. A surplus file is an error of its own and never hides others.
-func readSignatures(fsys fs.FS) ([]signatureFile, error) {
-	dir, err := fsys.Open(SignaturesDir)
+func readSignatures(fsys fs.FS, where string) ([]signatureFile, error) {
+	dir, err := fsys.Open(where)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, refuse(ErrBadSignature, SignaturesDir).because(err)
+		return nil, refuse(ErrBadSignature, "%s", where).because(err)
 	}
 	defer dir.Close()
 	rd, ok := dir.(fs.ReadDirFile)
 	if !ok {
-		return nil, refuse(ErrPath, "%s is not a directory", SignaturesDir)
+		return nil, refuse(ErrPath, "%s is not a directory", where)
 	}
 	entries, err := rd.ReadDir(maxSignatures + 1)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, refuse(ErrBadSignature, SignaturesDir).because(err)
+		return nil, refuse(ErrBadSignature, "%s", where).because(err)
 	}
 	if len(entries) > maxSignatures {
-		return nil, refuse(ErrLimits, "more than %d files in %s", maxSignatures, SignaturesDir)
+		return nil, refuse(ErrLimits, "more than %d files in %s", maxSignatures, where)
 	}
 	var out []signatureFile
 	for _, e := range entries {
 		if !strings.HasSuffix(e.Name(), signatureExt) {
 			continue
 		}
-		name := SignaturesDir + "/" + e.Name()
+		name := where + "/" + e.Name()
 		data, err := readBounded(fsys, name, maxSignature)
 		if err == nil && len(data) > maxSignature {
 			err = refuse(ErrLimits, "%s is larger than %d bytes", name, maxSignature)

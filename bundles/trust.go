@@ -42,7 +42,7 @@ type Trust struct {
 type Threshold struct {
 	Audit   int `yaml:"audit"`
 	Enforce int `yaml:"enforce"`
-	// Trust is for succession; it is checked by a later version.
+	// Trust is how many signers must agree on the next trust file; without it only the host's operator may replace it.
 	Trust int `yaml:"trust"`
 }
 
@@ -277,8 +277,8 @@ func distinct(where string, list []Signer) error {
 	return nil
 }
 
-// revokedKey reports whether the key with this id is revoked.
-func (t *Trust) revokedKey(id string) bool {
+// RevokedKey reports whether the key with this id is revoked.
+func (t *Trust) RevokedKey(id string) bool {
 	for _, k := range t.Revoked.Keys {
 		if strings.TrimPrefix(k, "sha256:") == id {
 			return true
@@ -294,4 +294,27 @@ func (t *Trust) revokedRelease(digest string) bool {
 		}
 	}
 	return false
+}
+
+// Warnings are what is lawful in a trust file and probably not meant.
+func (t *Trust) Warnings() []string {
+	var out []string
+	left := 0
+	for i := range t.Signers {
+		if !t.RevokedKey(t.Signers[i].id) {
+			left++
+		}
+	}
+	warn := func(is bool, format string, args ...any) {
+		if is {
+			out = append(out, fmt.Sprintf(format, args...))
+		}
+	}
+	warn(left < len(t.Signers), "%d of %d signers are revoked: take them out of signers", len(t.Signers)-left, len(t.Signers))
+	warn(left < t.Threshold.Enforce, "only %d signers are not revoked and %d are needed: nothing can be enforced", left, t.Threshold.Enforce)
+	warn(t.Threshold.Trust == 0, "threshold.trust is not set: this file can only be replaced by hand on each host")
+	warn(t.Threshold.Trust == 1 && len(t.Signers) > 1, "threshold.trust is 1: one stolen key can replace this file on every host")
+	warn(t.Threshold.Enforce == 1 && len(t.Signers) > 1, "threshold.enforce is 1: one stolen key can change what every host enforces")
+	warn(t.Freshness == nil, "freshness is not set: a host cannot tell withheld releases from a quiet week")
+	return out
 }

@@ -17,6 +17,7 @@ import (
 type Verified struct {
 	revision   Revision
 	rewritten  bool
+	trust      int64 // the version under which it was verified
 	doc        []byte
 	digest     string
 	release    Release
@@ -84,11 +85,11 @@ func (v *Verified) MarshalJSON() ([]byte, error) {
 }
 
 // Again verifies the release once more out of memory, at another time or under another trust: an unchanged source
-// says nothing new, but freshness runs out and keys are revoked all the same. The revision and whether the history
-// was rewritten stay as they were.
+// says nothing new, but freshness runs out and keys are revoked all the same. The marks do not apply to what is held.
+// The revision and whether the history was rewritten stay as they were.
 func (v *Verified) Again(trust *Trust, seen Seen, now time.Time) (*Verified, error) {
 	raw := &Raw{Revision: v.revision, FS: memFS(v.contents()), Rewritten: v.rewritten}
-	return Verify(raw, trust, seen, now)
+	return verifyHeld(raw, trust, seen, now)
 }
 
 // contents is everything of the release that a host keeps: what Verify read, and no more.

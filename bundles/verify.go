@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -49,11 +48,25 @@ func Verify(raw *Raw, trust *Trust, seen Seen, now time.Time) (*Verified, error)
 // Inspect is Verify that also answers the checks made until the refusal, if there was one.
 func Inspect(raw *Raw, trust *Trust, seen Seen, now time.Time) (*Verified, []Check, error) {
 	e := &examination{raw: raw, trust: trust, seen: seen, now: now, verifier: cosignVerifier{}, v: &Verified{}}
+	return e.run()
+}
+
+// verifyHeld verifies a release that this host accepted before. What says how new a release must be does not
+// apply: an older one is held where a newer one was revoked, or because nothing newer came since the epoch rose.
+func verifyHeld(raw *Raw, trust *Trust, seen Seen, now time.Time) (*Verified, error) {
+	clock := Seen{Floor: seen.Floor, Clock: seen.Clock}
+	e := &examination{raw: raw, trust: trust, seen: clock, now: now, held: true, verifier: cosignVerifier{}, v: &Verified{}}
+	v, _, err := e.run()
+	return v, err
+}
+
+func (e *examination) run() (*Verified, []Check, error) {
 	for _, step := range []struct {
 		name string
 		do   func() (string, error)
 	}{
 		{"trust", e.checkTrust},
+		{"trust succession", e.checkSuccession},
 		{"document", e.readDocument},
 		{"signatures", e.checkSignatures},
 		{"revoked release", e.checkRevokedRelease},
@@ -62,7 +75,6 @@ func Inspect(raw *Raw, trust *Trust, seen Seen, now time.Time) (*Verified, []Che
 		{"epoch and sequence", e.checkMarks},
 		{"files", e.checkFiles},
 		{"scope", e.checkScope},
-		{"trust succession", e.checkSuccession},
 		{"ancestry", e.checkAncestry},
 		{"freshness", e.checkFreshness},
 		{"clock", e.checkClock},
@@ -76,7 +88,7 @@ func Inspect(raw *Raw, trust *Trust, seen Seen, now time.Time) (*Verified, []Che
 			return nil, e.v.checks, err
 		}
 	}
-	e.v.revision, e.v.rewritten = raw.Revision, raw.Rewritten
+	e.v.revision, e.v.rewritten, e.v.trust = e.raw.Revision, e.raw.Rewritten, e.trust.Version
 	return e.v, e.v.checks, nil
 }
 
@@ -86,6 +98,7 @@ type examination struct {
 	trust    *Trust
 	seen     Seen
 	now      time.Time
+	held     bool
 	verifier signatureVerifier
 	v        *Verified
 }
@@ -124,7 +137,7 @@ func asRefusal(err error, what string) error {
 
 // checkSignatures counts distinct trusted keys over the raw bytes of release.json.
 func (e *examination) checkSignatures() (string, error) {
-	files, err := readSignatures(e.raw.FS)
+	files, err := readSignatures(e.raw.FS, SignaturesDir)
 	if err != nil {
 		return "", err
 	}
@@ -202,7 +215,7 @@ func (e *examination) whoSigned(f signatureFile) (*Signer, string, error) {
 		return nil, "", refuse(ErrAltered, "%s is over another document", f.name)
 	}
 	s, how, err := signedBy(e.verifier, b, e.v.doc, e.trust.Signers)
-	if err == nil && e.trust.revokedKey(s.id) {
+	if err == nil && e.trust.RevokedKey(s.id) {
 		err = refuse(ErrRevoked, "%s: the key of %s is revoked", f.name, s.Name)
 	}
 	return s, how, err
@@ -256,6 +269,8 @@ func (e *examination) checkName() (string, error) {
 func (e *examination) checkMarks() (string, error) {
 	r := &e.v.release
 	switch {
+	case e.held && r.Epoch <= e.trust.Epoch:
+		return fmt.Sprintf("(%d, %d), held already", r.Epoch, r.Sequence), nil
 	case r.Epoch < e.trust.Epoch:
 		return "", refuse(ErrRollback, "epoch %d is below the trust's %d", r.Epoch, e.trust.Epoch)
 	case r.Epoch > e.trust.Epoch:
@@ -290,22 +305,21 @@ func (e *examination) checkFiles() (string, error) {
 	return fmt.Sprintf("%d files, %d bytes, each with its signed size and sha256", len(files), total), nil
 }
 
-// checkSuccession meets a successor of the trust file. This version cannot check one, so it says so.
+// checkSuccession goes on with the newest trust that the release leads to.
 func (e *examination) checkSuccession() (string, error) {
-	entries, err := fs.ReadDir(e.raw.FS, TrustDir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", refuse(ErrPath, "%s cannot be read", TrustDir).because(err)
+	next, links, err := Succeed(e.raw.FS, e.trust)
+	if err != nil {
+		return "", err
 	}
-	for _, d := range entries {
-		n, isTrust := strings.CutSuffix(d.Name(), ".yaml")
-		version, err := strconv.ParseInt(n, 10, 64)
-		if !isTrust || err == nil && version <= e.trust.Version {
-			continue
-		}
-		r := refuse(ErrUnsupported, "the release carries %s/%s, a successor of this host's trust (version %d)", TrustDir, d.Name(), e.trust.Version)
-		return "", r.withHint("install the new trust file: muster join URL --trust FILE --trust-sha256 HEX --force")
+	if next.Version < e.seen.Trust {
+		return "", refuse(ErrTrustRollback, "version %d was in force here, this is %d", e.seen.Trust, next.Version)
 	}
-	return "no successor of the trust file", nil
+	if len(links) == 0 {
+		return "no successor of the trust file", nil
+	}
+	before := e.trust.Version
+	e.trust = next
+	return fmt.Sprintf("from version %d to %d, each signed by enough of both sides", before, next.Version), nil
 }
 
 func (e *examination) checkAncestry() (string, error) {

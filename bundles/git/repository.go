@@ -164,3 +164,12 @@ func shown(raw string) string {
 	}
 	return raw
 }
+
+// OptionalFiles is Files of a directory that need not exist.
+func (c *Commit) OptionalFiles(root string) (map[string][]byte, error) {
+	files, err := c.Files(root)
+	if errors.Is(err, object.ErrDirectoryNotFound) {
+		return nil, nil
+	}
+	return files, err
+}

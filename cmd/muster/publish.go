@@ -92,7 +92,7 @@ func (f *publishFlags) run(cmd *cobra.Command, args []string) error {
 
 func (f *publishFlags) options(cmd *cobra.Command, p *project) (bundles.PublishOptions, error) {
 	o := bundles.PublishOptions{
-		Trust: p.trust, TrustBytes: p.text, RollbackTo: f.rollbackTo, Sequence: f.sequence,
+		Trust: p.trust, TrustBytes: p.text, TrustSignatures: p.signed, RollbackTo: f.rollbackTo, Sequence: f.sequence,
 		AcknowledgeRemoval: f.acknowledge, Now: time.Now(),
 		Fresh: bundles.FreshOptions{Valid: f.freshFor, Only: f.freshOnly},
 	}

@@ -43,7 +43,8 @@ type project struct {
 	repo   *git.Repository
 	commit *git.Commit
 	trust  *bundles.Trust
-	text   []byte // of the trust file
+	text   []byte            // of the trust file
+	signed map[string][]byte // the bundles over it, when it succeeds another
 	url    string
 }
 
@@ -69,6 +70,9 @@ func openProject(dir, rev, remote string) (*project, error) {
 	}
 	if p.trust, err = bundles.LoadTrust(p.text); err != nil {
 		return nil, hinted("muster keys new adds a signer; commit trust.yaml afterwards", "%w", err)
+	}
+	if p.signed, err = p.commit.OptionalFiles(signaturesDir(p.Trust, p.trust.Version)); err != nil {
+		return nil, err
 	}
 	if p.url, err = repo.RemoteURL(cmp.Or(remote, p.Remote)); err != nil {
 		return nil, hinted("add it with git remote add, or give --remote", "%w", err)

@@ -19,6 +19,7 @@ func newRootCmd() *cobra.Command {
 	root.AddCommand(newPublishCmd())
 	root.AddCommand(newApproveCmd())
 	root.AddCommand(newVerifyCmd())
+	root.AddCommand(newTrustCmd())
 	root.AddCommand(newJoinCmd())
 	root.AddCommand(newSchemaCmd())
 	root.AddCommand(newRollCmd())

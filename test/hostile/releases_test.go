@@ -102,7 +102,7 @@ func trustRows() []row {
 		one("the sequence jumps by a million", "sequence-jump", func(w *world) map[string][]byte {
 			return w.release(w.wrong(), w.sequence+1_000_000)
 		}),
-		one("a successor of the trust file inside", "unsupported", func(w *world) map[string][]byte {
+		one("a successor of the trust file inside that nobody signed", "succession", func(w *world) map[string][]byte {
 			return with(w.bad(), bundles.TrustFile(2), []byte("version: 2"))
 		}),
 		inLab(one("removes all rules without saying so", "removal-not-acknowledged", func(w *world) map[string][]byte {
