@@ -15,7 +15,7 @@ import (
 // its signed digest; a release whose policies cannot be read cannot be shown to lie inside.
 func (e *examination) checkScope() (string, error) {
 	s := e.trust.Scope
-	if len(s.Kinds) == 0 && len(s.Namespaces) == 0 {
+	if !e.trust.Scoped() {
 		return "unlimited", nil
 	}
 	set, err := policies.Parse(e.v.files)
@@ -33,6 +33,9 @@ func (e *examination) checkScope() (string, error) {
 	}
 	return fmt.Sprintf("%d policies, all inside", len(list)), nil
 }
+
+// Scoped says that the trust limits what its releases may hold.
+func (t *Trust) Scoped() bool { return len(t.Scope.Kinds) > 0 || len(t.Scope.Namespaces) > 0 }
 
 // lint parses the policies of what is about to be published.
 func lint(files fs.FS) error {

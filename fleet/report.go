@@ -33,6 +33,7 @@ const (
 // Condition is one thing about a host besides its state.
 type Condition struct {
 	Type    string    `json:"type"` // Stale Refused Reverted Revoked Forked StateLost HistoryRewritten Suspended Lost Unprotected ClockBackwards
+	Tenant  string    `json:"tenant,omitempty"` // whose release it is about; "" is the host's own, or the host
 	Since   time.Time `json:"since"`
 	Digest  string    `json:"digest,omitempty"`
 	Error   string    `json:"error,omitempty"` // the refusal's name, e.g. "rollback"
@@ -68,6 +69,7 @@ type Report struct {
 
 // ReportRelease is a release that the host holds.
 type ReportRelease struct {
+	Tenant   string   `json:"tenant,omitempty"` // "" is the host's own
 	Level    string   `json:"level"` // enforce or audit
 	Name     string   `json:"name"`
 	Channel  string   `json:"channel"`

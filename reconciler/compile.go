@@ -6,6 +6,7 @@ package reconciler
 import (
 	"maps"
 	"reflect"
+	"slices"
 
 	"github.com/muster-fleet/muster/enforce"
 	"github.com/muster-fleet/muster/inventory"
@@ -14,7 +15,7 @@ import (
 
 // compileInput is everything that a ruleset depends on; when none of it changed nothing is compiled again.
 type compileInput struct {
-	set      *policies.Set
+	sets     []*policies.Set
 	settings *Settings
 	node     inventory.Node
 	mode     enforce.Mode
@@ -41,16 +42,19 @@ func (c *compiled) host() *enforce.Ruleset {
 	return nil
 }
 
-// compile brings a release down to this host's rulesets. The host's paths are resolved anew each time, since
+// compile brings releases down to this host's rulesets, all of them united. The host's paths are resolved anew each time, since
 // a symlink may have changed; the rest is done again only when something did change.
-func (l *Loop) compile(before compiled, set *policies.Set, mode enforce.Mode) compiled {
+func (l *Loop) compile(before compiled, sets []*policies.Set, mode enforce.Mode) compiled {
 	node, known := l.deps.Host.Node()
-	if set == nil || !known {
+	if len(sets) == 0 || !known {
 		return compiled{}
 	}
-	selected := policies.Select(set, subjectOf(node))
+	var selected []*policies.Policy
+	for _, set := range sets {
+		selected = append(selected, policies.Select(set, subjectOf(node))...)
+	}
 	input := &compileInput{
-		set: set, settings: l.settings, node: node, mode: mode,
+		sets: sets, settings: l.settings, node: node, mode: mode,
 		aliases: l.deps.Host.Resolve(enforce.LiteralPaths(selected)),
 		caps:    l.deps.Backend.Capabilities(),
 		protect: l.deps.Host.Protect(),
@@ -71,7 +75,7 @@ func (in *compileInput) forHost(selected []*policies.Policy) enforce.CompileInpu
 
 // equal is true when both would compile to the same; a nil input equals nothing.
 func (in *compileInput) equal(other *compileInput) bool {
-	return in != nil && in.set == other.set && in.settings == other.settings && in.mode == other.mode &&
+	return in != nil && slices.Equal(in.sets, other.sets) && in.settings == other.settings && in.mode == other.mode &&
 		maps.Equal(in.aliases, other.aliases) && reflect.DeepEqual(in.node, other.node) &&
 		reflect.DeepEqual(in.caps, other.caps) && reflect.DeepEqual(in.protect, other.protect)
 }

@@ -70,6 +70,8 @@ func name(err error, fallback string) string {
 		return "removal-not-acknowledged"
 	case errors.Is(err, ErrPolicy):
 		return "policy"
+	case errors.Is(err, ErrNameTaken):
+		return "name-taken"
 	}
 	var named interface{ Name() string }
 	if errors.As(err, &named) {

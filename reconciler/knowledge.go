@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/muster-fleet/muster/bundles"
@@ -27,6 +28,7 @@ const (
 
 // release is a verified release with its policies parsed.
 type release struct {
+	tenant   string
 	verified *bundles.Verified
 	set      *policies.Set
 	// hosts is who may report for which host, nil when the release does not say.
@@ -38,13 +40,14 @@ type release struct {
 func (r *release) report() fleet.ReportRelease {
 	doc := r.verified.Release()
 	return fleet.ReportRelease{
-		Level: string(r.verified.Level()), Name: doc.Name, Channel: doc.Channel, Epoch: doc.Epoch, Sequence: doc.Sequence,
+		Tenant: r.tenant, Level: string(r.verified.Level()), Name: doc.Name, Channel: doc.Channel, Epoch: doc.Epoch, Sequence: doc.Sequence,
 		Digest: r.verified.Digest(), Revision: string(r.verified.Revision()), Signers: r.verified.Signers(),
 	}
 }
 
 // refusal is the newest release that was refused.
 type refusal struct {
+	tenant   string
 	revision bundles.Revision
 	digest   string
 	err      error
@@ -57,17 +60,11 @@ type trouble struct {
 	since time.Time
 }
 
-// knowledge is what the loop has learned; only the loop's goroutine touches it.
+// knowledge is what the loop has learned of the host as a whole; only the loop's goroutine touches it.
 type knowledge struct {
-	seen bundles.Seen
-	// enforced is in force; audited has enough signers for audit only and stands beside it.
-	enforced, audited *release
-	refused           *refusal
-	// marked are conditions that hold until the next start or an end of their own: StateLost, Revoked, Repaired.
+	// marked are conditions that hold until the next start or an end of their own: StateLost, Repaired.
 	marked   map[string]fleet.Condition
 	troubles map[string]trouble
-	// frozen holds the kernel as it is, because what is in it may not be replaced by what is known.
-	frozen bool
 
 	compiled   compiled
 	beside     compiled // of the audit-level release, when it stands beside an enforced one
@@ -92,89 +89,135 @@ func (k *knowledge) init() {
 	k.timings = map[string]float64{}
 }
 
-// trouble notes err; the first moment of an unbroken row of failures stays.
-func (k *knowledge) trouble(area string, err error, now time.Time) {
+// troubleIn notes err; the first moment of an unbroken row of failures stays.
+func troubleIn(troubles map[string]trouble, area string, err error, now time.Time) {
 	since := now
-	if old, there := k.troubles[area]; there {
+	if old, there := troubles[area]; there {
 		since = old.since
 	}
-	k.troubles[area] = trouble{err: err, since: since}
+	troubles[area] = trouble{err: err, since: since}
+}
+
+// markIn notes a condition; its first moment stays.
+func markIn(marked map[string]fleet.Condition, kind, tenant, message string, now time.Time) {
+	since := now
+	if old, there := marked[kind]; there && old.Message == message {
+		since = old.Since
+	}
+	marked[kind] = fleet.Condition{Type: kind, Tenant: tenant, Since: since, Message: message}
+}
+
+func (k *knowledge) trouble(area string, err error, now time.Time) {
+	troubleIn(k.troubles, area, err, now)
 }
 
 func (k *knowledge) solve(area string) { delete(k.troubles, area) }
 
 func (k *knowledge) mark(kind, message string, now time.Time) {
-	since := now
-	if old, there := k.marked[kind]; there && old.Message == message {
-		since = old.Since
-	}
-	k.marked[kind] = fleet.Condition{Type: kind, Since: since, Message: message}
+	markIn(k.marked, kind, "", message, now)
 }
 
-// stalled says what needs a person, or "".
-func (k *knowledge) stalled() string {
-	for _, area := range []string{areaKernel, areaState, areaConfig, areaSource} {
-		if stalled, ok := errors.AsType[*StalledError](k.troubles[area].err); ok {
-			return area + ": " + stalled.Error()
+// eachTrouble calls fn for everything that is wrong, of the host and then of each tenant.
+func (l *Loop) eachTrouble(fn func(tenant, area string, t trouble)) {
+	for area, t := range l.know.troubles {
+		fn("", area, t)
+	}
+	for _, tenant := range l.tenants {
+		for area, t := range tenant.troubles {
+			fn(tenant.Name, area, t)
 		}
 	}
-	return ""
 }
 
-// problems lists the refusal and every trouble.
-func (k *knowledge) problems() []control.Problem {
+// stalled says what of the host and of its own tenant needs a person, or "". What a team's source needs is a
+// condition: the host goes on without it.
+func (l *Loop) stalled() string {
+	var found []string
+	l.eachTrouble(func(tenant, area string, t trouble) {
+		if stalled, ok := errors.AsType[*StalledError](t.err); ok && area != areaReport && tenant == "" {
+			found = append(found, area+": "+stalled.Error())
+		}
+	})
+	slices.Sort(found)
+	return strings.Join(found[:min(1, len(found))], "")
+}
+
+func placed(tenant, what string) string {
+	if tenant == "" {
+		return what
+	}
+	return "tenant " + tenant + ": " + what
+}
+
+// problems lists each refusal and every trouble.
+func (l *Loop) problems() []control.Problem {
 	out := []control.Problem{}
-	if k.refused != nil {
-		out = append(out, k.refused.problem())
+	for _, t := range l.tenants {
+		if t.refused != nil {
+			out = append(out, t.refused.problem())
+		}
 	}
-	for area, t := range k.troubles {
-		out = append(out, problem(t.err, area, t.since))
-	}
+	l.eachTrouble(func(tenant, area string, t trouble) {
+		p := problem(t.err, area, t.since)
+		p.Tenant = tenant
+		out = append(out, p)
+	})
 	slices.SortFunc(out, func(a, b control.Problem) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Name, b.Name)) })
 	return out
 }
 
 func (r *refusal) problem() control.Problem {
 	p := problem(r.err, "refused", r.since)
-	p.Digest, p.Revision = r.digest, string(r.revision)
+	p.Tenant, p.Digest, p.Revision = r.tenant, r.digest, string(r.revision)
 	return p
 }
 
-// conditions collects everything worth a condition in the report.
-func (k *knowledge) conditions() []fleet.Condition {
-	out := []fleet.Condition{}
-	for _, r := range []*release{k.enforced, k.audited} {
+// conditions collects what is worth a condition in the report.
+func (t *tenant) conditions() []fleet.Condition {
+	var out []fleet.Condition
+	for _, r := range []*release{t.enforced, t.audited} {
 		if r == nil {
 			continue
 		}
 		for _, c := range r.verified.Conditions() {
-			out = append(out, fleet.Condition{Type: c.Type, Since: r.checked, Digest: r.verified.Digest(), Message: c.Message})
+			out = append(out, fleet.Condition{Type: c.Type, Tenant: t.Name, Since: r.checked, Digest: r.verified.Digest(), Message: c.Message})
 		}
 	}
-	if k.refused != nil {
+	if t.refused != nil {
 		out = append(out, fleet.Condition{
-			Type: "Refused", Since: k.refused.since, Digest: k.refused.digest,
-			Error: name(k.refused.err, "refused"), Message: clip(k.refused.err.Error(), maxMessage),
+			Type: "Refused", Tenant: t.Name, Since: t.refused.since, Digest: t.refused.digest,
+			Error: name(t.refused.err, "refused"), Message: clip(t.refused.err.Error(), maxMessage),
 		})
 	}
-	for _, c := range k.marked {
+	for _, c := range t.marked {
 		out = append(out, c)
 	}
-	for area, t := range k.troubles {
+	if !t.known() {
+		out = append(out, fleet.Condition{Type: "Unprotected", Tenant: t.Name, Message: placed(t.Name, "no verified release is known to this host")})
+	}
+	return out
+}
+
+// conditions collects everything worth a condition in the report.
+func (l *Loop) conditions() []fleet.Condition {
+	out := []fleet.Condition{}
+	for _, t := range l.tenants {
+		out = append(out, t.conditions()...)
+	}
+	for _, c := range l.know.marked {
+		out = append(out, c)
+	}
+	l.eachTrouble(func(tenant, area string, t trouble) {
 		kind := map[string]string{areaSource: "Unreachable", areaKernel: "NotApplied"}[area]
-		if kind == "" {
-			kind = "Trouble"
-		}
-		out = append(out, fleet.Condition{Type: kind, Since: t.since, Error: name(t.err, area), Message: clip(lasting(t.err).Error(), maxMessage)})
-	}
-	if k.suspension != nil {
-		out = append(out, fleet.Condition{Type: "Suspended", Since: k.suspension.Since, Message: k.suspension.Reason + ", until " + k.suspension.Until.UTC().Format(time.RFC3339)})
-	}
-	if k.enforced == nil && k.audited == nil {
-		out = append(out, fleet.Condition{Type: "Unprotected", Message: "no verified release is known to this host"})
+		out = append(out, fleet.Condition{
+			Type: cmp.Or(kind, "Trouble"), Tenant: tenant, Since: t.since, Error: name(t.err, area), Message: clip(lasting(t.err).Error(), maxMessage),
+		})
+	})
+	if s := l.know.suspension; s != nil {
+		out = append(out, fleet.Condition{Type: "Suspended", Since: s.Since, Message: s.Reason + ", until " + s.Until.UTC().Format(time.RFC3339)})
 	}
 	slices.SortFunc(out, func(a, b fleet.Condition) int {
-		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Digest, b.Digest))
+		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Tenant, b.Tenant), cmp.Compare(a.Digest, b.Digest), cmp.Compare(a.Error, b.Error))
 	})
 	return out
 }

@@ -14,10 +14,9 @@ package reconciler
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
-
-	"github.com/robfig/cron/v3"
 
 	"github.com/muster-fleet/muster/bundles"
 	"github.com/muster-fleet/muster/enforce"
@@ -30,11 +29,9 @@ import (
 // Settings is what a reload may change.
 type Settings struct {
 	Config *config.Config
-	Trust  *bundles.Trust
-	Source bundles.Source
 	HostID string
-	// Schedule is nil unless the configuration has a cron line.
-	Schedule cron.Schedule
+	// Tenants is what this host follows, its own first.
+	Tenants []Tenant
 }
 
 // Host is what the loop asks of this host.
@@ -90,8 +87,6 @@ type Clock interface {
 type Deps struct {
 	// Load reads the settings, at the start and at every reload.
 	Load     func(ctx context.Context) (*Settings, error)
-	Cache    *bundles.Cache
-	Seen     *bundles.StateFile
 	StateDir string
 	Host     Host
 	Backend  enforce.Backend
@@ -120,7 +115,7 @@ type Loop struct {
 	mail     chan Mail
 	stopped  chan struct{}
 
-	pull    puller
+	tenants []*tenant
 	due     deadlines
 	know    knowledge
 	syncs   []syncWaiter
@@ -132,15 +127,28 @@ type Loop struct {
 
 // deadlines say when something is to be done; the zero time means never.
 type deadlines struct {
-	poll, scheduled, observe, verify, report, retry, resume, watchdog time.Time
+	observe, verify, report, retry, resume, watchdog time.Time
 }
 
 // earliest returns how long to wait from now.
 func (d deadlines) earliest(now time.Time) time.Duration {
 	wait := time.Hour
-	for _, at := range []time.Time{d.poll, d.scheduled, d.observe, d.verify, d.report, d.retry, d.resume, d.watchdog} {
+	for _, at := range []time.Time{d.observe, d.verify, d.report, d.retry, d.resume, d.watchdog} {
 		if !at.IsZero() {
 			wait = min(wait, max(at.Sub(now), 0))
+		}
+	}
+	return wait
+}
+
+// wait returns how long nothing is due, of the loop and of its tenants.
+func (l *Loop) wait(now time.Time) time.Duration {
+	wait := l.due.earliest(now)
+	for _, t := range l.tenants {
+		for _, at := range []time.Time{t.poll, t.scheduled} {
+			if !at.IsZero() {
+				wait = min(wait, max(at.Sub(now), 0))
+			}
 		}
 	}
 	return wait
@@ -157,7 +165,7 @@ func New(deps Deps) *Loop {
 			troubled: func(err error) { deps.Log.Error("enforcing without a journal", "error", err) },
 		},
 		requests: make(chan func(context.Context)),
-		pulled:   make(chan pullResult, 1),
+		pulled:   make(chan pullResult),
 		mail:     make(chan Mail, 1),
 		stopped:  make(chan struct{}),
 	}
@@ -187,7 +195,7 @@ func (l *Loop) Run(ctx context.Context) error {
 				l.deps.Log.Warn("the reporter did not stop in time; leaving it", "grace", mailGrace)
 			}
 			return nil
-		case <-l.deps.Clock.After(l.due.earliest(l.deps.Clock.Now())):
+		case <-l.deps.Clock.After(l.wait(l.deps.Clock.Now())):
 		case <-l.deps.Host.Changed():
 			l.converge(ctx, CauseChange)
 		case do := <-l.requests:
@@ -206,8 +214,10 @@ func (l *Loop) work(ctx context.Context) {
 		l.due.resume = time.Time{}
 		l.endSuspension(ctx, "its time is over")
 	}
-	if past(l.due.poll, now) || past(l.due.scheduled, now) {
-		l.startPull(ctx)
+	for _, t := range l.tenants {
+		if past(t.poll, now) || past(t.scheduled, now) {
+			l.startPull(ctx, t)
+		}
 	}
 	if past(l.due.retry, now) {
 		l.due.retry = time.Time{}
@@ -230,7 +240,7 @@ func (l *Loop) progress() {
 	}
 	if l.due.watchdog.IsZero() || past(l.due.watchdog, now) {
 		l.due.watchdog = now.Add(l.deps.Watchdog / 3)
-		if !l.pull.overdue(now) {
+		if !slices.ContainsFunc(l.tenants, func(t *tenant) bool { return t.pull.overdue(now) }) {
 			l.deps.Notify("WATCHDOG=1")
 		}
 	}

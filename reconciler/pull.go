@@ -5,6 +5,7 @@ package reconciler
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/muster-fleet/muster/bundles"
@@ -29,8 +30,9 @@ func (p *puller) overdue(now time.Time) bool {
 	return p.running && now.Sub(p.begun) > 2*p.timeout+time.Minute
 }
 
-// pullResult is what one look at the source found.
+// pullResult is what one look at a tenant's source found.
 type pullResult struct {
+	tenant   *tenant
 	number   uint64
 	revision bundles.Revision
 	raw      *bundles.Raw // nil when nothing changed
@@ -38,81 +40,90 @@ type pullResult struct {
 	took     time.Duration
 }
 
-// startPull looks at the source unless somebody is looking already.
-func (l *Loop) startPull(ctx context.Context) {
+// startPull looks at a tenant's source unless somebody is looking already.
+func (l *Loop) startPull(ctx context.Context, t *tenant) {
 	now := l.deps.Clock.Now()
-	l.schedulePoll(now)
-	if l.pull.running {
+	l.schedulePoll(t, now)
+	if t.pull.running {
 		return
 	}
-	timeout := l.settings.Config.Source.Timeout
-	l.pull.running, l.pull.begun, l.pull.timeout = true, now, timeout
-	l.pull.number++
-	pullCtx, cancel := context.WithTimeout(ctx, timeout)
-	l.pull.cancel = cancel
-	go look(pullCtx, l.settings.Source, l.pull.number, l.pull.known, l.deps.Clock.Now, l.pulled)
+	t.pull.running, t.pull.begun, t.pull.timeout = true, now, t.Look.Timeout
+	t.pull.number++
+	pullCtx, cancel := context.WithTimeout(ctx, t.Look.Timeout)
+	t.pull.cancel = cancel
+	go l.look(pullCtx, t.Source, pullResult{tenant: t, number: t.pull.number}, t.pull.known)
 }
 
-// look is the body of one pull; out has room for the one result.
-func look(ctx context.Context, source bundles.Source, number uint64, known bundles.Revision, now func() time.Time, out chan<- pullResult) {
-	begun := now()
-	result := pullResult{number: number}
+// look is the body of one pull. Nobody takes its result when the loop has ended.
+func (l *Loop) look(ctx context.Context, source bundles.Source, result pullResult, known bundles.Revision) {
+	begun := l.deps.Clock.Now()
 	result.revision, result.err = source.Latest(ctx)
 	if result.err == nil && result.revision != known {
 		result.raw, result.err = source.Fetch(ctx, result.revision)
 	}
-	result.took = now().Sub(begun)
-	out <- result
+	result.took = l.deps.Clock.Now().Sub(begun)
+	select {
+	case l.pulled <- result:
+	case <-l.stopped:
+	}
 }
 
 // schedulePoll says when to look again: at the interval, and at the cron line's next time.
-func (l *Loop) schedulePoll(now time.Time) {
-	source := l.settings.Config.Source
-	l.due.poll = now.Add(jitter(source.Interval, source.Jitter, random))
-	l.due.scheduled = time.Time{}
-	if l.settings.Schedule != nil {
-		l.due.scheduled = l.settings.Schedule.Next(now)
+func (l *Loop) schedulePoll(t *tenant, now time.Time) {
+	t.poll = now.Add(jitter(t.Look.Interval, t.Look.Jitter, random))
+	t.scheduled = time.Time{}
+	if t.Schedule != nil {
+		t.scheduled = t.Schedule.Next(now)
 	}
 }
 
 // took takes in what a pull found.
 func (l *Loop) took(ctx context.Context, result pullResult) {
 	now := l.deps.Clock.Now()
-	l.pull.running = false
-	l.pull.cancel()
-	l.pull.last = now
+	t := result.tenant
+	t.pull.running = false
+	t.pull.cancel()
+	t.pull.last = now
+	heard := t.unheard
+	t.unheard = false
 	switch {
+	case !slices.Contains(l.tenants, t): // the configuration does not name it any more
 	case result.err != nil && ctx.Err() != nil: // the agent stops
 	case result.err != nil:
+		l.deps.Watcher.Pulled(false)
 		l.pullFailed(result, now)
 	default:
 		l.deps.Watcher.Pulled(true)
-		l.pull.retry.succeed()
-		l.know.solve(areaSource)
+		t.pull.retry.succeed()
+		t.solve(areaSource)
 		if result.raw != nil {
-			l.pull.fetched = result.took
+			t.pull.fetched = result.took
 			l.consider(ctx, result)
+			heard = false // whatever it was, the kernel was looked at
 		}
+	}
+	if heard {
+		l.converge(ctx, CauseChange)
 	}
 	l.answerSyncs(ctx, result)
 }
 
 func (l *Loop) pullFailed(result pullResult, now time.Time) {
-	l.deps.Watcher.Pulled(false)
+	t := result.tenant
 	// Refused by its shape (too large, a symlink, no such channel): the revision is as bad as one that
 	// Verify refuses, and the same answer is due.
 	if name := bundles.RefusalName(result.err); name != "" && result.revision != "" {
-		l.pull.known = result.revision
-		l.refuse(result.revision, "", result.err)
+		t.pull.known = result.revision
+		l.refuse(t, result.revision, "", result.err)
 		l.send(false)
 		return
 	}
-	next := l.pull.retry.fail(now, random)
-	if next.After(l.due.poll) || l.settings.Config.Source.Interval > backoffMost {
-		l.due.poll = next
+	next := t.pull.retry.fail(now, random)
+	if next.After(t.poll) || t.Look.Interval > backoffMost {
+		t.poll = next
 	}
-	err := classify(result.err, 0, l.due.poll)
-	l.deps.Log.Warn("source not reached", "error", err, "failures", l.pull.retry.failures)
-	l.know.trouble(areaSource, err, now)
+	err := classify(result.err, 0, t.poll)
+	l.deps.Log.Warn("source not reached", "tenant", t.Name, "error", err, "failures", t.pull.retry.failures)
+	t.trouble(areaSource, err, now)
 	l.send(false)
 }

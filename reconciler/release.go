@@ -19,91 +19,101 @@ import (
 	"github.com/muster-fleet/muster/policies"
 )
 
-// restore brings back what this host accepted before: its marks and the last good releases, all verified
-// again. Nothing that is lost makes it forget how far it had come.
-func (l *Loop) restore(now time.Time) error {
-	seen, err := l.deps.Seen.Load()
+// restore brings back what this host accepted of a tenant before: its marks and the last good releases, all
+// verified again. Nothing that is lost makes it forget how far it had come.
+func (l *Loop) restore(t *tenant, now time.Time) error {
+	seen, err := t.Seen.Load()
 	lost := errors.Is(err, bundles.ErrTorn)
 	missing := errors.Is(err, bundles.ErrMissingState)
 	if err != nil && !lost && !missing {
 		return fmt.Errorf("state: %w", err)
 	}
+	if t.Lost != nil {
+		l.deps.Log.Warn("successions of the trust file lost", "tenant", t.Name, "error", t.Lost)
+		t.mark("StateLost", "successions of the trust file were lost: "+t.Lost.Error(), now)
+	}
 	var cached []*bundles.Verified
 	for _, level := range []bundles.Level{bundles.LevelEnforce, bundles.LevelAudit} {
-		v, problems, err := l.deps.Cache.Load(level, l.settings.Trust, seen, now)
+		v, problems, err := t.Cache.Load(level, t.Trust, seen, now)
 		if err != nil {
 			return fmt.Errorf("cache: %w", err)
 		}
-		l.noteCache(level, problems, now)
+		l.noteCache(t, level, problems, now)
 		if v == nil {
 			continue
 		}
 		cached = append(cached, v)
-		l.readopt(v, now)
+		l.readopt(t, v, now)
 	}
 	if lost || (missing && len(cached) > 0) {
-		l.know.mark("StateLost", "the marks of accepted releases were lost and rebuilt from the cache", now)
+		t.mark("StateLost", "the marks of accepted releases were lost and rebuilt from the cache", now)
+		older := seen
 		seen = bundles.RecoverSeen(cached, seen.Enforce, seen.Audit)
+		seen.Trust = max(seen.Trust, older.Trust, t.Trust.Version)
 	}
-	l.know.seen = seen
-	l.freezeIfOlder(now)
+	t.seen = seen
+	l.freezeIfOlder(t, now)
+	t.unheard = !t.known()
 	return nil
 }
 
 // freezeIfOlder keeps the kernel as it is when the newest release that was accepted is not in the cache any
 // more: what the cache still has is older than what the kernel may hold.
-func (l *Loop) freezeIfOlder(now time.Time) {
-	mark := l.know.seen.Enforce
-	if mark == (bundles.Mark{}) || l.know.frozen {
+func (l *Loop) freezeIfOlder(t *tenant, now time.Time) {
+	mark := t.seen.Enforce
+	if mark == (bundles.Mark{}) || t.frozen {
 		return
 	}
-	if l.know.enforced != nil {
-		have := l.know.enforced.verified.Mark()
+	if t.enforced != nil {
+		have := t.enforced.verified.Mark()
 		if have.Epoch > mark.Epoch || (have.Epoch == mark.Epoch && have.Sequence >= mark.Sequence) {
 			return
 		}
 	}
-	l.know.frozen = true
-	l.know.mark("StateLost", fmt.Sprintf("release %d was accepted and is not in the cache any more; the kernel stays as it is until the source brings it again", mark.Sequence), now)
+	t.frozen = true
+	t.mark("StateLost", fmt.Sprintf("release %d was accepted and is not in the cache any more; the kernel stays as it is until the source brings it again", mark.Sequence), now)
 }
 
 // noteCache reports cached releases that cannot be used. A revoked one that may still be in the kernel stays
 // there; the loop then changes nothing until a release comes that is not revoked.
-func (l *Loop) noteCache(level bundles.Level, problems []*bundles.CacheProblem, now time.Time) {
+func (l *Loop) noteCache(t *tenant, level bundles.Level, problems []*bundles.CacheProblem, now time.Time) {
 	for _, p := range problems {
-		l.deps.Log.Warn("cached release not usable", "file", p.File, "error", p.Err)
+		l.deps.Log.Warn("cached release not usable", "tenant", t.Name, "file", p.File, "error", p.Err)
 		if errors.Is(p.Err, bundles.ErrRevoked) && level == bundles.LevelEnforce {
-			l.know.mark("Revoked", p.Err.Error(), now)
-			l.know.frozen = true
+			t.mark("Revoked", p.Err.Error(), now)
+			t.frozen = true
 		}
 	}
 }
 
 // readopt parses a cached release; one that an older agent accepted and this one cannot read is left aside.
-func (l *Loop) readopt(v *bundles.Verified, now time.Time) {
-	r, err := l.parse(v, now)
+func (l *Loop) readopt(t *tenant, v *bundles.Verified, now time.Time) {
+	r, err := l.parse(t, v, now)
 	if err != nil {
-		l.deps.Log.Error("cached release does not parse", "digest", v.Digest(), "error", err)
-		l.refuse(v.Revision(), v.Digest(), err)
+		l.deps.Log.Error("cached release does not parse", "tenant", t.Name, "digest", v.Digest(), "error", err)
+		l.refuse(t, v.Revision(), v.Digest(), err)
 		return
 	}
-	l.place(r)
+	t.place(r)
 }
 
 // enrolledFile lists who may report for which host.
 const enrolledFile = "hosts.allowed_signers"
 
 // parse reads everything in a verified release that this host understands, strictly.
-func (l *Loop) parse(v *bundles.Verified, now time.Time) (*release, error) {
+func (l *Loop) parse(t *tenant, v *bundles.Verified, now time.Time) (*release, error) {
 	var earlier *policies.Set
-	if l.know.enforced != nil {
-		earlier = l.know.enforced.set
+	if t.enforced != nil {
+		earlier = t.enforced.set
 	}
 	set, err := policies.ParseAfter(earlier, v.FS())
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrPolicy, err)
 	}
-	r := &release{verified: v, set: set, checked: now}
+	r := &release{tenant: t.Name, verified: v, set: set, checked: now}
+	if t.Name != "" || t.Trust.Scoped() {
+		return r, nil // a team does not say who may report for the fleet's hosts
+	}
 	content, err := fs.ReadFile(v.FS(), enrolledFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return r, nil
@@ -118,14 +128,14 @@ func (l *Loop) parse(v *bundles.Verified, now time.Time) (*release, error) {
 }
 
 // place puts a release where its level says.
-func (l *Loop) place(r *release) {
+func (t *tenant) place(r *release) {
 	if r.verified.Level() == bundles.LevelEnforce {
-		l.know.enforced = r
-	} else if l.know.enforced == nil || newer(r, l.know.enforced) {
-		l.know.audited = r
+		t.enforced = r
+	} else if t.enforced == nil || newer(r, t.enforced) {
+		t.audited = r
 	}
-	if l.know.audited != nil && l.know.enforced != nil && !newer(l.know.audited, l.know.enforced) {
-		l.know.audited = nil
+	if t.audited != nil && t.enforced != nil && !newer(t.audited, t.enforced) {
+		t.audited = nil
 	}
 }
 
@@ -138,21 +148,26 @@ func newer(a, b *release) bool {
 // into force.
 func (l *Loop) consider(ctx context.Context, result pullResult) {
 	now := l.deps.Clock.Now()
-	accepted, err := l.examine(result.raw, now)
+	t := result.tenant
+	err := l.succeed(t, result.raw, now)
+	var accepted *release
 	if err == nil {
-		err = l.accept(accepted, now)
+		accepted, err = l.examine(t, result.raw, now)
+	}
+	if err == nil {
+		err = l.accept(t, accepted, now)
 	}
 	if _, ok := errors.AsType[*stateError](err); ok {
 		// The release is good, but it could not be remembered: without its mark an older one could come
 		// back after a restart. It is fetched again at the next look.
-		l.know.trouble(areaState, classify(err, 0, l.due.poll), now)
-		l.deps.Log.Error("release not accepted", "revision", result.revision, "error", err)
+		t.trouble(areaState, classify(err, 0, t.poll), now)
+		l.deps.Log.Error("release not accepted", "tenant", t.Name, "revision", result.revision, "error", err)
 		l.send(false)
 		return
 	}
-	l.pull.known = result.revision
+	t.pull.known = result.revision
 	if err != nil {
-		l.refuse(result.revision, documentDigest(result.raw.FS), err)
+		l.refuse(t, result.revision, documentDigest(result.raw.FS), err)
 		l.send(false)
 		return
 	}
@@ -160,21 +175,24 @@ func (l *Loop) consider(ctx context.Context, result pullResult) {
 }
 
 // examine verifies and parses; it changes nothing.
-func (l *Loop) examine(raw *bundles.Raw, now time.Time) (*release, error) {
-	verified, err := bundles.Verify(raw, l.settings.Trust, l.know.seen, now)
+func (l *Loop) examine(t *tenant, raw *bundles.Raw, now time.Time) (*release, error) {
+	verified, err := bundles.Verify(raw, t.Trust, t.seen, now)
 	if err != nil {
 		return nil, err //nolint:wrapcheck // a refusal has its own words
 	}
-	r, err := l.parse(verified, now)
+	r, err := l.parse(t, verified, now)
 	if err != nil {
 		return nil, err
 	}
-	if l.know.enforced == nil || verified.AcknowledgeRemoval() || verified.Level() != bundles.LevelEnforce ||
-		verified.Digest() == l.know.enforced.verified.Digest() {
+	if err := l.checkNames(t, r.set); err != nil {
+		return nil, err
+	}
+	if t.enforced == nil || verified.AcknowledgeRemoval() || verified.Level() != bundles.LevelEnforce ||
+		verified.Digest() == t.enforced.verified.Digest() {
 		return r, nil
 	}
-	before := l.compile(compiled{}, l.know.enforced.set, enforce.ModeEnforce)
-	after := l.compile(compiled{}, r.set, enforce.ModeEnforce)
+	before := l.compile(compiled{}, []*policies.Set{t.enforced.set}, enforce.ModeEnforce)
+	after := l.compile(compiled{}, []*policies.Set{r.set}, enforce.ModeEnforce)
 	if removesTooMuch(before.host(), after.host()) {
 		return nil, fmt.Errorf("%w: %d rules now, %d then", ErrRemoval, len(before.host().Rules), len(after.host().Rules))
 	}
@@ -182,24 +200,24 @@ func (l *Loop) examine(raw *bundles.Raw, now time.Time) (*release, error) {
 }
 
 // accept remembers a release: first on disk, then here.
-func (l *Loop) accept(r *release, now time.Time) error {
-	if err := l.deps.Cache.Store(r.verified); err != nil {
+func (l *Loop) accept(t *tenant, r *release, now time.Time) error {
+	if err := t.Cache.Store(r.verified); err != nil {
 		return &stateError{fmt.Errorf("cache: %w", err)}
 	}
-	seen := r.verified.Advance(l.know.seen, now)
-	if err := l.deps.Seen.Save(seen); err != nil {
+	seen := r.verified.Advance(t.seen, now)
+	if err := t.Seen.Save(seen); err != nil {
 		return &stateError{fmt.Errorf("marks: %w", err)}
 	}
-	l.know.solve(areaState)
-	l.know.seen = seen
-	l.know.refused = nil
+	t.solve(areaState)
+	t.seen = seen
+	t.refused = nil
 	if r.verified.Level() == bundles.LevelEnforce {
-		l.know.frozen = false
+		t.frozen = false
 		// One signer, enough for audit, must not take back the alarm about what the kernel still holds.
-		delete(l.know.marked, "Revoked")
+		delete(t.marked, "Revoked")
 	}
-	l.place(r)
-	l.deps.Log.Info("release accepted", "digest", r.verified.Digest(), "sequence", r.verified.Release().Sequence,
+	t.place(r)
+	l.deps.Log.Info("release accepted", "tenant", t.Name, "digest", r.verified.Digest(), "sequence", r.verified.Release().Sequence,
 		"level", r.verified.Level(), "signers", r.verified.Signers())
 	return nil
 }
@@ -211,14 +229,18 @@ const verifyEvery = time.Minute
 // in the kernel stays there; the report says what is wrong with it.
 func (l *Loop) verifyAgain(now time.Time) {
 	l.due.verify = now.Add(verifyEvery)
+	for _, t := range l.tenants {
+		t.verifyAgain(now)
+	}
+}
+
+func (t *tenant) verifyAgain(now time.Time) {
 	wrong := map[string]string{}
-	// The marks are left out, as for the cache: an older release is in force where a newer one was revoked.
-	clock := bundles.Seen{Floor: l.know.seen.Floor, Clock: l.know.seen.Clock}
-	for _, r := range []*release{l.know.enforced, l.know.audited} {
+	for _, r := range []*release{t.enforced, t.audited} {
 		if r == nil {
 			continue
 		}
-		verified, err := r.verified.Again(l.settings.Trust, clock, now)
+		verified, err := r.verified.Again(t.Trust, t.seen, now)
 		switch {
 		case errors.Is(err, bundles.ErrRevoked):
 			wrong["Revoked"] = err.Error()
@@ -234,23 +256,11 @@ func (l *Loop) verifyAgain(now time.Time) {
 		message, is := wrong[kind]
 		switch {
 		case is:
-			l.know.mark(kind, message, now)
-		case !l.know.frozen:
-			delete(l.know.marked, kind)
+			t.mark(kind, message, now)
+		case !t.frozen:
+			delete(t.marked, kind)
 		}
 	}
-}
-
-// refuse notes that the newest revision is not acceptable; what is in force stays.
-func (l *Loop) refuse(revision bundles.Revision, digest string, err error) {
-	since := l.deps.Clock.Now()
-	if old := l.know.refused; old != nil && old.revision == revision && name(old.err, "") == name(err, "") {
-		since = old.since
-	} else {
-		l.deps.Watcher.Refused(name(err, "refused"))
-		l.deps.Log.Error("release refused", "name", name(err, "refused"), "revision", revision, "digest", digest, "error", err)
-	}
-	l.know.refused = &refusal{revision: revision, digest: digest, err: err, since: since}
 }
 
 // stateError says that this host could not write down what it accepted.

@@ -26,16 +26,18 @@ func (l *Loop) conclude() {
 	node, _ := l.deps.Host.Node()
 	losses := l.deps.Counters.Losses()
 	report := fleet.Report{
-		Fleet: l.settings.Trust.Fleet, Host: l.settings.HostID, Time: now.UTC(), Agent: l.deps.Version,
+		Fleet: l.own().Trust.Fleet, Host: l.settings.HostID, Time: now.UTC(), Agent: l.deps.Version,
 		Kernel: node.Kernel, OS: node.OS, LSMs: node.LSMs, Backend: l.deps.Backend.Name(),
 		Mode: l.settings.Config.Mode, Events: l.deps.Counters.Counts(), Losses: losses,
 		Inventory: fleet.ReportInventory{Labels: node.Labels}, Timings: maps.Clone(k.timings),
 	}
-	facts := fleet.Facts{Observed: k.state, Drift: k.drift, Gaps: k.compiled.gaps, Conditions: k.conditions(), Stalled: k.stalled()}
-	for _, r := range []*release{k.enforced, k.audited} {
-		if r != nil {
-			facts.Released = true
-			report.Releases = append(report.Releases, r.report())
+	facts := fleet.Facts{Observed: k.state, Drift: k.drift, Gaps: k.compiled.gaps, Conditions: l.conditions(), Stalled: l.stalled()}
+	for _, t := range l.tenants {
+		for _, r := range []*release{t.enforced, t.audited} {
+			if r != nil {
+				facts.Released = true
+				report.Releases = append(report.Releases, r.report())
+			}
 		}
 	}
 	for _, rs := range k.compiled.rulesets {
@@ -69,9 +71,9 @@ func (l *Loop) send(due bool) {
 	}
 	report := *l.know.concluded // the reporter numbers its own copy, and may add to its conditions
 	report.Conditions = slices.Clone(report.Conditions)
-	mail := Mail{Report: &report, Trust: l.settings.Trust}
-	if l.know.enforced != nil {
-		mail.Hosts = l.know.enforced.hosts
+	mail := Mail{Report: &report, Trust: l.own().Trust}
+	if r := l.own().enforced; r != nil {
+		mail.Hosts = r.hosts
 	}
 	l.know.sent = l.know.concluded
 	l.status()

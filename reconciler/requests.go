@@ -14,10 +14,10 @@ import (
 	"github.com/muster-fleet/muster/reconciler/control"
 )
 
-// syncWaiter waits for a pull that began after it asked.
+// syncWaiter waits for a pull of each tenant that began after it asked.
 type syncWaiter struct {
-	number uint64
-	answer chan *control.SyncResult
+	numbers map[*tenant]uint64
+	answer  chan *control.SyncResult
 }
 
 // Status answers what was known after the loop's last turn, and never waits for it.
@@ -32,14 +32,29 @@ func (l *Loop) Status(context.Context) (*control.Status, error) {
 func (l *Loop) show() {
 	l.conclude()
 	status := &control.Status{
-		Version: l.deps.Version, Report: l.know.concluded, Rounds: l.rounds, Revision: string(l.pull.known),
-		NextPoll: l.due.poll, LastPoll: l.pull.last, Problems: l.know.problems(), Suspension: l.know.suspension,
+		Version: l.deps.Version, Report: l.know.concluded, Rounds: l.rounds, Revision: string(l.own().pull.known),
+		NextPoll: l.own().poll, LastPoll: l.own().pull.last, Problems: l.problems(), Tenants: l.tenantStatus(), Suspension: l.know.suspension,
 		Repairs: slices.Clone(l.know.repairs), Components: []enforce.Component{},
 	}
 	if l.know.state != nil {
 		status.Components = append(status.Components, l.know.state.Components...)
 	}
 	l.shown.Store(status)
+}
+
+// tenantStatus says how each tenant's source was looked at, when there are several.
+func (l *Loop) tenantStatus() []control.Tenant {
+	if len(l.tenants) < 2 {
+		return nil
+	}
+	var out []control.Tenant
+	for _, t := range l.tenants {
+		out = append(out, control.Tenant{
+			Name: t.Name, Fleet: t.Trust.Fleet, Channel: t.Trust.Channel, Trust: t.Trust.Version,
+			Revision: string(t.pull.known), NextPoll: t.poll, LastPoll: t.pull.last,
+		})
+	}
+	return out
 }
 
 // Plan answers what would be done now, from a fresh look at the kernel.
@@ -69,18 +84,24 @@ func (l *Loop) Plan(ctx context.Context) (*control.Plan, error) {
 // planBeside says what the release that lacks signers would change, were it signed.
 func (l *Loop) planBeside() *control.Plan {
 	beside := Describe(Plan{}, l.know.compiled.rulesets, l.know.beside.rulesets, l.know.beside.gaps)
-	release := l.know.audited.report()
-	beside.Release = &release
+	for _, t := range l.tenants {
+		if t.audited != nil && beside.Release == nil {
+			release := t.audited.report()
+			beside.Release = &release
+		}
+	}
 	beside.Held = l.know.beside.held
 	return beside
 }
 
-// inForce is the release that the rulesets come from.
+// inForce is the release that the rulesets come from; of several tenants, the first's that has one.
 func (l *Loop) inForce() *release {
-	if l.know.enforced != nil {
-		return l.know.enforced
+	for _, t := range l.tenants {
+		if r := t.inForce(); r != nil {
+			return r
+		}
 	}
-	return l.know.audited
+	return nil
 }
 
 func (l *Loop) applied() []*enforce.Ruleset {
@@ -121,9 +142,14 @@ func (l *Loop) Sync(ctx context.Context, request control.SyncRequest) (*control.
 			}
 		}
 		// A pull that is under way may have asked the source before the change was there.
-		waiter.number = l.pull.number + 1
+		waiter.numbers = map[*tenant]uint64{}
+		for _, t := range l.tenants {
+			waiter.numbers[t] = t.pull.number + 1
+		}
 		l.syncs = append(l.syncs, waiter)
-		l.startPull(ctx)
+		for _, t := range l.tenants {
+			l.startPull(ctx, t)
+		}
 	})
 	if err = errors.Join(err, failed); err != nil {
 		return nil, err
@@ -141,68 +167,96 @@ func (l *Loop) Sync(ctx context.Context, request control.SyncRequest) (*control.
 	}
 }
 
-// answerSyncs answers everybody who waited for this pull, and begins the next for those who came later.
+// answerSyncs answers everybody whose last pull this was, and begins the next for those who came later.
 func (l *Loop) answerSyncs(ctx context.Context, result pullResult) {
 	var later []syncWaiter
+	again := false
 	for _, waiter := range l.syncs {
-		if waiter.number > result.number {
+		for t, number := range waiter.numbers {
+			if t == result.tenant && number <= result.number || !slices.Contains(l.tenants, t) {
+				delete(waiter.numbers, t)
+			}
+		}
+		if len(waiter.numbers) > 0 {
 			later = append(later, waiter)
+			_, waits := waiter.numbers[result.tenant]
+			again = again || waits
 			continue
 		}
 		l.show()
-		waiter.answer <- l.outcome(result)
+		waiter.answer <- l.outcome()
 	}
 	l.syncs = later
-	if len(later) > 0 {
-		l.startPull(ctx)
+	if again {
+		l.startPull(ctx, result.tenant)
 	}
 }
 
-// outcome says how the pull and the round after it ended.
-func (l *Loop) outcome(result pullResult) *control.SyncResult {
+// outcome says how the pulls and the rounds after them ended.
+func (l *Loop) outcome() *control.SyncResult {
 	l.conclude()
 	k := &l.know
-	out := &control.SyncResult{Revision: string(result.revision), Report: k.concluded, Subjects: k.concluded.Subjects}
+	out := &control.SyncResult{Revision: string(l.own().pull.known), Report: k.concluded, Subjects: k.concluded.Subjects}
 	if r := l.inForce(); r != nil {
 		release := r.report()
 		out.Release = &release
 	}
-	out.Outcome, out.Problem = l.judge(result)
+	out.Outcome, out.Problem = l.judge()
 	return out
 }
 
-func (l *Loop) judge(result pullResult) (control.Outcome, *control.Problem) {
+func (l *Loop) judge() (control.Outcome, *control.Problem) {
 	k := &l.know
+	for _, t := range l.tenants {
+		// A refusal stands while its revision is the newest that was seen.
+		if _, unreached := t.troubles[areaSource]; t.refused != nil && !unreached && t.refused.revision == t.pull.known {
+			p := t.refused.problem()
+			return control.OutcomeRefused, &p
+		}
+	}
 	switch {
-	case k.refused != nil && k.refused.revision == result.revision:
-		p := k.refused.problem()
-		return control.OutcomeRefused, &p
 	case l.settings.Config.Mode == enforce.ModeOff:
 		return control.OutcomeOff, nil
 	case k.suspension != nil:
 		return control.OutcomeSuspended, nil
 	}
-	for _, area := range []string{areaSource, areaState, areaKernel} {
-		t, there := k.troubles[area]
-		if !there {
-			continue
+	if p, stalled := l.firstTrouble(); p != nil {
+		if stalled {
+			return control.OutcomeStalled, p
 		}
-		p := problem(t.err, area, t.since)
-		if _, ok := errors.AsType[*StalledError](t.err); ok {
-			return control.OutcomeStalled, &p
-		}
-		return control.OutcomeWaiting, &p
+		return control.OutcomeWaiting, p
 	}
+	audited := slices.ContainsFunc(l.tenants, func(t *tenant) bool { return t.enforced == nil || t.audited != nil })
 	switch {
 	case l.deps.Backend.Name() == (ObserveOnly{}).Name():
 		return control.OutcomeObserved, nil
 	case k.compiled.held != "":
 		return control.OutcomeHeld, &control.Problem{Name: "held", Message: k.compiled.held}
-	case l.settings.Config.Mode == enforce.ModeAudit, k.enforced == nil, k.audited != nil,
-		k.concluded.State == fleet.StateAudited:
+	case l.settings.Config.Mode == enforce.ModeAudit, audited, k.concluded.State == fleet.StateAudited:
 		return control.OutcomeAudited, nil
 	}
 	return control.OutcomeEnforced, nil
+}
+
+// firstTrouble is what keeps the host from what is declared, in the order in which it is met.
+func (l *Loop) firstTrouble() (*control.Problem, bool) {
+	for _, wanted := range []string{areaSource, areaState, areaKernel} {
+		var found *control.Problem
+		var isStalled bool
+		l.eachTrouble(func(tenant, area string, t trouble) {
+			if area != wanted || found != nil && found.Tenant <= tenant {
+				return
+			}
+			p := problem(t.err, area, t.since)
+			p.Tenant = tenant
+			_, isStalled = errors.AsType[*StalledError](t.err)
+			found = &p
+		})
+		if found != nil {
+			return found, isStalled
+		}
+	}
+	return nil, false
 }
 
 // Suspend holds the host where it is.
@@ -236,16 +290,13 @@ func (l *Loop) reload(ctx context.Context) error {
 		return err //nolint:wrapcheck // has its own words
 	}
 	l.know.solve(areaConfig)
-	trustChanged := settings.Trust.Digest() != l.settings.Trust.Digest()
-	sourceChanged := settings.Config.Source.URL != l.settings.Config.Source.URL
-	l.settings = settings
-	if trustChanged || sourceChanged {
-		l.pull.known = "" // the same bytes may now be worth another answer
-		l.due.verify = now
+	if err := l.follow(settings, now); err != nil {
+		l.know.trouble(areaConfig, &StalledError{Err: err}, now)
+		l.send(false)
+		return err
 	}
-	l.schedulePoll(now)
-	l.due.poll = now
-	l.deps.Log.Info("reloaded", "mode", settings.Config.Mode, "trust", settings.Trust.Version)
+	l.settings = settings
+	l.deps.Log.Info("reloaded", "mode", settings.Config.Mode, "tenants", len(settings.Tenants), "trust", l.own().Trust.Version)
 	l.converge(ctx, CauseChange)
 	return nil
 }

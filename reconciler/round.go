@@ -4,6 +4,7 @@
 package reconciler
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -24,7 +25,7 @@ func (l *Loop) start(ctx context.Context) error {
 		return err //nolint:wrapcheck // has its own words
 	}
 	l.settings = settings
-	if err := l.restore(now); err != nil {
+	if err := l.follow(settings, now); err != nil {
 		return err
 	}
 	journal, err := l.exec.interrupted()
@@ -37,7 +38,6 @@ func (l *Loop) start(ctx context.Context) error {
 	}
 	l.restoreSuspension(now)
 	l.converge(ctx, CauseStart)
-	l.due.poll = now
 	return nil
 }
 
@@ -48,20 +48,25 @@ func (l *Loop) want() Want {
 	if mode == enforce.ModeOff {
 		return Want{Off: true, Adopt: !k.adopted}
 	}
+	enforced := l.sets(func(t *tenant) *release { return t.enforced })
+	audited := l.sets(func(t *tenant) *release { return t.audited })
+	// Of a tenant with a release beside the enforced one, the newer is looked at; of the others what is in force.
+	newest := l.sets(func(t *tenant) *release { return cmp.Or(t.audited, t.enforced) })
 	switch {
-	case k.enforced != nil:
-		k.compiled = l.compile(k.compiled, k.enforced.set, mode)
-		k.beside = compiled{}
-		if k.audited != nil {
-			k.beside = l.compile(k.beside, k.audited.set, enforce.ModeAudit)
+	case len(enforced) > 0:
+		k.compiled = l.compile(k.compiled, enforced, mode)
+		if len(audited) > 0 {
+			k.beside = l.compile(k.beside, newest, enforce.ModeAudit)
+		} else {
+			k.beside = compiled{}
 		}
-	case k.audited != nil:
+	case len(audited) > 0:
 		// Nothing is displaced: signed enough for audit, it is tried in audit.
-		k.compiled, k.beside = l.compile(k.compiled, k.audited.set, enforce.ModeAudit), compiled{}
+		k.compiled, k.beside = l.compile(k.compiled, audited, enforce.ModeAudit), compiled{}
 	default:
 		k.compiled, k.beside = compiled{}, compiled{}
 	}
-	return Want{Known: len(k.compiled.rulesets) > 0 && !k.frozen, Rulesets: k.compiled.rulesets, Adopt: !k.adopted}
+	return Want{Known: len(k.compiled.rulesets) > 0 && !l.holding(), Rulesets: k.compiled.rulesets, Adopt: !k.adopted}
 }
 
 // converge runs one round: compile, observe, plan, act if the gate is open, observe again, conclude.
@@ -117,10 +122,12 @@ func (l *Loop) observe(ctx context.Context, want Want) (Plan, error) {
 // thaw ends a freeze when there is nothing to keep: a kernel that holds no ruleset is better off with an older
 // release than with none.
 func (l *Loop) thaw() bool {
-	if !l.know.frozen || len(l.know.state.Subjects) > 0 {
+	if !l.holding() || len(l.know.state.Subjects) > 0 {
 		return false
 	}
-	l.know.frozen = false
+	for _, t := range l.tenants {
+		t.frozen, t.unheard = false, false
+	}
 	return true
 }
 
@@ -235,7 +242,7 @@ func (l *Loop) repaired(found []enforce.Drift, now time.Time) {
 // identify tells the event pipe who this host is, as far as it changed.
 func (l *Loop) identify() {
 	node, _ := l.deps.Host.Node()
-	l.deps.Identified(l.settings.Trust.Fleet, node.Hostname, l.settings.Config.EnforcePostures())
+	l.deps.Identified(l.own().Trust.Fleet, node.Hostname, l.settings.Config.EnforcePostures())
 }
 
 // canonical is a value as text that is equal only for equal values.

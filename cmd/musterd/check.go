@@ -12,7 +12,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/muster-fleet/muster/bundles/git"
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/reconciler/config"
 )
@@ -36,8 +35,11 @@ func checkConfig(path string, out io.Writer) error {
 		c.credentials(where, credentials)
 	}
 	if trust != nil {
-		_, err = git.New(git.Config{URL: cfg.Source.URL, Channel: trust.Channel, Credentials: gitCredentials(cfg.Source.Credentials)})
+		_, err = openSource(cfg.Source, trust.Channel, cfg.Source.Timeout, "")
 		c.failed("source", err)
+	}
+	for _, t := range cfg.Tenants {
+		c.tenant(t)
 	}
 	if cfg.HostID != "" {
 		c.failed("hostId", fleet.CheckHostID(cfg.HostID))
@@ -73,6 +75,23 @@ func (c *checkList) failed(what string, err error) {
 }
 
 func (c *checkList) warn(what, text string) { fmt.Fprintf(c.out, "warning: %s %s\n", what, text) }
+
+// tenant checks a team's trust and source, and that the team is kept to something.
+func (c *checkList) tenant(t config.Tenant) {
+	name := "tenant " + t.Name
+	trust, err := readTrust(t.Trust)
+	c.failed(name, err)
+	c.writable(t.Trust)
+	c.credentials(name, t.Source.Credentials)
+	if trust == nil {
+		return
+	}
+	if !trust.Scoped() {
+		c.warn(name, "may release anything for this host: give its trust file a scope")
+	}
+	_, err = openSource(t.Source, trust.Channel, t.Source.Timeout, "")
+	c.failed(name, err)
+}
 
 // writable finds files that decide what is enforced and that others than root may change.
 func (c *checkList) writable(path string) {

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"reflect"
 	"time"
 
 	"github.com/robfig/cron/v3"
@@ -23,9 +25,14 @@ import (
 type loader struct {
 	path string
 	host *hostFacts
-	// source is kept while nothing about it changes, with what it remembers of the last fetch.
-	source bundles.Source
-	of     git.Config
+	// sources are kept by tenant while nothing about them changes, with what they remember of the last fetch.
+	sources map[string]openedSource
+}
+
+type openedSource struct {
+	of      config.Source
+	channel string
+	source  bundles.Source
 }
 
 func (l *loader) load(context.Context) (*reconciler.Settings, error) {
@@ -33,50 +40,72 @@ func (l *loader) load(context.Context) (*reconciler.Settings, error) {
 	if err != nil {
 		return nil, err
 	}
-	trust, err := readTrust(cfg.Trust)
-	if err != nil {
-		return nil, err
+	settings := &reconciler.Settings{Config: cfg}
+	opened := map[string]openedSource{}
+	all := append([]config.Tenant{{Trust: cfg.Trust, Source: cfg.Source}}, cfg.Tenants...)
+	for _, t := range all {
+		tenant, err := l.tenant(cfg, t, opened)
+		if err != nil {
+			return nil, err
+		}
+		settings.Tenants = append(settings.Tenants, *tenant)
 	}
 	if err := l.host.refresh(cfg); err != nil {
 		return nil, err
 	}
-	settings := &reconciler.Settings{Config: cfg, Trust: trust}
 	if settings.HostID, err = hostID(cfg, l.host); err != nil {
 		return nil, err
 	}
-	settings.Source = l.open(cfg, trust)
-	if cfg.Source.Schedule != "" {
-		if settings.Schedule, err = cron.ParseStandard(cfg.Source.Schedule); err != nil {
-			return nil, fmt.Errorf("source.schedule: %w", err)
-		}
-	}
+	l.sources = opened
 	return settings, nil
 }
 
-func (l *loader) open(cfg *config.Config, trust *bundles.Trust) bundles.Source {
-	limits := git.DefaultLimits()
-	limits.Time = cfg.Source.Timeout
-	of := git.Config{URL: cfg.Source.URL, Channel: trust.Channel, Credentials: gitCredentials(cfg.Source.Credentials), Limits: limits}
-	if l.source != nil && l.of == of {
-		return l.source
+// tenant reads one tenant's trust and opens its source. The host's own keeps its state where there was only one.
+func (l *loader) tenant(cfg *config.Config, t config.Tenant, opened map[string]openedSource) (*reconciler.Tenant, error) {
+	pinned, err := readTrust(t.Trust)
+	if err != nil {
+		return nil, err
 	}
-	with := of
-	with.Last = lastRevision(cfg, trust)
-	source, err := git.New(with)
+	stateDir, cacheDir := cfg.StateDir, cfg.CacheDir
+	if t.Name != "" {
+		stateDir, cacheDir = filepath.Join(stateDir, "tenants", t.Name), filepath.Join(cacheDir, "tenants", t.Name)
+	}
+	out := &reconciler.Tenant{
+		Name: t.Name, Look: t.Source, Cache: bundles.NewCache(cacheDir), Seen: bundles.NewStateFile(stateDir), Trusts: bundles.NewTrustStore(stateDir),
+	}
+	out.Trust, out.Links, out.Lost = out.Trusts.Load(pinned)
+	if t.Source.Schedule != "" {
+		if out.Schedule, err = cron.ParseStandard(t.Source.Schedule); err != nil {
+			return nil, fmt.Errorf("source.schedule: %w", err)
+		}
+	}
+	if old, there := l.sources[t.Name]; there && reflect.DeepEqual(old.of, t.Source) && old.channel == pinned.Channel {
+		opened[t.Name], out.Source = old, old.source
+		return out, nil
+	}
+	out.Source, err = openSource(t.Source, pinned.Channel, t.Source.Timeout, lastRevision(out.Cache, out.Trust))
 	if err != nil {
 		// No reason not to enforce the last good release: the agent runs, and says what is wrong.
-		return brokenSource{err}
+		out.Source = brokenSource{err}
+		return out, nil
 	}
-	l.source, l.of = source, of
-	return source
+	opened[t.Name] = openedSource{of: t.Source, channel: pinned.Channel, source: out.Source}
+	return out, nil
+}
+
+// openSource opens what a source's URL names.
+func openSource(cfg config.Source, channel string, timeout time.Duration, last bundles.Revision) (bundles.Source, error) {
+	limits := git.DefaultLimits()
+	limits.Time = timeout
+	return git.New(git.Config{URL: cfg.URL, Channel: channel, Credentials: gitCredentials(cfg.Credentials), Limits: limits, Last: last})
 }
 
 // lastRevision is where the newest cached release came from, so that a history that was rewritten while no
-// agent ran is known to be.
-func lastRevision(cfg *config.Config, trust *bundles.Trust) bundles.Revision {
+// agent ran is noticed, too.
+func lastRevision(cache *bundles.Cache, trust *bundles.Trust) bundles.Revision {
 	var newest *bundles.Verified
 	for _, level := range []bundles.Level{bundles.LevelEnforce, bundles.LevelAudit} {
-		v, _, err := bundles.NewCache(cfg.CacheDir).Load(level, trust, bundles.Seen{}, time.Now())
+		v, _, err := cache.Load(level, trust, bundles.Seen{}, time.Now())
 		if err == nil && v != nil && (newest == nil || v.Release().Sequence > newest.Release().Sequence) {
 			newest = v
 		}

@@ -20,7 +20,6 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
-	"github.com/muster-fleet/muster/bundles"
 	"github.com/muster-fleet/muster/enforce"
 	"github.com/muster-fleet/muster/reconciler"
 	"github.com/muster-fleet/muster/reconciler/config"
@@ -79,7 +78,7 @@ func runAgent(ctx context.Context, path string, cfg *config.Config, log *slog.Lo
 		return fmt.Errorf("watchdog: %w", err)
 	}
 	loop := reconciler.New(reconciler.Deps{
-		Load: loader.load, Cache: bundles.NewCache(cfg.CacheDir), Seen: bundles.NewStateFile(cfg.StateDir), StateDir: cfg.StateDir,
+		Load: loader.load, StateDir: cfg.StateDir,
 		Host: node, Backend: back.backend, Reporter: reporter, Counters: counters, Watcher: shown, Clock: wallClock{}, Log: log,
 		Identified: func(fleetName, hostname string, postures enforce.Postures) {
 			pipe.SetIdentity(events.Identity{Fleet: fleetName, Hostname: hostname, Backend: back.backend.Name(), Postures: postures})

@@ -26,6 +26,8 @@ type Config struct {
 	Source Source `yaml:"source"`
 	// Trust is the trust file: the keys that this host accepts and how many must agree.
 	Trust string `yaml:"trust"`
+	// Tenants are further pairs of trust and source; their rules are united with the host's own.
+	Tenants []Tenant `yaml:"tenants"`
 	// StateDir holds what must not be lost: marks, suspension, journal, spooled reports.
 	StateDir string `yaml:"stateDir"`
 	// CacheDir holds the last good releases.
@@ -74,6 +76,17 @@ type Source struct {
 	// Timeout bounds one look and fetch.
 	Timeout time.Duration `yaml:"timeout"`
 }
+
+// Tenant is a team's pair of trust and source. What its releases may hold is its trust file's scope.
+type Tenant struct {
+	// Name is the tenant's in reports, and of its directories below stateDir and cacheDir.
+	Name   string `yaml:"name"`
+	Trust  string `yaml:"trust"`
+	Source Source `yaml:"source"`
+}
+
+// setDefaults fills in what a tenant does not say.
+func (t *Tenant) setDefaults() { t.Source = Default().Source }
 
 // Credentials are files that hold secrets; the configuration itself holds none.
 type Credentials struct {

@@ -30,16 +30,10 @@ type checker struct {
 // validate finds what is wrong with values that have the right types.
 func validate(file string, root *yaml.Node, c *Config) []Problem {
 	v := &checker{file: file, root: root}
-	v.require(c.Source.URL != "", "source.url", "is needed", "the Git repository that holds the release channel")
-	v.atLeast("source.interval", c.Source.Interval, time.Second)
-	v.atLeast("source.jitter", c.Source.Jitter, 0)
-	v.atLeast("source.timeout", c.Source.Timeout, time.Second)
+	v.source("source", &c.Source)
+	v.tenants(c)
 	v.atLeast("driftInterval", c.DriftInterval, time.Second)
 	v.atLeast("status.heartbeat", c.Status.Heartbeat, 10*time.Second)
-	if c.Source.Schedule != "" {
-		_, err := cron.ParseStandard(c.Source.Schedule)
-		v.require(err == nil, "source.schedule", fmt.Sprintf("is no cron line: %v", err), "five fields such as \"*/5 * * * *\", or @hourly")
-	}
 	v.oneOf("mode", string(c.Mode), string(enforce.ModeEnforce), string(enforce.ModeAudit), string(enforce.ModeOff))
 	for key, posture := range map[string]enforce.Posture{
 		"postures.file": c.Postures.File, "postures.network": c.Postures.Network, "postures.capabilities": c.Postures.Capabilities,
@@ -59,6 +53,41 @@ func validate(file string, root *yaml.Node, c *Config) []Problem {
 	}
 	slices.SortFunc(v.problems, func(a, b Problem) int { return strings.Compare(a.Message, b.Message) })
 	return v.problems
+}
+
+// source checks one source of releases; prefix is its place in the file.
+func (v *checker) source(prefix string, s *Source) {
+	v.require(s.URL != "", prefix+".url", "is needed", "the Git repository that holds the release channel")
+	v.atLeast(prefix+".interval", s.Interval, time.Second)
+	v.atLeast(prefix+".jitter", s.Jitter, 0)
+	v.atLeast(prefix+".timeout", s.Timeout, time.Second)
+	if s.Schedule != "" {
+		_, err := cron.ParseStandard(s.Schedule)
+		v.require(err == nil, prefix+".schedule", fmt.Sprintf("is no cron line: %v", err), "five fields such as \"*/5 * * * *\", or @hourly")
+	}
+}
+
+// maxTenants bounds the sources that one host looks at.
+const maxTenants = 16
+
+var tenantName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
+
+func (v *checker) tenants(c *Config) {
+	v.require(len(c.Tenants) <= maxTenants, "tenants", fmt.Sprintf("are %d, the most is %d", len(c.Tenants), maxTenants), "")
+	seen := map[string]bool{}
+	for i := range c.Tenants {
+		t := &c.Tenants[i]
+		prefix := fmt.Sprintf("tenants[%d]", i)
+		v.require(tenantName.MatchString(t.Name), prefix+".name", "must be a-z, 0-9 and -, at most 32", "")
+		v.require(!seen[t.Name], prefix+".name", fmt.Sprintf("%q is used twice", clip(t.Name)), "")
+		seen[t.Name] = true
+		v.require(filepath.IsAbs(t.Trust), prefix+".trust", "must be an absolute path", "each tenant has a trust file of its own")
+		v.require(t.Trust != c.Trust, prefix+".trust", "is the host's own trust file", "each tenant has a trust file of its own")
+		v.source(prefix+".source", &t.Source)
+		for key, path := range t.Source.Credentials.Files() {
+			v.require(path == "" || filepath.IsAbs(path), prefix+".source.credentials."+key, "must be an absolute path", "")
+		}
+	}
 }
 
 // paths checks that every file name is absolute, so that no meaning hangs on a working directory.

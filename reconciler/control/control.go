@@ -36,6 +36,7 @@ type Problem struct {
 	Name    string `json:"name"`
 	Message string `json:"message"`
 	Hint    string `json:"hint,omitempty"`
+	Tenant  string `json:"tenant,omitempty"` // "" is the host's own
 	// Digest and Revision name the release that was refused, when it is known.
 	Digest   string    `json:"digest,omitempty"`
 	Revision string    `json:"revision,omitempty"`
@@ -52,6 +53,8 @@ type Status struct {
 	Revision string    `json:"revision,omitempty"`
 	NextPoll time.Time `json:"nextPoll"`
 	LastPoll time.Time `json:"lastPoll"`
+	// Tenants are all that this host follows, when there are several; the first is its own.
+	Tenants []Tenant `json:"tenants,omitempty"`
 	// Problems are what keeps the agent from the newest release or from the declared state.
 	Problems   []Problem   `json:"problems"`
 	Suspension *Suspension `json:"suspension,omitempty"`
@@ -59,6 +62,17 @@ type Status struct {
 	Repairs []Repair `json:"repairs"`
 	// Components are the kernel objects as they were last seen.
 	Components []enforce.Component `json:"components"`
+}
+
+// Tenant is one pair of trust and source, and when the source was looked at.
+type Tenant struct {
+	Name     string    `json:"name"`
+	Fleet    string    `json:"fleet"`
+	Channel  string    `json:"channel"`
+	Trust    int64     `json:"trust"` // the version of the trust file in force
+	Revision string    `json:"revision,omitempty"`
+	NextPoll time.Time `json:"nextPoll"`
+	LastPoll time.Time `json:"lastPoll"`
 }
 
 // SyncRequest asks the agent to look at its source now.

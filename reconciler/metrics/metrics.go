@@ -47,7 +47,7 @@ func New(counters reconciler.Counters, version string) *Metrics {
 		drift:    gaugeVec("drift", "Differences between declared and enforced, by kind.", "kind"),
 		gaps:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "muster_gaps", Help: "Rules asked for that this host cannot enforce."}),
 		rules:    gaugeVec("rules", "Rules declared, by subject.", "subject"),
-		release:  gaugeVec("release_sequence", "Sequence of the releases held, by level.", "level"),
+		release:  gaugeVec("release_sequence", "Sequence of the releases held, by level and tenant.", "level", "tenant"),
 		last:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "muster_last_round_timestamp_seconds", Help: "When the last round ended."}),
 	}
 	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "muster_build_info", Help: "1.", ConstLabels: prometheus.Labels{"version": version}})
@@ -103,7 +103,7 @@ func (m *Metrics) Round(cause reconciler.Cause, took time.Duration, report *flee
 	}
 	m.release.Reset()
 	for _, r := range report.Releases {
-		m.release.WithLabelValues(r.Level).Set(float64(r.Sequence))
+		m.release.WithLabelValues(r.Level, r.Tenant).Set(float64(r.Sequence))
 	}
 }
 

@@ -44,6 +44,7 @@ type world struct {
 	began    time.Time
 	sequence int64
 	labels   map[string]string
+	teams    []reconciler.Tenant
 
 	mu       sync.Mutex
 	reported []*fleet.Report
@@ -146,7 +147,7 @@ func (w *world) start() {
 	w.t.Helper()
 	log := slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	w.loop = reconciler.New(reconciler.Deps{
-		Load: w.load, Cache: bundles.NewCache(w.cfg.CacheDir), Seen: bundles.NewStateFile(w.cfg.StateDir), StateDir: w.cfg.StateDir,
+		Load: w.load, StateDir: w.cfg.StateDir,
 		Host: w, Backend: w.kernel, Reporter: w, Counters: w, Watcher: w, Clock: wall{}, Log: log,
 		Identified: func(string, string, enforce.Postures) {}, Notify: func(string) {}, Version: "test",
 	})
@@ -177,7 +178,12 @@ func (w *world) load(context.Context) (*reconciler.Settings, error) {
 		return nil, err
 	}
 	cfg := w.cfg
-	return &reconciler.Settings{Config: &cfg, Trust: trust, Source: source, HostID: "web-1"}, nil
+	own := reconciler.Tenant{
+		Source: source, Look: cfg.Source,
+		Cache: bundles.NewCache(cfg.CacheDir), Seen: bundles.NewStateFile(cfg.StateDir), Trusts: bundles.NewTrustStore(cfg.StateDir),
+	}
+	own.Trust, own.Links, own.Lost = own.Trusts.Load(trust)
+	return &reconciler.Settings{Config: &cfg, HostID: "web-1", Tenants: append([]reconciler.Tenant{own}, w.teams...)}, nil
 }
 
 func (w *world) sync() *control.SyncResult {
