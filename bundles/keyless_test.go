@@ -87,8 +87,8 @@ func TestKeyless(t *testing.T) {
 			if got := bundles.RefusalName(err); got != c.want {
 				t.Fatalf("%q (%v), wanted %q", got, err, c.want)
 			}
-			if err == nil && (v.Level() != bundles.LevelEnforce || !strings.Contains(v.Checks()[3].Evidence, "witnessed by")) {
-				t.Fatalf("%s: %+v", v.Level(), v.Checks()[3])
+			if err == nil && (v.Level() != bundles.LevelEnforce || !strings.Contains(v.Checks()[4].Evidence, "witnessed by")) {
+				t.Fatalf("%s: %+v", v.Level(), v.Checks()[4])
 			}
 		})
 	}

@@ -46,8 +46,8 @@ func printStatus(w io.Writer, s *control.Status) {
 		{"agent", s.Version},
 	}
 	for _, release := range r.Releases {
-		rows = append(rows, []string{"release", fmt.Sprintf("%d (epoch %d) %s, level %s, signed by %s",
-			release.Sequence, release.Epoch, shortDigest(release.Digest), release.Level, strings.Join(release.Signers, ", "))})
+		rows = append(rows, []string{"release", fmt.Sprintf("%s%d (epoch %d) %s, level %s, signed by %s",
+			ofTenant(release.Tenant), release.Sequence, release.Epoch, shortDigest(release.Digest), release.Level, strings.Join(release.Signers, ", "))})
 	}
 	for _, subject := range r.Subjects {
 		match := "as declared"
@@ -67,7 +67,7 @@ func printStatus(w io.Writer, s *control.Status) {
 	}...)
 	table(w, rows)
 	for _, c := range r.Conditions {
-		fmt.Fprintf(w, "\n%s", c.Type)
+		fmt.Fprintf(w, "\n%s%s", ofTenant(c.Tenant), c.Type)
 		if !c.Since.IsZero() {
 			fmt.Fprintf(w, " since %s", when(c.Since))
 		}
@@ -81,6 +81,14 @@ func printStatus(w io.Writer, s *control.Status) {
 	if len(r.Conditions) > 0 {
 		fmt.Fprintln(w)
 	}
+}
+
+// ofTenant begins a line about a tenant that is not the host's own.
+func ofTenant(name string) string {
+	if name == "" {
+		return ""
+	}
+	return "tenant " + printable(name) + ": "
 }
 
 // countEvents sums the events, and says what was lost.

@@ -45,6 +45,8 @@ type world struct {
 	sequence int64
 	labels   map[string]string
 	teams    []reconciler.Tenant
+	// trustFile is the installed trust file, when it is not alice's and bob's of the world.
+	trustFile []byte
 
 	mu       sync.Mutex
 	reported []*fleet.Report
@@ -109,6 +111,9 @@ func (w *world) trust() *bundles.Trust {
 }
 
 func (w *world) trustText() []byte {
+	if w.trustFile != nil {
+		return w.trustFile
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "fleet: test\nchannel: stable\nversion: 1\nepoch: 1\nthreshold: {audit: 1, enforce: %d, trust: 1}\nsigners:\n", w.enforce)
 	for _, name := range []string{"alice", "bob"} {
