@@ -78,8 +78,7 @@ func ReadArchive(r io.Reader, kind ArchiveKind) (map[string][]byte, error) {
 }
 
 func archiveError(err error, what string) error {
-	var r *Refusal
-	if errors.As(err, &r) {
+	if _, ok := errors.AsType[*Refusal](err); ok {
 		return err
 	}
 	return refuse(ErrMalformed, "the archive: %s", what).because(err)

@@ -133,8 +133,7 @@ func (k *Keyless) check(b *bundle.Bundle, file string, doc []byte) (string, erro
 
 // why tells the kinds of failure apart by doing the library's steps again, one by one.
 func (k *Keyless) why(b *bundle.Bundle, err error) *Kind {
-	var other *verify.ErrNoMatchingCertificateIdentity
-	if errors.As(err, &other) {
+	if _, ok := errors.AsType[*verify.ErrNoMatchingCertificateIdentity](err); ok {
 		return ErrIdentity
 	}
 	logged, err := k.verifier.VerifyTransparencyLogInclusion(b)

@@ -33,8 +33,8 @@ type PublishOptions struct {
 	TrustBytes []byte // published beside the release, for muster join
 	// TrustSignatures are the bundles over TrustBytes by name of their file, when it succeeds another trust file.
 	TrustSignatures map[string][]byte
-	Content    Content
-	Keys       []*KeySigner
+	Content         Content
+	Keys            []*KeySigner
 	// RollbackTo publishes the files of that earlier sequence again, as a new release.
 	RollbackTo         int64
 	AcknowledgeRemoval bool

@@ -6,6 +6,7 @@ package bundles_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -123,9 +124,7 @@ func chain(t *testing.T, versions int64) (f *bundlestest.Fleet, files map[string
 func TestSleeper(t *testing.T) {
 	t.Parallel()
 	f, files, trusts := chain(t, 6)
-	for path, data := range f.ReleaseIn(t, 1, 9, bundlestest.Files(), "k6") {
-		files[path] = data
-	}
+	maps.Copy(files, f.ReleaseIn(t, 1, 9, bundlestest.Files(), "k6"))
 	v, err := bundles.Verify(bundlestest.Raw(files), trusts[0], bundles.Seen{}, bundlestest.Now())
 	if err != nil || v.Level() != bundles.LevelEnforce {
 		t.Fatal(err)
@@ -251,9 +250,7 @@ func FuzzSuccession(f *testing.F) {
 
 func with(files map[string][]byte, path string, data []byte) map[string][]byte {
 	out := map[string][]byte{}
-	for p, d := range files {
-		out[p] = d
-	}
+	maps.Copy(out, files)
 	out[path] = data
 	if data == nil {
 		delete(out, path)

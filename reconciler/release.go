@@ -252,6 +252,12 @@ func (t *tenant) verifyAgain(now time.Time) {
 			r.verified = verified
 		}
 	}
+	// What was seen of the clock is a floor while the agent runs; the disk has the floor of the last acceptance.
+	for _, at := range []*time.Time{&t.seen.Floor, &t.seen.Clock} {
+		if at.Before(now) {
+			*at = now.UTC()
+		}
+	}
 	for _, kind := range []string{"Revoked", "Distrusted"} {
 		message, is := wrong[kind]
 		switch {

@@ -63,7 +63,7 @@ func decodeSlice(file string, node *yaml.Node, out reflect.Value, path string) [
 	var problems []Problem
 	list := reflect.MakeSlice(out.Type(), len(node.Content), len(node.Content))
 	for i, item := range node.Content {
-		if d, ok := list.Index(i).Addr().Interface().(interface{ setDefaults() }); ok {
+		if d, ok := reflect.TypeAssert[interface{ setDefaults() }](list.Index(i).Addr()); ok {
 			d.setDefaults()
 		}
 		problems = append(problems, decodeStrict(file, item, list.Index(i), fmt.Sprintf("%s[%d]", path, i))...)

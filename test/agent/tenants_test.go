@@ -214,11 +214,11 @@ func TestStolenKey(t *testing.T) {
 	first := bundlestest.First(2, "alice", "bob")
 	first.Fleet = "test"
 	w.trustFile = owners.YAML(t, first)
-	w.publishIn(owners, 1, 1, blocking("own", "/etc/a"), "alice")
+	w.publishBy(owners, 1, blocking("own", "/etc/a"), "alice")
 	w.start()
 	w.sync()
 	w.rules(1)
-	evil := w.publishIn(owners, 1, 9_000, blocking("evil", "/etc/b", "/etc/c"), "alice")
+	evil := w.publishBy(owners, 9_000, blocking("evil", "/etc/b", "/etc/c"), "alice")
 	w.sync()
 	w.rules(2) // one key suffices to enforce in this fleet
 
@@ -260,7 +260,7 @@ func TestStolenKey(t *testing.T) {
 	}
 
 	// The stolen key is worth nothing now, whatever number it takes, also when the links are lost.
-	w.publishIn(owners, 1, 9_002, blocking("evil", "/etc/b"), "alice")
+	w.publishBy(owners, 9_002, blocking("evil", "/etc/b"), "alice")
 	if got := w.sync(); got.Outcome != control.OutcomeRefused {
 		t.Fatalf("%s %+v", got.Outcome, got.Problem)
 	}
@@ -287,7 +287,7 @@ func TestSleeper(t *testing.T) {
 	v.Fleet = "test"
 	owners.Keys["k1"] = bundlestest.NewKey(t)
 	w.trustFile = owners.YAML(t, v)
-	w.publishIn(owners, 1, 1, blocking("own", "/etc/a"), "k1")
+	w.publishBy(owners, 1, blocking("own", "/etc/a"), "k1")
 	w.start()
 	w.sync()
 	w.halt()
@@ -326,10 +326,10 @@ func (w *world) releaseIn(f *bundlestest.Fleet, epoch, sequence int64, files map
 	return f.Sign(w.t, files, doc, by...)
 }
 
-// publishIn publishes a release of an epoch and answers its digest.
-func (w *world) publishIn(f *bundlestest.Fleet, epoch, sequence int64, files map[string][]byte, by ...string) string {
+// publishBy publishes a release of the first epoch and answers its digest.
+func (w *world) publishBy(f *bundlestest.Fleet, sequence int64, files map[string][]byte, by ...string) string {
 	w.t.Helper()
-	all := w.releaseIn(f, epoch, sequence, files, by...)
+	all := w.releaseIn(f, 1, sequence, files, by...)
 	w.push(w.repo(), all)
 	return bundles.DigestOf(all[bundles.ReleasePath])
 }

@@ -1,0 +1,237 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package attack
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/muster-fleet/muster/bundles"
+	"github.com/muster-fleet/muster/bundles/bundlestest"
+)
+
+// succession are attempts to replace the trust file.
+func succession() []attack {
+	row := func(name string, by []string, change func(v *bundlestest.TrustFile)) attack {
+		return attack{
+			area: "Replacing the trust file", name: name, want: "succession",
+			play: func(w *world) map[string][]byte {
+				v := w.nextTrust()
+				change(&v)
+				files := w.bad()
+				w.fleet.Succession(w.t, files, v, by...)
+				return files
+			},
+			control: func(w *world) map[string][]byte { return w.succeeded() },
+		}
+	}
+	mine := func(v *bundlestest.TrustFile) { v.Signers = []string{"mallory", "carol"} }
+	return []attack{
+		row("by nobody", nil, mine),
+		row("by strangers", []string{"mallory", "carol"}, mine),
+		row("with one stolen key of two", []string{"alice", "mallory", "carol"}, mine),
+		row("signed by the old side only", []string{"alice", "bob"}, mine),
+		row("for another fleet", []string{"alice", "bob"}, func(v *bundlestest.TrustFile) { v.Fleet = "acme-test" }),
+		row("two versions at once", []string{"alice", "bob"}, func(v *bundlestest.TrustFile) { v.Version = 3 }),
+		row("by one that nobody may replace", []string{"alice", "bob"}, func(v *bundlestest.TrustFile) { v.Agree = 0 }),
+		row("with a field of the future", []string{"alice", "bob"}, func(v *bundlestest.TrustFile) { v.Extra = "permit: all\n" }),
+		{
+			area: "Replacing the trust file", name: "a release of the epoch before", want: "rollback",
+			play: func(w *world) map[string][]byte {
+				w.push(w.succeeded())
+				w.sync(false)
+				w.epoch = 1
+				files := w.release(wrong(), 9_000, "bob", "carol")
+				w.epoch = 2
+				return files
+			},
+		},
+		{
+			area: "Replacing the trust file", name: "signed with the key that was replaced", want: "revoked",
+			play: func(w *world) map[string][]byte {
+				w.push(w.succeeded())
+				w.sync(false)
+				return w.release(wrong(), w.sequence+1, "alice")
+			},
+		},
+		{
+			area: "Replacing the trust file", name: "the host lost the way to its newest trust file", want: "trust-rollback",
+			play: func(w *world) map[string][]byte {
+				w.push(w.succeeded())
+				w.sync(false)
+				w.halt()
+				w.must(os.Remove(filepath.Join(w.state(), "trust")))
+				w.epoch = 1
+				files := w.release(wrong(), 9_000, "alice", "bob") // by the keys that the installed file names
+				w.epoch = 2
+				w.push(without(files, bundles.TrustDir))
+				w.start()
+				return nil
+			},
+			control: func(w *world) map[string][]byte { return w.good() },
+		},
+	}
+}
+
+// nextTrust replaces alice by carol, under a new epoch.
+func (w *world) nextTrust() bundlestest.TrustFile {
+	v := w.firstTrust()
+	v.Version, v.Epoch, v.Signers = 2, 2, []string{"alice", "bob", "carol"}
+	v.Extra = "revoked: {keys: [" + w.fleet.Keys["alice"].ID() + "]}\n"
+	return v
+}
+
+// succeeded is a good release beside the owners' successor; later good ones carry it too.
+func (w *world) succeeded() map[string][]byte {
+	w.epoch, w.sign = 2, []string{"bob", "carol"}
+	w.extra = func(files map[string][]byte) { w.fleet.Succession(w.t, files, w.nextTrust(), "alice", "bob", "carol") }
+	return w.good()
+}
+
+func without(files map[string][]byte, dir string) map[string][]byte {
+	out := map[string][]byte{}
+	for path, data := range files {
+		if !strings.HasPrefix(path, dir+"/") {
+			out[path] = data
+		}
+	}
+	return out
+}
+
+// tenants are a team with its own key and source, on a host that gave it one namespace.
+func tenants() []attack {
+	row := func(name, want string, files map[string][]byte) attack {
+		return attack{
+			area: "A team on a shared host", name: name, want: want,
+			setup: func(w *world) { w.addTeam("scope: {kinds: [KubeArmorPolicy], namespaces: [shop]}\n") },
+			play: func(w *world) map[string][]byte {
+				w.team.push(w.team.release(files, 2, "shop"))
+				return nil
+			},
+			control: func(w *world) map[string][]byte {
+				w.team.push(w.team.release(inNamespace("shop", "other"), 3, "shop"))
+				return w.good() // and the host's own goes on
+			},
+		}
+	}
+	widened := row("widens its scope by succession", "succession", inNamespace("shop", "front"))
+	widened.play = func(w *world) map[string][]byte {
+		v := w.team.teamTrust("")
+		v.Version = 2
+		files := w.team.release(wrong(), 2, "shop")
+		w.fleet.Succession(w.t, files, v, "shop")
+		w.team.push(files)
+		return nil
+	}
+	named := row("takes the name of a host policy", "name-taken", policy("own", free))
+	named.setup = func(w *world) { w.addTeam("scope: {kinds: [KubeArmorHostPolicy]}\n") }
+	named.control = func(w *world) map[string][]byte {
+		w.team.push(w.team.release(policy("team", "/etc/team"), 3, "shop"))
+		return w.good()
+	}
+	return []attack{
+		row("signs a host policy", "out-of-scope", wrong()),
+		row("signs for another namespace", "out-of-scope", inNamespace("kube-system", "front")),
+		row("hides a host policy among its own", "out-of-scope", map[string][]byte{
+			"a.yaml": inNamespace("shop", "front")["front.yaml"], "z.yaml": wrong()["own.yaml"],
+		}),
+		row("signs what cannot be read", "out-of-scope", map[string][]byte{"a.yaml": []byte("kind: [")}),
+		widened, named,
+		{
+			area: "A team on a shared host", name: "signs the host's own release", want: "too-few-signers",
+			setup: func(w *world) { w.addTeam("scope: {kinds: [KubeArmorPolicy], namespaces: [shop]}\n") },
+			play:  func(w *world) map[string][]byte { return w.release(wrong(), first+1, "shop") },
+		},
+	}
+}
+
+func inNamespace(namespace, name string) map[string][]byte {
+	return map[string][]byte{name + ".yaml": []byte("apiVersion: security.kubearmor.com/v1\nkind: KubeArmorPolicy\nmetadata: {name: " + name +
+		", namespace: " + namespace + "}\nspec:\n  selector: {matchLabels: {app: web}}\n  file:\n    matchPaths:\n      - path: /etc/x\n  action: Block\n")}
+}
+
+// addTeam gives the host a second pair of trust and source.
+func (w *world) addTeam(scope string) {
+	w.t.Helper()
+	w.team = &world{
+		t: w.t, dir: w.t.TempDir(), transport: w.transport, fleet: w.fleet, clock: w.clock, now: w.now, epoch: 1, sign: []string{"shop"},
+		firstFiles: inNamespace("shop", "front"),
+	}
+	if strings.Contains(scope, "HostPolicy") {
+		w.team.firstFiles = policy("team", "/etc/team")
+	}
+	w.team.trust = w.fleet.YAML(w.t, w.team.teamTrust(scope))
+	w.team.serve()
+}
+
+func (w *world) teamTrust(scope string) bundlestest.TrustFile {
+	v := bundlestest.First(1, "shop")
+	v.Fleet, v.Extra = "acme-shop", scope
+	return v
+}
+
+// memory is somebody, or a bad disk, at what the host remembers.
+func memory() []attack {
+	old := func(w *world) map[string][]byte { return w.release(wrong(), first-1, w.sign...) }
+	row := func(name, want string, harm func(w *world)) attack {
+		return attack{area: "The host's memory", name: name, want: want, play: func(w *world) map[string][]byte {
+			w.halt()
+			harm(w)
+			w.push(old(w))
+			w.start()
+			return nil
+		}}
+	}
+	return []attack{
+		row("the marks are cut in half, and an older release offered", "rollback", func(w *world) {
+			path := filepath.Join(w.state(), "seen")
+			data, err := os.ReadFile(path)
+			w.must(err)
+			w.must(os.WriteFile(path, data[:len(data)/2], 0o600))
+		}),
+		row("the marks are deleted, and an older release offered", "rollback", func(w *world) {
+			w.must(os.Remove(filepath.Join(w.state(), "seen")))
+			_ = os.Remove(filepath.Join(w.state(), "seen.old"))
+		}),
+		row("the cached release is altered", "rollback", func(w *world) {
+			names, err := filepath.Glob(filepath.Join(w.state(), "cache", "*.release"))
+			w.must(err)
+			for _, name := range names {
+				data, err := os.ReadFile(name)
+				w.must(err)
+				data[len(data)-20] ^= 1
+				w.must(os.WriteFile(name, data, 0o600))
+			}
+		}),
+	}
+}
+
+// sources are servers that answer badly, or not.
+func sources() []attack {
+	return []attack{
+		{
+			area: "The source", name: "the channel is deleted", want: "Unreachable", only: "git",
+			play: func(w *world) map[string][]byte {
+				w.ref("update-ref", "-d", "refs/heads/muster/stable")
+				return nil
+			},
+		},
+		{
+			area: "The source", name: "the repository is gone", want: "Unreachable", only: "git",
+			play: func(w *world) map[string][]byte {
+				w.must(os.Rename(w.repo, w.repo+".gone"))
+				return nil
+			},
+			control: func(w *world) map[string][]byte {
+				w.must(os.Rename(w.repo+".gone", w.repo))
+				return w.good()
+			},
+		},
+		{
+			area: "The source", name: "a release without a document", want: "no-release", only: "git",
+			play: func(w *world) map[string][]byte { return with(w.bad(), bundles.ReleasePath, nil) },
+		},
+	}
+}
