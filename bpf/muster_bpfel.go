@@ -49,7 +49,8 @@ const (
 	MusterCounterCOUNT_EVENTS        MusterCounter = 11
 	MusterCounterCOUNT_AUDITS        MusterCounter = 12
 	MusterCounterCOUNT_AGENT         MusterCounter = 13
-	MusterCounterCOUNTERS            MusterCounter = 14
+	MusterCounterCOUNT_FOLDED        MusterCounter = 14
+	MusterCounterCOUNTERS            MusterCounter = 15
 )
 
 type MusterEvent struct {
@@ -85,6 +86,49 @@ const (
 	MusterEventFlagEVENT_WOULD_DENY  MusterEventFlag = 2
 	MusterEventFlagEVENT_UNBUILDABLE MusterEventFlag = 4
 	MusterEventFlagEVENT_FALLBACK    MusterEventFlag = 8
+)
+
+type MusterFold struct {
+	_     structs.HostLayout
+	Head  MusterFoldHead
+	Event MusterEvent
+	Data  [512]uint8
+}
+
+type MusterFoldHead struct {
+	_     structs.HostLayout
+	Told  uint64
+	Count uint64
+	First uint64
+	Last  uint64
+	Pid   uint32
+	Ppid  uint32
+}
+
+type MusterFoldKey struct {
+	_         structs.HostLayout
+	Image     uint64
+	Objects   [2]uint64
+	Source    uint64
+	Script    uint64
+	Audits    [8]uint32
+	Rule      uint32
+	Uid       uint32
+	Class     uint8
+	Operation uint8
+	Hook      uint8
+	Verdict   uint8
+	Mode      uint8
+	Flags     uint8
+	Reserved  [2]uint8
+}
+
+type MusterFoldKind uint32
+
+const (
+	MusterFoldKindFOLDS_OBJECT MusterFoldKind = 0
+	MusterFoldKindFOLDS_RULE   MusterFoldKind = 1
+	MusterFoldKindFOLDS        MusterFoldKind = 2
 )
 
 type MusterFoundInode struct {
@@ -241,6 +285,9 @@ const (
 	MusterLimitEVENT_PATHS     MusterLimit = 4
 	MusterLimitPROGRAMS        MusterLimit = 32
 	MusterLimitEVENT_DATA      MusterLimit = 16384
+	MusterLimitFOLD_DATA       MusterLimit = 512
+	MusterLimitFOLD_KEYS       MusterLimit = 2048
+	MusterLimitFOLD_BURST      MusterLimit = 16
 )
 
 type MusterMagic uint32
@@ -377,6 +424,7 @@ const (
 	MusterMapConfig             = "config"
 	MusterMapCounters           = "counters"
 	MusterMapEvents             = "events"
+	MusterMapFolds              = "folds"
 	MusterMapLabels             = "labels"
 	MusterMapMarks              = "marks"
 	MusterMapScratches          = "scratches"
@@ -411,6 +459,8 @@ const (
 	MusterVarKeepClassFlag      = "keep_class_flag"
 	MusterVarKeepCounter        = "keep_counter"
 	MusterVarKeepEventFlag      = "keep_event_flag"
+	MusterVarKeepFold           = "keep_fold"
+	MusterVarKeepFoldKind       = "keep_fold_kind"
 	MusterVarKeepFoundInode     = "keep_found_inode"
 	MusterVarKeepHook           = "keep_hook"
 	MusterVarKeepImageClass     = "keep_image_class"
@@ -511,6 +561,7 @@ type MusterMapSpecs struct {
 	Config    *ebpf.MapSpec `ebpf:"config"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Events    *ebpf.MapSpec `ebpf:"events"`
+	Folds     *ebpf.MapSpec `ebpf:"folds"`
 	Labels    *ebpf.MapSpec `ebpf:"labels"`
 	Marks     *ebpf.MapSpec `ebpf:"marks"`
 	Scratches *ebpf.MapSpec `ebpf:"scratches"`
@@ -528,6 +579,8 @@ type MusterVariableSpecs struct {
 	KeepClassFlag      *ebpf.VariableSpec `ebpf:"keep_class_flag"`
 	KeepCounter        *ebpf.VariableSpec `ebpf:"keep_counter"`
 	KeepEventFlag      *ebpf.VariableSpec `ebpf:"keep_event_flag"`
+	KeepFold           *ebpf.VariableSpec `ebpf:"keep_fold"`
+	KeepFoldKind       *ebpf.VariableSpec `ebpf:"keep_fold_kind"`
 	KeepFoundInode     *ebpf.VariableSpec `ebpf:"keep_found_inode"`
 	KeepHook           *ebpf.VariableSpec `ebpf:"keep_hook"`
 	KeepImageClass     *ebpf.VariableSpec `ebpf:"keep_image_class"`
@@ -577,6 +630,7 @@ type MusterMaps struct {
 	Config    *ebpf.Map `ebpf:"config"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Events    *ebpf.Map `ebpf:"events"`
+	Folds     *ebpf.Map `ebpf:"folds"`
 	Labels    *ebpf.Map `ebpf:"labels"`
 	Marks     *ebpf.Map `ebpf:"marks"`
 	Scratches *ebpf.Map `ebpf:"scratches"`
@@ -590,6 +644,7 @@ func (m *MusterMaps) Close() error {
 		m.Config,
 		m.Counters,
 		m.Events,
+		m.Folds,
 		m.Labels,
 		m.Marks,
 		m.Scratches,
@@ -608,6 +663,8 @@ type MusterVariables struct {
 	KeepClassFlag      *ebpf.Variable `ebpf:"keep_class_flag"`
 	KeepCounter        *ebpf.Variable `ebpf:"keep_counter"`
 	KeepEventFlag      *ebpf.Variable `ebpf:"keep_event_flag"`
+	KeepFold           *ebpf.Variable `ebpf:"keep_fold"`
+	KeepFoldKind       *ebpf.Variable `ebpf:"keep_fold_kind"`
 	KeepFoundInode     *ebpf.Variable `ebpf:"keep_found_inode"`
 	KeepHook           *ebpf.Variable `ebpf:"keep_hook"`
 	KeepImageClass     *ebpf.Variable `ebpf:"keep_image_class"`

@@ -125,8 +125,15 @@ type Event struct {
 	Comm       string
 	TTY        string
 	Data       string
-	Sequence   uint64 // per CPU
+	Sequence   uint64 // per CPU; 0 when Count tells of operations that were not told one by one
 	CPU        uint32
+	// Count is how many operations this tells of. Those of one rule, source and object that come fast are
+	// counted in the kernel and told together: Since is the first of them, Time the last, and the process
+	// is that of the last.
+	Count uint64
+	Since time.Time
+	// Various means that the objects differed: Resource is one of them.
+	Various bool
 }
 
 // DriftKind is the kind of a difference between what is declared and what is enforced (REPORTS).

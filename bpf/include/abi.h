@@ -27,6 +27,9 @@ enum limit {
 	EVENT_PATHS = 4,
 	PROGRAMS = 32,
 	EVENT_DATA = 16384,
+	FOLD_DATA = 512, /* of paths that a fold keeps */
+	FOLD_KEYS = 2048,
+	FOLD_BURST = 16, /* events of one key that are told each by itself, in one window */
 };
 
 enum magic {
@@ -224,9 +227,10 @@ enum counter {
 	COUNT_MARK_FULL, /* no room for a mark: the name alone protects the file */
 	COUNT_MARK_OVERFLOW, /* an inode is known by more protected paths than fit */
 	COUNT_RING_FULL, /* an event was lost */
-	COUNT_EVENTS, /* events offered to the ring, lost ones included */
+	COUNT_EVENTS, /* events offered: told, folded and lost */
 	COUNT_AUDITS, /* an event had more audit lists than fit */
 	COUNT_AGENT, /* the agent's own operation was let through */
+	COUNT_FOLDED, /* an event was counted in a fold instead of told by itself */
 	COUNTERS,
 };
 
@@ -259,6 +263,46 @@ struct event {
 	u8 reserved[2];
 	char comm[16];
 	char tty[24];
+};
+
+/* Events that agree in all of this are the same to an operator but for the process and the moment. */
+struct fold_key {
+	u64 image;
+	u64 objects[2]; /* 0 in FOLDS_RULE */
+	u64 source;
+	u64 script;
+	u32 audits[AUDIT_LISTS];
+	u32 rule;
+	u32 uid;
+	u8 class;
+	u8 operation;
+	u8 hook;
+	u8 verdict;
+	u8 mode;
+	u8 flags;
+	u8 reserved[2];
+};
+
+struct fold_head {
+	u64 told; /* events of this key in this window; beyond FOLD_BURST they are folded */
+	u64 count; /* folded */
+	u64 first; /* CLOCK_BOOTTIME of the first and the last that was folded */
+	u64 last;
+	u32 pid; /* of the last */
+	u32 ppid;
+};
+
+/* What was counted, and the event that it began with. */
+struct fold {
+	struct fold_head head;
+	struct event event;
+	u8 data[FOLD_DATA]; /* its paths, as far as there is room */
+};
+
+enum fold_kind {
+	FOLDS_OBJECT, /* the same rule, source and object */
+	FOLDS_RULE, /* the same rule and source, whatever the object: under pressure only */
+	FOLDS,
 };
 
 /* Written once by the agent, before the first program is attached; the keys never change after that. */

@@ -61,22 +61,98 @@ static __always_inline void event_result(struct scratch *s)
 		e->audits[i] = s->result.audits[i];
 }
 
-/* Emits one event for what s->result says. While two sets of programs decide, one of them speaks of what is
- * permitted; a denial is told by the one that denies, because the kernel asks no other program after it. */
-__noinline int event_emit(struct scratch *s)
+/* What tells one object from another where events are folded; 0 for none. */
+static __always_inline u64 event_identity(struct object *o)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct settings *c;
-	u32 end = 0, zero = 0;
-	u64 size;
+	if (!o->present)
+		return 0;
+	if (o->status == PATH_NAMED)
+		return o->names;
+	return o->status == PATH_OK ? path_hash(o) : 0;
+}
 
-	if (!s)
-		return 0;
-	c = bpf_map_lookup_elem(&config, &zero);
-	if (s->result.verdict != VERDICT_DENY && (!c || c->instance != instance))
-		return 0;
-	event_result(s);
-	event_task(s, task);
+/* Who, by which rule, on what: all that the events of one fold have in common. */
+static __always_inline void event_key(struct scratch *s, struct task_struct *task)
+{
+	struct label *l = bpf_task_storage_get(&labels, task, 0, 0);
+	struct fold_key *k = &s->key;
+
+	k->image = s->image;
+	k->objects[0] = event_identity(&s->object[0]);
+	k->objects[1] = event_identity(&s->object[1]);
+	k->source = l ? l->source[0] : s->label.source[0];
+	k->script = s->label.source[1];
+	for (int i = 0; i < AUDIT_LISTS; i++)
+		k->audits[i] = s->result.audits[i];
+	k->rule = s->result.rule;
+	k->uid = (u32)bpf_get_current_uid_gid();
+	k->class = s->class;
+	k->operation = s->operation;
+	k->hook = s->hook;
+	k->verdict = s->result.verdict;
+	k->mode = s->mode;
+	k->flags = s->result.flags;
+	k->reserved[0] = 0;
+	k->reserved[1] = 0;
+}
+
+/* Counts the event in its fold; false when there is none yet, or the event is to be told by itself. */
+static __always_inline bool fold_count(struct scratch *s, struct task_struct *task, void *map, u32 burst, bool *known)
+{
+	struct fold *f = bpf_map_lookup_elem(map, &s->key);
+
+	if (!f)
+		return false;
+	*known = true;
+	if (__sync_fetch_and_add(&f->head.told, 1) < burst)
+		return false;
+	f->head.last = bpf_ktime_get_boot_ns();
+	if (!f->head.first)
+		f->head.first = f->head.last;
+	f->head.pid = bpf_get_current_pid_tgid() >> 32;
+	f->head.ppid = BPF_CORE_READ(task, real_parent, tgid);
+	__sync_fetch_and_add(&f->head.count, 1);
+	count(COUNT_FOLDED);
+	return true;
+}
+
+/* More than half of the ring waits to be read: the other half is for what nobody has heard of yet. */
+static __always_inline bool ring_presses(void)
+{
+	return bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > bpf_ringbuf_query(&events, BPF_RB_RING_SIZE) / 2;
+}
+
+/* Folds the event, or answers the map in which its fold is to begin, if any. The first events of a key are
+ * told each by itself. While the reader does not keep up, one of each has to do, and what is new is folded by
+ * rule and source, whatever the object: one rule's storm over many files leaves room for the others' events. */
+static __always_inline bool event_fold(struct scratch *s, struct task_struct *task, void **begin)
+{
+	bool known = false, pressed = ring_presses();
+	u32 which = FOLDS_OBJECT;
+
+	event_key(s, task);
+	*begin = bpf_map_lookup_elem(&folds, &which);
+	if (!*begin)
+		return false;
+	if (fold_count(s, task, *begin, pressed ? 1 : FOLD_BURST, &known))
+		return true;
+	if (!known && pressed) {
+		which = FOLDS_RULE;
+		s->key.objects[0] = 0;
+		s->key.objects[1] = 0;
+		*begin = bpf_map_lookup_elem(&folds, &which);
+		if (*begin && fold_count(s, task, *begin, 1, &known))
+			return true;
+	}
+	if (known)
+		*begin = 0;
+	return false;
+}
+
+static __always_inline u32 event_paths(struct scratch *s, struct task_struct *task)
+{
+	u32 end = 0;
+
 	event_path(s, &s->object[0], &end, 0);
 	if (s->object[1].present)
 		event_path(s, &s->object[1], &end, 1);
@@ -88,9 +164,38 @@ __noinline int event_emit(struct scratch *s)
 		event_path(s, &s->source, &end, 2);
 	if (executable_of(BPF_CORE_READ(task, real_parent), &s->source))
 		event_path(s, &s->source, &end, 3);
-	size = end;
-	BOUND(size, EVENT_DATA - 1);
+	return end;
+}
+
+/* Emits one event for what s->result says, or counts it with others like it. While two sets of programs
+ * decide, one of them speaks of what is permitted; a denial is told by the one that denies, because the
+ * kernel asks no other program after it. Only what goes to the ring has a sequence number: a gap is a loss. */
+__noinline int event_emit(struct scratch *s)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct settings *c;
+	void *begin = 0;
+	u32 zero = 0;
+	u64 size;
+
+	if (!s)
+		return 0;
+	c = bpf_map_lookup_elem(&config, &zero);
+	if (s->result.verdict != VERDICT_DENY && (!c || c->instance != instance))
+		return 0;
 	count(COUNT_EVENTS);
+	if (event_fold(s, task, &begin))
+		return 0;
+	event_result(s);
+	event_task(s, task);
+	size = event_paths(s, task);
+	BOUND(size, EVENT_DATA - 1);
+	/* What does not fit into a fold is told each time, until the ring presses: then the example is cut. */
+	if (begin && (size <= FOLD_DATA || !s->key.objects[0])) {
+		__builtin_memset(&s->head, 0, sizeof(s->head));
+		s->head.told = 1;
+		bpf_map_update_elem(begin, &s->key, &s->head, BPF_NOEXIST);
+	}
 	if (bpf_ringbuf_output(&events, &s->event, sizeof(s->event) + size, 0))
 		count(COUNT_RING_FULL);
 	return 0;

@@ -20,6 +20,7 @@ KEEP(enum, hook);
 KEEP(enum, counter);
 KEEP(enum, event_flag);
 KEEP(enum, label_flag);
+KEEP(enum, fold_kind);
 KEEP(struct, image_class);
 KEEP(struct, image_header);
 KEEP(struct, image_source);
@@ -31,5 +32,6 @@ KEEP(struct, image_set);
 KEEP(struct, image_exception);
 KEEP(struct, image_entry);
 KEEP(struct, found_inode);
+KEEP(struct, fold);
 
 #endif

@@ -37,6 +37,8 @@ typedef _Bool bool;
 #define BPF_MAP_TYPE_TASK_STORAGE 29
 #define BPF_ANY 0
 #define BPF_NOEXIST 1
+#define BPF_RB_AVAIL_DATA 0
+#define BPF_RB_RING_SIZE 1
 #define BPF_F_NO_PREALLOC 1U
 #define BPF_F_INNER_MAP (1U << 12)
 #define BPF_LOCAL_STORAGE_GET_F_CREATE 1

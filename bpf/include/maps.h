@@ -86,6 +86,24 @@ struct {
 	__uint(max_entries, 4194304);
 } events SEC(".maps");
 
+/* Key: struct fold_key. Full, or without memory for one more: that event is told by itself. */
+struct fold_map {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, FOLD_KEYS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(key_size, sizeof(struct fold_key));
+	__uint(value_size, sizeof(struct fold));
+};
+
+/* Key: enum fold_kind. The agent swaps an empty map in and reads the old one: the kernel answers the swap only
+ * when no program works on the old one any more, so nothing is counted behind the reader's back. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, FOLDS);
+	__type(key, u32);
+	__array(values, struct fold_map);
+} folds SEC(".maps");
+
 /* What a loop changes is kept here and not on the stack: the verifier then sees one loop, not every turn. */
 struct cursor {
 	u32 state;
@@ -153,6 +171,8 @@ struct scratch {
 	struct cursor cursor;
 	struct object object[2];
 	struct object source;
+	struct fold_key key;
+	struct fold_head head; /* with the two behind it, a struct fold */
 	struct event event;
 	char data[EVENT_DATA + PATH_END];
 };

@@ -122,7 +122,13 @@ func (f *logsFlags) print(out io.Writer, line []byte) error {
 	if err := json.Unmarshal(line, &r); err != nil {
 		return fmt.Errorf("event: %w", err)
 	}
+	if r.Resource == "" && r.EventData.Example != "" {
+		r.Resource = r.EventData.Example + " and others"
+	}
 	parts := []string{r.UpdatedTime, r.Action, r.PolicyName + ":", r.Operation, r.Resource, "by", r.Source, fmt.Sprintf("(pid %d, uid %d)", r.HostPID, r.UID), r.Result}
+	if r.Count > 1 {
+		parts = append(parts, fmt.Sprintf("%d times since %s", r.Count, r.EventData.Since))
+	}
 	if r.Severity != "" {
 		parts = append(parts, "severity "+r.Severity)
 	}

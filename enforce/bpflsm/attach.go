@@ -57,7 +57,11 @@ func (b *Backend) attach(ctx context.Context) error {
 	if _, err := runIterator(ctx, fresh.Programs[bpf.MusterProgLabelExisting]); err != nil {
 		return err
 	}
-	return b.reader.attach(b.maps[bpf.MusterMapEvents])
+	folds := foldSpec(b.spec)
+	if err := prepareFolds(b.maps[bpf.MusterMapFolds], folds); err != nil {
+		return err
+	}
+	return b.reader.attach(b.maps, folds)
 }
 
 // openMaps opens the maps in force: those pinned, else those this process still holds, else those of the

@@ -5,7 +5,6 @@ package bpflsm
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"time"
 	"unsafe"
@@ -42,65 +41,127 @@ var (
 	errUnknownRuleset = errors.New("event of an unknown ruleset")
 )
 
+// knownStrings bounds how many names a decoder remembers, so that the same path is not copied for each event.
+const knownStrings = 4096
+
+// decoder makes events of samples, for one reader at a time. What it remembers saves work only.
+type decoder struct {
+	reader  *eventReader
+	script  func(hash uint64) string // "" when it is not known any more
+	names   map[string]string
+	scripts map[uint64]string
+	clock   clock
+}
+
+func newDecoder(r *eventReader, script func(uint64) string) *decoder {
+	return &decoder{reader: r, script: script, names: map[string]string{}, scripts: map[uint64]string{}}
+}
+
 // deliver decodes one event and hands it on, or counts it as lost.
-func (b *Backend) deliver(sample []byte, sink func(enforce.Event)) {
-	header, paths, err := parse(sample)
+func (d *decoder) deliver(sample []byte, sink func(enforce.Event)) {
+	event, err := d.decode(sample, false)
 	if err != nil {
-		b.reader.lose(lossDecode)
+		d.reader.lose(lossReason(err), 1)
 		return
-	}
-	image := b.reader.image(header.Image)
-	if image == nil {
-		b.reader.lose(lossUnknownRuleset)
-		return
-	}
-	event, err := image.event(header, paths)
-	if err != nil {
-		b.reader.lose(lossDecode)
-		return
-	}
-	if header.Script != 0 {
-		event.Script = b.scriptPath(header.Script)
 	}
 	sink(event)
 }
 
-// parse takes the header and the paths of one sample apart.
-func parse(sample []byte) (*bpf.MusterEvent, [bpf.MusterLimitEVENT_PATHS]string, error) {
-	var header bpf.MusterEvent
-	var paths [bpf.MusterLimitEVENT_PATHS]string
-	size := int(unsafe.Sizeof(header))
+func lossReason(err error) string {
+	if errors.Is(err, errUnknownRuleset) {
+		return lossUnknownRuleset
+	}
+	return lossDecode
+}
+
+// decode makes an event of a sample; cut means that paths which found no room may be missing at its end.
+func (d *decoder) decode(sample []byte, cut bool) (enforce.Event, error) {
+	header, paths, err := parse(sample, cut)
+	if err != nil {
+		return enforce.Event{}, err
+	}
+	image := d.reader.image(header.Image)
+	if image == nil {
+		return enforce.Event{}, errUnknownRuleset
+	}
+	event, err := image.event(header)
+	if err != nil {
+		return event, err
+	}
+	event.Time = d.clock.at(header.Time)
+	event.Resource, event.ResourceTo = d.name(paths[0]), d.name(paths[1])
+	event.Source, event.Parent = d.name(paths[2]), d.name(paths[3])
+	event.Comm, event.TTY = d.name(text(header.Comm[:])), d.name(text(header.Tty[:]))
+	if header.Script != 0 {
+		event.Script = d.scriptPath(header.Script)
+	}
+	return event, nil
+}
+
+// name is a string of these bytes, which belong to the ring.
+func (d *decoder) name(b []byte) string {
+	if s, known := d.names[string(b)]; known {
+		return s
+	}
+	if len(d.names) >= knownStrings {
+		clear(d.names)
+	}
+	s := string(b)
+	d.names[s] = s
+	return s
+}
+
+func (d *decoder) scriptPath(hash uint64) string {
+	path, known := d.scripts[hash]
+	if !known {
+		if path = d.script(hash); path == "" {
+			return ""
+		}
+		if len(d.scripts) >= knownStrings {
+			clear(d.scripts)
+		}
+		d.scripts[hash] = path
+	}
+	return path
+}
+
+// eventPaths are the paths of a sample, in the order of struct event.
+type eventPaths [bpf.MusterLimitEVENT_PATHS][]byte
+
+// parse takes the header and the paths of one sample apart. Nothing is copied.
+func parse(sample []byte, cut bool) (*bpf.MusterEvent, eventPaths, error) {
+	var paths eventPaths
+	size := int(unsafe.Sizeof(bpf.MusterEvent{}))
 	if len(sample) < size {
 		return nil, paths, errTruncated
 	}
-	if _, err := binary.Decode(sample, binary.LittleEndian, &header); err != nil {
-		return nil, paths, err
-	}
+	header := view[bpf.MusterEvent](sample, 0, 0)
 	rest := sample[size:]
 	for i, n := range header.Lengths {
 		if int(n) > len(rest) {
+			if cut {
+				break
+			}
 			return nil, paths, errTruncated
 		}
-		paths[i], rest = string(rest[:n]), rest[n:]
+		paths[i], rest = rest[:n], rest[n:]
 	}
-	return &header, paths, nil
+	return header, paths, nil
 }
 
 // event looks the numbers of an event up in the ruleset that it was decided by.
-func (image *Image) event(h *bpf.MusterEvent, paths [bpf.MusterLimitEVENT_PATHS]string) (enforce.Event, error) {
+func (image *Image) event(h *bpf.MusterEvent) (enforce.Event, error) {
 	rs := image.ruleset
 	if int(h.Class) >= len(classes) || int(h.Rule) > len(rs.Rules) {
 		return enforce.Event{}, errUnknownRuleset
 	}
 	e := enforce.Event{
-		Time: bootTime(h.Time), Subject: rs.Subject, Class: classes[h.Class],
+		Subject: rs.Subject, Class: classes[h.Class],
 		Operation: operations[bpf.MusterOperation(h.Operation)], Hook: hooks[bpf.MusterHook(h.Hook)],
 		Verdict: enforce.Verdict(h.Verdict), Mode: rs.Mode,
 		Posture:   h.Flags&uint8(bpf.MusterEventFlagEVENT_POSTURE) != 0,
 		WouldDeny: h.Flags&uint8(bpf.MusterEventFlagEVENT_WOULD_DENY) != 0,
-		Resource:  paths[0], ResourceTo: paths[1], Source: paths[2], Parent: paths[3],
-		PID: h.Pid, PPID: h.Ppid, UID: h.Uid, Comm: text(h.Comm[:]), TTY: text(h.Tty[:]),
-		Sequence: h.Sequence, CPU: h.Cpu,
+		PID:       h.Pid, PPID: h.Ppid, UID: h.Uid, Sequence: h.Sequence, CPU: h.Cpu, Count: 1,
 	}
 	if h.Rule > 0 {
 		e.Rule = &rs.Rules[h.Rule-1]
@@ -110,10 +171,14 @@ func (image *Image) event(h *bpf.MusterEvent, paths [bpf.MusterLimitEVENT_PATHS]
 		if int(n) >= len(image.Audits) {
 			return enforce.Event{}, errUnknownRuleset
 		}
-		lists = append(lists, image.Audits[n])
+		if n > 0 {
+			lists = append(lists, image.Audits[n])
+		}
 	}
-	for _, n := range rs.MergeAudits(lists...) {
-		e.Audits = append(e.Audits, &rs.Rules[n])
+	if len(lists) > 0 {
+		for _, n := range rs.MergeAudits(lists...) {
+			e.Audits = append(e.Audits, &rs.Rules[n])
+		}
 	}
 	return e, nil
 }
@@ -134,22 +199,32 @@ func (b *Backend) scriptPath(hash uint64) string {
 	return string(path)
 }
 
-func text(chars []int8) string {
-	b := make([]byte, len(chars))
-	for i, c := range chars {
-		b[i] = byte(c)
-	}
+// text is what stands before the first zero.
+func text(chars []int8) []byte {
+	b := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(chars))), len(chars))
 	if end := bytes.IndexByte(b, 0); end >= 0 {
 		b = b[:end]
 	}
-	return string(b)
+	return b
 }
 
-// bootTime puts a moment of the boot clock on the wall clock, as the two stand now.
-func bootTime(ns uint64) time.Time {
+// clock puts moments of the boot clock on the wall clock, as the two stood at most a second before.
+type clock struct {
+	read   uint64 // boot clock at the last look
+	offset int64
+}
+
+func (c *clock) at(ns uint64) time.Time {
+	if c.read == 0 || ns > c.read+uint64(time.Second) {
+		c.look(ns)
+	}
+	return time.Unix(0, c.offset+int64(ns))
+}
+
+func (c *clock) look(ns uint64) {
 	var boot, wall unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot) != nil || unix.ClockGettime(unix.CLOCK_REALTIME, &wall) != nil {
-		return time.Unix(0, int64(ns))
+		return
 	}
-	return time.Unix(0, wall.Nano()-boot.Nano()+int64(ns))
+	c.read, c.offset = max(uint64(boot.Nano()), ns), wall.Nano()-boot.Nano()
 }

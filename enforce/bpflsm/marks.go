@@ -73,7 +73,7 @@ func (b *Backend) markBatch(ctx context.Context, paths []string, hashes map[stri
 		default:
 			// One file that cannot be looked at (a dead server, a broken disk) must not keep every other rule
 			// from being enforced: the name alone protects it, until somebody uses that name.
-			b.reader.lose(lossMarkUnread)
+			b.reader.lose(lossMarkUnread, 1)
 			b.log.Warn("protected file not marked", "path", path, "error", err)
 		}
 	}
@@ -103,11 +103,11 @@ func (b *Backend) markFound(out []byte, held map[uint32]uint64) error {
 		key := bpf.MusterMarkKey{Inode: f.Inode, Device: f.Device, Generation: f.Generation}
 		err := addMark(b.maps[bpf.MusterMapMarks], key, hash)
 		if errors.Is(err, errCrowded) {
-			b.reader.lose(lossMarkOverflow)
+			b.reader.lose(lossMarkOverflow, 1)
 			continue // the name alone protects it
 		}
 		if errors.Is(err, unix.E2BIG) {
-			b.reader.lose(lossMarkFull)
+			b.reader.lose(lossMarkFull, 1)
 			continue // the same: whoever fills the map must not keep rulesets from being published
 		}
 		if err != nil {

@@ -32,10 +32,13 @@ func newPins(root string, spec *ebpf.CollectionSpec) pins {
 // layoutName tells apart what cannot be shared: the kinds and sizes of the maps, and the image's layout.
 func layoutName(spec *ebpf.CollectionSpec) string {
 	h := sha256.New()
-	fmt.Fprintln(h, bpf.MusterMagicIMAGE_LAYOUT)
+	fmt.Fprintln(h, bpf.MusterMagicIMAGE_LAYOUT, bpf.MusterCounterCOUNTERS)
 	for _, name := range mapNames(spec) {
 		m := spec.Maps[name]
 		fmt.Fprintln(h, name, m.Type, m.KeySize, m.ValueSize, m.Flags)
+		if inner := m.InnerMap; inner != nil {
+			fmt.Fprintln(h, inner.Type, inner.KeySize, inner.ValueSize, inner.Flags)
+		}
 	}
 	return "v" + hex.EncodeToString(h.Sum(nil)[:6])
 }

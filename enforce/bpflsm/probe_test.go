@@ -11,7 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -43,36 +45,33 @@ func runProbe(script string) {
 			continue
 		}
 		if fields[0] == "hammer" {
-			hammer(fields[1])
+			hammer(func(int) error { return operate([]string{"read", fields[1]}) })
+			continue
+		}
+		if fields[0] == "hammer-names" {
+			hammer(func(n int) error { return operate([]string{"create", fields[1] + "/" + strconv.Itoa(n)}) })
 			continue
 		}
 		fmt.Println(errorName(operate(fields)))
 	}
 }
 
-// hammer opens path again and again until the parent closes standard input, and prints how often it was let
-// in, of how many times.
-func hammer(path string) {
+// hammer tries again and again until the parent closes standard input, and prints how often it was let in,
+// of how many times.
+func hammer(attempt func(n int) error) {
 	fmt.Println("ready")
-	stop := make(chan struct{})
+	var stop atomic.Bool
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
-		close(stop)
+		stop.Store(true)
 	}()
-	opened, tried := 0, 0
-	for {
-		select {
-		case <-stop:
-			fmt.Println(opened, tried)
-			return
-		default:
-		}
-		tried++
-		if f, err := os.Open(path); err == nil {
-			opened++
-			_ = f.Close()
+	let, tried := 0, 0
+	for ; !stop.Load(); tried++ {
+		if attempt(tried) == nil {
+			let++
 		}
 	}
+	fmt.Println(let, tried)
 }
 
 func errorName(err error) string {

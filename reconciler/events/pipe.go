@@ -4,8 +4,8 @@
 package events
 
 import (
+	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
@@ -41,6 +41,10 @@ type Pipe struct {
 	queue    chan item
 	identity atomic.Pointer[Identity]
 
+	// Of Run alone: lines that are written together, and how many operations each tells of.
+	lines   []byte
+	weights []uint64
+
 	// One lock for what Push, Run and readers share; none of them holds it while writing.
 	mu        sync.Mutex
 	counts    map[counter]uint64
@@ -49,6 +53,9 @@ type Pipe struct {
 }
 
 type counter struct{ policy, action string }
+
+// writeSize is how much is written at once while events come faster than they are written.
+const writeSize = 64 << 10
 
 // item is an event with the identity of its moment, or a barrier.
 type item struct {
@@ -78,7 +85,7 @@ func (p *Pipe) Push(ev enforce.Event) {
 		for _, r := range Translate(ev, *p.identity.Load()) {
 			p.count(r)
 		}
-		p.lose(LossQueue)
+		p.lose(LossQueue, max(1, ev.Count))
 	}
 }
 
@@ -91,6 +98,9 @@ func (p *Pipe) Run(ctx context.Context) {
 			return
 		case it := <-p.queue:
 			p.handle(it)
+			if len(p.queue) == 0 {
+				p.write()
+			}
 		}
 	}
 }
@@ -101,6 +111,7 @@ func (p *Pipe) drain() {
 		case it := <-p.queue:
 			p.handle(it)
 		default:
+			p.write()
 			p.closeFollowers()
 			return
 		}
@@ -161,29 +172,35 @@ func (p *Pipe) Losses() map[string]uint64 {
 
 func (p *Pipe) handle(it item) {
 	if it.barrier != nil {
+		p.write()
 		close(it.barrier)
 		return
 	}
 	for _, r := range Translate(it.event, *p.identity.Load()) {
 		p.count(r)
-		line, err := json.Marshal(r)
-		if err != nil {
-			p.lose(LossWrite)
-			continue
-		}
-		p.write(append(line, '\n'))
-		p.publish(line)
+		begin := len(p.lines)
+		p.lines = append(appendRecord(p.lines, &r), '\n')
+		p.publish(p.lines[begin : len(p.lines)-1])
+		p.weights = append(p.weights, r.Count)
+	}
+	if len(p.lines) >= writeSize || p.sink == nil {
+		p.write()
 	}
 }
 
-func (p *Pipe) write(line []byte) {
-	if p.sink == nil {
-		return
+// write writes the lines that wait. Of a write that was cut short the whole lines count as written.
+func (p *Pipe) write() {
+	if p.sink != nil && len(p.lines) > 0 {
+		n, err := p.sink.Write(p.lines)
+		if err != nil {
+			written := bytes.Count(p.lines[:min(n, len(p.lines))], []byte("\n"))
+			for _, weight := range p.weights[written:] {
+				p.lose(LossWrite, weight)
+			}
+			p.log.Debug("events not written", "error", err)
+		}
 	}
-	if _, err := p.sink.Write(line); err != nil {
-		p.lose(LossWrite)
-		p.log.Debug("event not written", "error", err)
-	}
+	p.lines, p.weights = p.lines[:0], p.weights[:0]
 }
 
 // publish hands line to every follower; one that has no room left is cut off rather than silently skipped.
@@ -194,7 +211,7 @@ func (p *Pipe) publish(line []byte) {
 		select {
 		case ch <- slices.Clone(line):
 		default:
-			p.losses[LossSlow]++
+			p.losses[LossSlow]++ // a follower, and no event: the file has it
 			p.drop(ch)
 		}
 	}
@@ -223,11 +240,11 @@ func (p *Pipe) count(r Record) {
 	if _, known := p.counts[key]; !known && len(p.counts) >= maxCounters {
 		key.policy = "other"
 	}
-	p.counts[key]++
+	p.counts[key] += r.Count
 }
 
-func (p *Pipe) lose(reason string) {
+func (p *Pipe) lose(reason string, n uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.losses[reason]++
+	p.losses[reason] += n
 }

@@ -18,41 +18,56 @@ import (
 	"github.com/muster-fleet/muster/policies"
 )
 
-// Record is one alert with KubeArmor's field names; every field is always present.
+// Record is one alert with KubeArmor's field names, and Count; every field is always present.
 type Record struct {
-	Timestamp         int64             `json:"Timestamp"`
-	UpdatedTime       string            `json:"UpdatedTime"`
-	ClusterName       string            `json:"ClusterName"`
-	HostName          string            `json:"HostName"`
-	NamespaceName     string            `json:"NamespaceName"`
-	PodName           string            `json:"PodName"`
-	Labels            string            `json:"Labels"`
-	ContainerID       string            `json:"ContainerID"`
-	ContainerName     string            `json:"ContainerName"`
-	ContainerImage    string            `json:"ContainerImage"`
-	HostPPID          int32             `json:"HostPPID"`
-	HostPID           int32             `json:"HostPID"`
-	PPID              int32             `json:"PPID"`
-	PID               int32             `json:"PID"`
-	UID               int32             `json:"UID"`
-	ParentProcessName string            `json:"ParentProcessName"`
-	ProcessName       string            `json:"ProcessName"`
-	PolicyName        string            `json:"PolicyName"`
-	Severity          string            `json:"Severity"`
-	Tags              string            `json:"Tags"`
-	ATags             []string          `json:"ATags"`
-	Message           string            `json:"Message"`
-	Type              string            `json:"Type"`
-	Source            string            `json:"Source"`
-	Operation         string            `json:"Operation"`
-	Resource          string            `json:"Resource"`
-	Data              string            `json:"Data"`
-	EventData         map[string]string `json:"EventData"`
-	Enforcer          string            `json:"Enforcer"`
-	Action            string            `json:"Action"`
-	Result            string            `json:"Result"`
-	Cwd               string            `json:"Cwd"`
-	TTY               string            `json:"TTY"`
+	Timestamp         int64     `json:"Timestamp"`
+	UpdatedTime       string    `json:"UpdatedTime"`
+	ClusterName       string    `json:"ClusterName"`
+	HostName          string    `json:"HostName"`
+	NamespaceName     string    `json:"NamespaceName"`
+	PodName           string    `json:"PodName"`
+	Labels            string    `json:"Labels"`
+	ContainerID       string    `json:"ContainerID"`
+	ContainerName     string    `json:"ContainerName"`
+	ContainerImage    string    `json:"ContainerImage"`
+	HostPPID          int32     `json:"HostPPID"`
+	HostPID           int32     `json:"HostPID"`
+	PPID              int32     `json:"PPID"`
+	PID               int32     `json:"PID"`
+	UID               int32     `json:"UID"`
+	ParentProcessName string    `json:"ParentProcessName"`
+	ProcessName       string    `json:"ProcessName"`
+	PolicyName        string    `json:"PolicyName"`
+	Severity          string    `json:"Severity"`
+	Tags              string    `json:"Tags"`
+	ATags             []string  `json:"ATags"`
+	Message           string    `json:"Message"`
+	Type              string    `json:"Type"`
+	Source            string    `json:"Source"`
+	Operation         string    `json:"Operation"`
+	Resource          string    `json:"Resource"`
+	Data              string    `json:"Data"`
+	EventData         EventData `json:"EventData"`
+	Enforcer          string    `json:"Enforcer"`
+	Action            string    `json:"Action"`
+	Result            string    `json:"Result"`
+	Cwd               string    `json:"Cwd"`
+	TTY               string    `json:"TTY"`
+	// Count is ours: how many operations the record tells of. Beyond the first few in a second, those of the
+	// same rule, source and object are told together: UpdatedTime is the last of them, EventData.Since the
+	// first, and the process is that of the last.
+	Count uint64 `json:"Count"`
+}
+
+// EventData is what KubeArmor's fields have no place for.
+type EventData struct {
+	Comm      string `json:"Comm"`
+	Example   string `json:"Example,omitempty"` // of the objects that Count tells of, when they differed
+	Lsm       string `json:"Lsm"`
+	Operation string `json:"Operation"`
+	Script    string `json:"Script,omitempty"`
+	Since     string `json:"Since,omitempty"`
+	To        string `json:"To,omitempty"`
 }
 
 // DefaultPosture is the PolicyName of an event that no rule decided.
@@ -149,7 +164,10 @@ func record(ev enforce.Event, id Identity, rule *enforce.Rule, action string) Re
 		PolicyName: DefaultPosture, ATags: []string{},
 		Type: "MatchedHostPolicy", Source: ev.Source, Operation: operations[ev.Class],
 		Resource: ev.Resource, Data: data(ev), EventData: eventData(ev),
-		Enforcer: enforcers[id.Backend], Action: action, Result: result(ev), TTY: ev.TTY,
+		Enforcer: enforcers[id.Backend], Action: action, Result: result(ev), TTY: ev.TTY, Count: max(1, ev.Count),
+	}
+	if ev.Various {
+		r.Resource, r.EventData.Example = "", ev.Resource
 	}
 	if ev.Subject != enforce.Host {
 		r.Type, r.ContainerID = "MatchedPolicy", string(ev.Subject)
@@ -207,13 +225,10 @@ func data(ev enforce.Event) string {
 	return strings.Join(parts, " ")
 }
 
-func eventData(ev enforce.Event) map[string]string {
-	out := map[string]string{"Lsm": ev.Hook, "Operation": ev.Operation, "Comm": ev.Comm}
-	if ev.ResourceTo != "" {
-		out["To"] = ev.ResourceTo
-	}
-	if ev.Script != "" {
-		out["Script"] = ev.Script
+func eventData(ev enforce.Event) EventData {
+	out := EventData{Comm: ev.Comm, Lsm: ev.Hook, Operation: ev.Operation, Script: ev.Script, To: ev.ResourceTo}
+	if !ev.Since.IsZero() {
+		out.Since = ev.Since.UTC().Format(time.RFC3339Nano)
 	}
 	return out
 }

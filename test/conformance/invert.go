@@ -13,37 +13,58 @@ import (
 // impossible matches nothing that anybody reports.
 var impossible = Pattern{regexp.MustCompile(`\A\z.`)}
 
+// Turned is a step or a scenario with one expectation turned round: where the original passes it must fail.
+type Turned[T any] struct {
+	What string // was turned
+	Copy *T
+}
+
 // Invert returns copies of a scenario, each with one expectation turned round: where the scenario passes,
 // every copy must fail. The copies' ids say what was turned.
 func Invert(s *Scenario) []*Scenario {
 	var out []*Scenario
-	turned := func(what string, turn func(*Scenario)) {
-		c := *s
+	turned := func(what string, c Scenario) {
 		c.ID = s.ID + "~" + what
-		c.Steps = slices.Clone(s.Steps)
-		turn(&c)
 		out = append(out, &c)
 	}
-	if s.ExpectError.Given() {
-		turned("error", func(c *Scenario) { c.ExpectError = impossible })
-	} else {
-		turned("refused", func(c *Scenario) { c.ExpectError = impossible })
+	for _, t := range InvertEntry(s) {
+		turned(t.What, *t.Copy)
 	}
-	turned("gap", func(c *Scenario) { c.ExpectGap = impossible })
 	for i := range s.Steps {
-		invertStep(&s.Steps[i], func(what string, turn func(*Step)) {
-			turned(fmt.Sprintf("%d.%s", i+1, what), func(c *Scenario) { turn(&c.Steps[i]) })
-		})
+		for _, t := range InvertStep(i+1, &s.Steps[i]) {
+			c := *s
+			c.Steps = slices.Clone(s.Steps)
+			c.Steps[i] = *t.Copy
+			turned(t.What, c)
+		}
 	}
 	return out
 }
 
-func invertStep(st *Step, turned func(what string, turn func(*Step))) {
+// InvertEntry turns what is expected of the policies that a scenario begins with.
+func InvertEntry(s *Scenario) []Turned[Scenario] {
+	refused, gap := *s, *s
+	refused.ExpectError, gap.ExpectGap = impossible, impossible
+	what := "refused"
+	if s.ExpectError.Given() {
+		what = "error"
+	}
+	return []Turned[Scenario]{{what, &refused}, {"gap", &gap}}
+}
+
+// InvertStep turns what is expected of the step with this number.
+func InvertStep(number int, st *Step) []Turned[Step] {
+	var out []Turned[Step]
+	turned := func(what string, turn func(*Step)) {
+		c := *st
+		turn(&c)
+		out = append(out, Turned[Step]{fmt.Sprintf("%d.%s", number, what), &c})
+	}
 	if st.Apply != nil {
 		turned("error", func(t *Step) { t.ExpectError = impossible })
 	}
 	if !st.Runs() {
-		return
+		return out
 	}
 	turned("expect", func(t *Step) {
 		if t.Expect == OK {
@@ -67,6 +88,7 @@ func invertStep(st *Step, turned func(what string, turn func(*Step))) {
 			}
 		}
 	}
+	return out
 }
 
 func altered(want map[string]string, name string) map[string]string {

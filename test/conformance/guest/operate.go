@@ -32,10 +32,12 @@ func (e *execution) operate(ctx context.Context, number int, st *conformance.Ste
 	if err != nil {
 		return err
 	}
-	verdict := st.JudgeExit(result.Code, result.Output)
-	if err := e.judgeEvents(ctx, st, own); err != nil {
-		verdict = errors.Join(verdict, err)
+	seen, err := e.awaitEvents(ctx, st, own)
+	judge := func(st *conformance.Step) error {
+		return errors.Join(st.JudgeExit(result.Code, result.Output), e.judgeEvents(st, own, seen))
 	}
+	verdict := errors.Join(judge(st), err)
+	e.turned.step(number, st, judge)
 	for pid := range own {
 		e.left[pid] = true
 	}
@@ -78,22 +80,24 @@ func (e *execution) relatives(root int) (family, error) {
 	return own, err
 }
 
-// judgeEvents waits for what must come. Whatever the kernel has emitted is in the file after a flush, so
-// the absence of an event is known at once; an expected one gets its time all the same.
-func (e *execution) judgeEvents(ctx context.Context, st *conformance.Step, own family) error {
-	if st.Event == nil {
-		return nil
-	}
-	if !e.agent.Running() {
-		if st.Event.None {
-			return nil // nobody reports while there is no agent
-		}
+// judgeEvents compares what was seen with what the step expects.
+func (e *execution) judgeEvents(st *conformance.Step, own family, seen []event) error {
+	if st.Event != nil && !st.Event.None && !e.agent.Running() {
 		return fmt.Errorf("%s: an event is expected and no agent runs", st)
+	}
+	return st.JudgeEvents(of(seen, own), of(seen, e.left))
+}
+
+// awaitEvents waits for what must come. Whatever the kernel has emitted is in the file after a flush, so
+// the absence of an event is known at once; an expected one gets its time all the same.
+func (e *execution) awaitEvents(ctx context.Context, st *conformance.Step, own family) ([]event, error) {
+	if st.Event == nil || !e.agent.Running() {
+		return nil, nil // nobody asks, or nobody reports
 	}
 	patience, cancel := context.WithTimeout(ctx, eventPatience)
 	defer cancel()
 	var seen []event
-	var verdict error
+	var missing error
 	err := until(patience, func() (bool, error) {
 		if err := e.agent.Flush(ctx); err != nil {
 			return false, err
@@ -103,11 +107,11 @@ func (e *execution) judgeEvents(ctx context.Context, st *conformance.Step, own f
 			return false, err
 		}
 		seen = append(seen, more...)
-		verdict = st.JudgeEvents(of(seen, own), of(seen, e.left))
-		return verdict == nil || st.Event.None, nil
+		missing = e.judgeEvents(st, own, seen)
+		return missing == nil || st.Event.None, nil
 	})
-	if verdict != nil {
-		return verdict
+	if missing != nil {
+		err = nil // is said by who judges
 	}
-	return err
+	return seen, err
 }

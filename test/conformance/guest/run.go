@@ -149,6 +149,10 @@ type failure struct {
 
 // Run carries out one scenario.
 func (r *Runner) Run(ctx context.Context, s *conformance.Scenario) conformance.Outcome {
+	return r.run(ctx, s, nil)
+}
+
+func (r *Runner) run(ctx context.Context, s *conformance.Scenario, turned turning) conformance.Outcome {
 	ctx, cancel := context.WithTimeout(ctx, scenarioPatience)
 	defer cancel()
 	out := conformance.Outcome{ID: s.ID, Backend: r.config.Backend}
@@ -156,7 +160,7 @@ func (r *Runner) Run(ctx context.Context, s *conformance.Scenario) conformance.O
 		out.Failure = "container subjects are not supported yet"
 		return out
 	}
-	run := &execution{Runner: r, scenario: s, left: family{}}
+	run := &execution{Runner: r, scenario: s, left: family{}, turned: turned}
 	if failed := run.all(ctx); failed != nil {
 		out.Step, out.Failure = failed.step, failed.err.Error()
 		return out
@@ -175,6 +179,8 @@ type execution struct {
 	posture  conformance.Posture
 	files    map[string][]byte // the release in force, as far as the scenario knows
 	excused  []conformance.Gap
+	refusal  string  // of the release that was entered last
+	turned   turning // nil when nothing is judged twice
 }
 
 func (e *execution) all(ctx context.Context) *failure {
@@ -209,6 +215,7 @@ func (e *execution) prepareAndRun(ctx context.Context) *failure {
 	if err := e.enter(ctx, files, e.scenario.ExpectError); err != nil {
 		return &failure{0, err}
 	}
+	e.turned.entry(e.scenario, func(t *conformance.Scenario) error { return conformance.JudgeRefusal(t.ExpectError, e.refusal) })
 	for i := range e.scenario.Steps {
 		if err := e.step(ctx, i); err != nil && !e.excuses(&e.scenario.Steps[i]) {
 			return &failure{i + 1, err}
@@ -259,7 +266,8 @@ func (e *execution) hold(apply int) error {
 func (e *execution) enter(ctx context.Context, files map[string][]byte, want conformance.Pattern) error {
 	if len(files) == 0 {
 		if e.empty && e.posture == conformance.AuditPosture() && e.agent.Running() {
-			return conformance.JudgeRefusal(want, "") // it is what is in force
+			e.refusal = "" // it is what is in force
+			return errors.Join(conformance.JudgeRefusal(want, ""), e.judgeGaps(ctx))
 		}
 		files = emptyRelease()
 	}
@@ -271,12 +279,14 @@ func (e *execution) enter(ctx context.Context, files map[string][]byte, want con
 		return err
 	}
 	if !e.agent.Running() {
-		return nil // it is taken at the next start
+		e.refusal = "" // it is taken at the next start
+		return conformance.JudgeRefusal(want, "")
 	}
 	refusal, err := e.agent.Sync(ctx)
 	if err != nil {
 		return err
 	}
+	e.refusal = refusal
 	if err := conformance.JudgeRefusal(want, refusal); err != nil {
 		return err
 	}
@@ -291,6 +301,13 @@ func (e *execution) judgeGaps(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	e.turned.entry(e.scenario, func(t *conformance.Scenario) error {
+		if t.ExpectGap == e.scenario.ExpectGap {
+			return nil
+		}
+		_, err := t.JudgeGaps(e.config.Backend, reported)
+		return err
+	})
 	e.excused, err = e.scenario.JudgeGaps(e.config.Backend, reported)
 	return err
 }
@@ -327,7 +344,11 @@ func (e *execution) apply(ctx context.Context, number int, st *conformance.Step,
 	if err != nil {
 		return err
 	}
-	return e.enter(ctx, files, st.ExpectError)
+	if err := e.enter(ctx, files, st.ExpectError); err != nil {
+		return err
+	}
+	e.turned.step(number, st, func(t *conformance.Step) error { return conformance.JudgeRefusal(t.ExpectError, e.refusal) })
+	return nil
 }
 
 func (e *execution) changePosture(ctx context.Context, change conformance.Posture) error {

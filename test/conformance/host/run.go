@@ -29,6 +29,8 @@ type Options struct {
 	Kernel    string
 	// Invert names the scenarios that also run with each of their expectations turned round.
 	Invert map[string]bool
+	// Turn has what was seen judged a second time, against each expectation turned round.
+	Turn bool
 	// Out gets the lines, Log what else there is to say.
 	Out, Log io.Writer
 	Verbose  bool
@@ -190,6 +192,9 @@ func (s *stage) inMachine(ctx context.Context, backend string, lsm vm.LSM, repor
 	}
 	if len(s.options.Invert) > 0 {
 		args = append(args, "-invert", strings.Join(slices.Sorted(maps.Keys(s.options.Invert)), ","))
+	}
+	if s.options.Turn {
+		args = append(args, "-turn")
 	}
 	return s.execute(ctx, m, args, report)
 }

@@ -42,6 +42,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	agents := flags.String("agents", "", "two builds of musterd, with a comma between")
 	scenarios := flags.String("scenarios", "", "`folder` of scenarios")
 	invert := flags.String("invert", "", "`ids`, with commas between, that also run with each expectation turned round")
+	turn := flags.Bool("turn", false, "judge what was seen a second time, against each expectation turned round")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -56,7 +57,15 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	for _, s := range list {
-		fmt.Fprintln(out, runner.Run(ctx, s))
+		if !*turn {
+			fmt.Fprintln(out, runner.Run(ctx, s))
+			continue
+		}
+		outcome, turned := runner.RunTurned(ctx, s)
+		fmt.Fprintln(out, outcome)
+		for _, o := range turned {
+			fmt.Fprintln(out, o)
+		}
 	}
 	return runner.Close()
 }

@@ -1,0 +1,224 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package bpflsm
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/muster-fleet/muster/bpf"
+	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/policies"
+	"github.com/muster-fleet/muster/test/vm"
+)
+
+// hammers are processes that try something forbidden as fast as they can, one for each CPU of the lab.
+type hammers struct {
+	commands []*exec.Cmd
+	inputs   []io.Closer
+	outputs  []*bufio.Scanner
+}
+
+func startHammers(t *testing.T, scripts ...string) *hammers {
+	t.Helper()
+	h := &hammers{}
+	for _, script := range scripts {
+		c := exec.CommandContext(t.Context(), "/proc/self/exe")
+		c.Env = []string{probeVariable + "=" + script}
+		in, err := c.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := c.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(out)
+		lines.Scan() // ready
+		h.commands, h.inputs, h.outputs = append(h.commands, c), append(h.inputs, in), append(h.outputs, lines)
+	}
+	return h
+}
+
+// stop ends the hammers and returns how often they were let in, of how many times.
+func (h *hammers) stop(t *testing.T) (let, tried uint64) {
+	t.Helper()
+	for _, in := range h.inputs {
+		if err := in.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, out := range h.outputs {
+		var l, n uint64
+		out.Scan()
+		if _, err := fmt.Sscan(out.Text(), &l, &n); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.commands[i].Wait(); err != nil {
+			t.Fatal(err)
+		}
+		let, tried = let+l, tried+n
+	}
+	return let, tried
+}
+
+func (g *guard) counter(t *testing.T, c bpf.MusterCounter) uint64 {
+	t.Helper()
+	n, err := readCounter(g.maps[bpf.MusterMapCounters], c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// await waits until the kernel has offered n more events than at the start.
+func (g *guard) await(t *testing.T, from, n uint64) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for g.counter(t, bpf.MusterCounterCOUNT_EVENTS)-from < n {
+		select {
+		case <-t.Context().Done():
+			t.Fatal("the storm is over before its time")
+		case <-tick.C:
+		}
+	}
+}
+
+// tally is where the events of a storm went.
+type tally struct{ tried, told, counted, records, lost uint64 }
+
+// account holds the books against what was tried: offered is told, counted or lost, to the event, and what is
+// missing in the sequence of a CPU is what the ring could not take.
+func account(t *testing.T, g *guard, tried uint64, events []enforce.Event) tally {
+	t.Helper()
+	sum := tally{tried: tried, lost: g.counter(t, bpf.MusterCounterCOUNT_RING_FULL)}
+	last, seen := map[uint32]uint64{}, map[uint32]uint64{}
+	for _, e := range events {
+		sum.records++
+		if e.Sequence == 0 {
+			sum.counted += e.Count
+			continue
+		}
+		sum.told++
+		seen[e.CPU]++
+		last[e.CPU] = max(last[e.CPU], e.Sequence)
+	}
+	offered, folded := g.counter(t, bpf.MusterCounterCOUNT_EVENTS), g.counter(t, bpf.MusterCounterCOUNT_FOLDED)
+	if offered != tried || sum.counted != folded || sum.told+sum.counted+sum.lost != offered {
+		t.Errorf("offered %d, folded %d: %+v", offered, folded, sum)
+	}
+	var missing uint64
+	for cpu, n := range last {
+		missing += n - seen[cpu]
+	}
+	if missing != sum.lost {
+		t.Errorf("%d missing in the sequences, %d lost", missing, sum.lost)
+	}
+	t.Logf("%+v", sum)
+	return sum
+}
+
+// TestStorm denies on both CPUs as fast as they can. Nothing is let in, the events are few, and every one of
+// them is accounted for.
+func TestStorm(t *testing.T) {
+	vm.Require(t, vm.BPFLSM)
+	g := newGuard(t)
+	d := t.TempDir()
+	write(t, d+"/f", "x", 0o644)
+	g.apply(t, enforce.StepPublish{Ruleset: rules(enforce.ModeEnforce, enforce.PostureAudit, block(d+"/f"))})
+	begin := time.Now()
+	h := startHammers(t, "hammer "+d+"/f", "hammer "+d+"/f")
+	g.await(t, 0, 20000)
+	let, tried := h.stop(t)
+	took := time.Since(begin)
+	sum := account(t, g, tried, g.taken(t))
+	t.Logf("%.0f denials a second", float64(tried)/took.Seconds())
+	if let > 0 {
+		t.Errorf("%d of %d let in", let, tried)
+	}
+	if limit := 100 + 40*uint64(took/harvestInterval); sum.records > limit || sum.lost > 0 {
+		t.Errorf("%d records in %s, limit %d; %d lost", sum.records, took, limit, sum.lost)
+	}
+}
+
+// TestStormOfNames denies ever new names, which are different things, on both CPUs. While they are told one by
+// one and the reader stands still, another rule's first event is told all the same.
+func TestStormOfNames(t *testing.T) {
+	vm.Require(t, vm.BPFLSM)
+	g := newGuard(t)
+	d := t.TempDir()
+	write(t, d+"/p/f", "x", 0o644)
+	write(t, d+"/q", "x", 0o644)
+	g.apply(t, enforce.StepPublish{Ruleset: rules(enforce.ModeEnforce, enforce.PostureAudit,
+		rule(policies.ClassFile, policies.ActionBlock, policies.ObjectDirectory, d+"/p/"), block(d+"/q"))})
+	g.mu.Lock() // the reader's sink waits for it
+	h := startHammers(t, "hammer-names "+d+"/p", "hammer-names "+d+"/p")
+	g.await(t, 0, 10000)
+	want(t, try(t, "read "+d+"/q"), "EACCES")
+	g.mu.Unlock()
+	g.await(t, g.counter(t, bpf.MusterCounterCOUNT_EVENTS), 5000)
+	let, tried := h.stop(t)
+	events := g.taken(t)
+	sum := account(t, g, tried+1, events)
+	if let > 0 || sum.lost > 0 {
+		t.Errorf("%d let in, %d lost", let, sum.lost)
+	}
+	if sum.told < 100 || sum.counted < 1000 {
+		t.Errorf("names are told while there is room and counted when there is none: %+v", sum)
+	}
+	other := slices.IndexFunc(events, func(e enforce.Event) bool { return e.Resource == d+"/q" })
+	if other < 0 || events[other].Count != 1 || events[other].Sequence == 0 {
+		t.Error("another rule's event was not told")
+	}
+	for _, e := range events {
+		if e.Count > 1 && (!e.Various || e.Rule == nil || e.Since.IsZero() || !strings.HasPrefix(e.Resource, d+"/p/")) {
+			t.Errorf("%+v", e)
+		}
+	}
+}
+
+// TestFolds tells apart what differs in more than the process and the moment.
+func TestFolds(t *testing.T) {
+	vm.Require(t, vm.BPFLSM)
+	g := newGuard(t)
+	d := t.TempDir()
+	write(t, d+"/p/f", "x", 0o644)
+	write(t, d+"/p/g", "x", 0o644)
+	other := copySelf(t, d+"/other")
+	g.apply(t, enforce.StepPublish{Ruleset: rules(enforce.ModeEnforce, enforce.PostureAudit,
+		rule(policies.ClassFile, policies.ActionBlock, policies.ObjectDirectory, d+"/p/"))})
+	const times = 50
+	same := strings.Repeat("read "+d+"/p/f\n", times)
+	try(t, same)
+	try(t, "write "+d+"/p/f")
+	try(t, "read "+d+"/p/g")
+	tryAs(t, other, "read "+d+"/p/f")
+	counts := map[string]uint64{}
+	for _, e := range g.taken(t) {
+		counts[e.Operation+" "+e.Resource+" "+e.Source] += e.Count
+	}
+	var lines []string
+	for what, n := range counts {
+		lines = append(lines, fmt.Sprintf("%s %d", strings.ReplaceAll(what, d, ""), n))
+	}
+	slices.Sort(lines)
+	self, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	expected := []string{fmt.Sprintf("open /p/f %s %d", self, times+1), "open /p/f /other 1", "open /p/g " + self + " 1"}
+	slices.Sort(expected)
+	want(t, lines, expected...)
+}
