@@ -62,6 +62,9 @@ var (
 	ErrElsewhere      = &Kind{"elsewhere", "the source leads where it has no business", "a registry in a private network is named by its own address; plain HTTP is spelled oci+http://"}
 )
 
+// ErrWire is the cause of a refusal that is about the way and not about the release: another try may go better.
+var ErrWire = errors.New("what came is not what the source holds")
+
 // Refusal is one instance: the kind, what exactly was found, and the cause if there is one.
 type Refusal struct { //nolint:errname // the field speaks of a refusal and its kind
 	kind   *Kind

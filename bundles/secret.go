@@ -7,8 +7,11 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
+	"net/url"
 	"os"
 	"syscall"
 )
@@ -98,4 +101,19 @@ func (f TLSFiles) pair() (*tls.Certificate, error) {
 		return nil, fmt.Errorf("credentials: %s and %s are no certificate and its key", f.Certificate, f.Key)
 	}
 	return &pair, nil
+}
+
+// ProxyFunc is how requests find their proxy: the named one, or the environment's.
+func ProxyFunc(raw string) (func(*http.Request) (*url.URL, error), error) {
+	if raw == "" {
+		return http.ProxyFromEnvironment, nil
+	}
+	u, err := url.Parse(raw)
+	if err != nil || u.Host == "" {
+		return nil, errors.New("credentials: the proxy's URL is not understood")
+	}
+	if _, secret := u.User.Password(); secret {
+		return nil, errors.New("credentials: the proxy's URL contains a password: leave it out and set HTTPS_PROXY in the service's environment file")
+	}
+	return http.ProxyURL(u), nil
 }

@@ -192,6 +192,11 @@ func (t *tenant) conditions() []fleet.Condition {
 	for _, c := range t.marked {
 		out = append(out, c)
 	}
+	if source, ok := t.Source.(bundles.Judge); ok {
+		for _, c := range source.Conditions() {
+			out = append(out, fleet.Condition{Type: c.Type, Tenant: t.Name, Since: c.Since, Message: clip(c.Message, maxMessage)})
+		}
+	}
 	if !t.known() {
 		out = append(out, fleet.Condition{Type: "Unprotected", Tenant: t.Name, Message: placed(t.Name, "no verified release is known to this host")})
 	}

@@ -5,6 +5,7 @@ package reconciler
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -112,8 +113,9 @@ func (l *Loop) pullFailed(result pullResult, now time.Time) {
 	t := result.tenant
 	// Refused by its shape (too large, a symlink, no such channel): the revision is as bad as one that
 	// Verify refuses, and the same answer is due.
-	if name := bundles.RefusalName(result.err); name != "" && result.revision != "" {
+	if bundles.RefusalName(result.err) != "" && result.revision != "" && !errors.Is(result.err, bundles.ErrWire) {
 		t.pull.known = result.revision
+		t.judge(result.revision, result.err)
 		l.refuse(t, result.revision, "", result.err)
 		l.send(false)
 		return

@@ -166,6 +166,7 @@ func (l *Loop) consider(ctx context.Context, result pullResult) {
 		return
 	}
 	t.pull.known = result.revision
+	t.judge(result.revision, err)
 	if err != nil {
 		l.refuse(t, result.revision, documentDigest(result.raw.FS), err)
 		l.send(false)
@@ -250,6 +251,7 @@ func (t *tenant) verifyAgain(now time.Time) {
 			wrong["Distrusted"] = "what is in force has enough signers for " + string(verified.Level()) + " only now"
 		default:
 			r.verified = verified
+			t.judge(verified.Revision(), nil)
 		}
 	}
 	// What was seen of the clock is a floor while the agent runs; the disk has the floor of the last acceptance.

@@ -92,6 +92,20 @@ func (l *Loop) refuse(t *tenant, revision bundles.Revision, digest string, err e
 	t.refused = &refusal{tenant: t.Name, revision: revision, digest: digest, err: err, since: since}
 }
 
+// judge tells a source that wants to know what became of a revision: a mirror is asked when this one's word is stale
+// or refused.
+func (t *tenant) judge(revision bundles.Revision, refusal error) {
+	source, wants := t.Source.(bundles.Judge)
+	if !wants {
+		return
+	}
+	stale := func(r *release) bool {
+		return r != nil && r.verified.Revision() == revision &&
+			slices.ContainsFunc(r.verified.Conditions(), func(c bundles.Condition) bool { return c.Type == bundles.ConditionStale })
+	}
+	source.Judged(revision, refusal, stale(t.enforced) || stale(t.audited))
+}
+
 // own is the host's own tenant.
 func (l *Loop) own() *tenant { return l.tenants[0] }
 

@@ -28,6 +28,9 @@ type Credentials struct {
 	SSHKeyFile     string // private key in OpenSSH or PEM format, without a passphrase
 	KnownHostsFile string // required for ssh
 	CAFile         string // PEM certificates to believe instead of the system's
+	ClientCertFile string // HTTP: this host's own certificate
+	ClientKeyFile  string
+	Proxy          string // HTTP: a proxy's URL; "" takes the environment's
 }
 
 var (
@@ -84,12 +87,13 @@ func (c Credentials) httpTransport() (*http.Transport, error) {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.DisableKeepAlives = true // a poll a minute keeps no connection worth having
 	t.ResponseHeaderTimeout = time.Minute
-	config, err := bundles.TLSFiles{CA: c.CAFile}.Config()
+	config, err := bundles.TLSFiles{CA: c.CAFile, Certificate: c.ClientCertFile, Key: c.ClientKeyFile}.Config()
 	if err != nil {
 		return nil, err
 	}
 	t.TLSClientConfig = config
-	return t, nil
+	t.Proxy, err = bundles.ProxyFunc(c.Proxy)
+	return t, err
 }
 
 func (c Credentials) sshConfig(user, addr string) (*ssh.ClientConfig, error) {

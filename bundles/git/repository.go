@@ -125,6 +125,9 @@ func addFile(out map[string][]byte, tree *object.Tree, name string, entry object
 	return nil
 }
 
+// ErrNoRemote says that the repository knows no remote of that name.
+var ErrNoRemote = errors.New("there is no such remote")
+
 // RemoteURL answers the URL of a named remote; a URL or path answers itself.
 func (r *Repository) RemoteURL(remote string) (string, error) {
 	if strings.Contains(remote, "/") || strings.Contains(remote, ":") {
@@ -132,7 +135,7 @@ func (r *Repository) RemoteURL(remote string) (string, error) {
 	}
 	rem, err := r.repo.Remote(remote)
 	if err != nil {
-		return "", fmt.Errorf("remote %q: %w", remote, err)
+		return "", fmt.Errorf("%w: %q", ErrNoRemote, remote)
 	}
 	urls := rem.Config().URLs
 	if len(urls) == 0 {

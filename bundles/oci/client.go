@@ -37,7 +37,7 @@ func newClient(ref *Reference, creds *Credentials, now func() time.Time) (*clien
 	if err != nil {
 		return nil, err
 	}
-	proxy, err := creds.proxy()
+	proxy, err := bundles.ProxyFunc(creds.Proxy)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +146,7 @@ func (c *client) bytes(ctx context.Context, d v1.Descriptor, most int64) ([]byte
 		return err
 	})
 	if err == nil && int64(len(data)) != d.Size {
-		err = bundles.NewRefusal(bundles.ErrAltered, nil, "%s has %d bytes, not the %d of its manifest", d.Digest, len(data), d.Size)
+		err = bundles.NewRefusal(bundles.ErrAltered, bundles.ErrWire, "%s has %d bytes, not the %d of its manifest", d.Digest, len(data), d.Size)
 	}
 	return data, err
 }
@@ -159,8 +159,11 @@ func wrongBytes(err error) error {
 		errors.Is(err, context.Canceled), errors.As(err, &network), errors.Is(err, io.ErrUnexpectedEOF):
 		return err
 	}
-	return bundles.NewRefusal(bundles.ErrAltered, err, "the registry sent other bytes than were asked for")
+	return bundles.NewRefusal(bundles.ErrAltered, wire(err), "the registry sent other bytes than were asked for")
 }
+
+// wire marks an error as one of the way: the next try may bring the right bytes.
+func wire(err error) error { return fmt.Errorf("%w: %w", bundles.ErrWire, err) }
 
 // explained is an error with the reference beside it and what the registry said cut to a length. The query of a
 // redirect, where object stores put their signatures, is left out.

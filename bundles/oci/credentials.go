@@ -8,8 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
 	"os"
 	"strings"
 
@@ -67,7 +65,7 @@ func (c *Credentials) check(ref *Reference) error {
 	case ways > 0 && ref.plain && !loopback(hostOf(ref.repo.RegistryStr())):
 		return errPlain
 	}
-	_, err := c.proxy()
+	_, err := bundles.ProxyFunc(c.Proxy)
 	return err
 }
 
@@ -78,20 +76,6 @@ func ofGoogle(host string) bool {
 
 func (c *Credentials) tls() bundles.TLSFiles {
 	return bundles.TLSFiles{CA: c.CAFile, Certificate: c.ClientCertFile, Key: c.ClientKeyFile}
-}
-
-func (c *Credentials) proxy() (func(*http.Request) (*url.URL, error), error) {
-	if c.Proxy == "" {
-		return http.ProxyFromEnvironment, nil
-	}
-	u, err := url.Parse(c.Proxy)
-	if err != nil || u.Host == "" {
-		return nil, errors.New("credentials: the proxy's URL is not understood")
-	}
-	if _, secret := u.User.Password(); secret {
-		return nil, errors.New("credentials: the proxy's URL contains a password: leave it out and set HTTPS_PROXY in the service's environment file")
-	}
-	return http.ProxyURL(u), nil
 }
 
 // keychain implements authn.ContextKeychain for one registry.

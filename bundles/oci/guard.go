@@ -126,7 +126,7 @@ func (g *guard) admit(asked, got string) error {
 	}
 	own := reach(g.reach.Load())
 	if at == linkLocal || at == local && own != local || at == private && own == public {
-		return bundles.NewRefusal(bundles.ErrElsewhere, nil, "%s leads to %s, which the registry has no business with", asked, ap.Addr())
+		return bundles.NewRefusal(bundles.ErrElsewhere, bundles.ErrWire, "%s leads to %s, which the registry has no business with", asked, ap.Addr())
 	}
 	return nil
 }
@@ -150,7 +150,7 @@ func (g *guard) checkScheme(u *url.URL) error {
 	if u.Scheme == "https" || g.plain && u.Scheme == "http" {
 		return nil
 	}
-	return bundles.NewRefusal(bundles.ErrElsewhere, nil, "%s://%s: plain HTTP is only for loopback, or when the source's URL begins with oci+http://", u.Scheme, u.Host)
+	return bundles.NewRefusal(bundles.ErrElsewhere, bundles.ErrWire, "%s://%s: plain HTTP is only for loopback, or when the source's URL begins with oci+http://", u.Scheme, u.Host)
 }
 
 // WaitError says that the registry asked to be left alone for a while.
@@ -231,7 +231,7 @@ func (b *budget) refuse(format string, args ...any) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.refusal == nil {
-		b.refusal = bundles.NewRefusal(bundles.ErrLimits, nil, format, args...)
+		b.refusal = bundles.NewRefusal(bundles.ErrLimits, bundles.ErrWire, format, args...)
 	}
 	return b.refusal
 }

@@ -21,7 +21,7 @@ type approveFlags struct {
 	dir, remote string
 	yes, plan   bool
 	keys        keyFlags
-	git         gitFlags
+	from        sourceFlags
 	out         outputFlag
 }
 
@@ -42,7 +42,7 @@ func newApproveCmd() *cobra.Command {
 	fl.BoolVar(&f.yes, "yes", false, "sign without asking")
 	fl.BoolVar(&f.plan, "plan", false, "only show what would be signed")
 	f.keys.register(cmd)
-	f.git.register(cmd)
+	f.from.register(cmd)
 	f.out.register(cmd)
 	return cmd
 }
@@ -52,7 +52,7 @@ func (f *approveFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	ch, err := f.git.channel(p.url, p.trust.Channel)
+	ch, err := f.from.channel(p.url, p.trust.Channel, nil, 0)
 	if err != nil {
 		return err
 	}
@@ -76,16 +76,20 @@ func (f *approveFlags) run(cmd *cobra.Command) error {
 			return err
 		}
 	}
-	return f.sign(cmd, ch, p, review)
+	return f.sign(cmd, p, review)
 }
 
-func (f *approveFlags) sign(cmd *cobra.Command, ch bundles.Channel, p *project, review *bundles.Review) error {
+func (f *approveFlags) sign(cmd *cobra.Command, p *project, review *bundles.Review) error {
 	keys, err := f.keys.load(cmd, "MUSTER_KEY", p.trust.Signers)
 	if err != nil {
 		return err
 	}
 	if len(keys) != 1 {
 		return hinted("give exactly one --key", "approving needs one key, %d were found", len(keys))
+	}
+	ch, err := f.from.channel(p.url, p.trust.Channel, keys, 0)
+	if err != nil {
+		return err
 	}
 	done, err := bundles.Approve(cmd.Context(), ch, review, p.trust, keys[0], time.Now())
 	if err != nil {

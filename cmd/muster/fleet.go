@@ -16,7 +16,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/muster-fleet/muster/bundles"
-	"github.com/muster-fleet/muster/bundles/git"
+	"github.com/muster-fleet/muster/cmd/internal/sources"
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/fleet/statusref"
 	"github.com/muster-fleet/muster/reconciler/config"
@@ -43,8 +43,8 @@ type fleetFlags struct {
 	trust, policy string
 	hosts         string
 	config        string
-	git           gitFlags
-	source        gitFlags // for the release: the flags, or the agent's own credentials
+	git           sourceFlags
+	source        sourceFlags // for the release: the flags, or the agent's own credentials
 }
 
 func (f *fleetFlags) register(cmd *cobra.Command) {
@@ -76,8 +76,8 @@ func (f *fleetFlags) defaults() error {
 	local := f.repo == "" || f.repo == cfg.Status.URL
 	if local {
 		f.repo = cfg.Status.URL
-		if f.git == (gitFlags{}) {
-			f.git.creds, f.source.creds = agentCredentials(cfg.Status.Credentials), agentCredentials(cfg.Source.Credentials)
+		if f.git == (sourceFlags{}) {
+			f.git.git, f.source = cfg.Status.Credentials, sourceFlags{git: cfg.Source.Credentials, oci: cfg.Source.Credentials}
 		}
 	}
 	if f.repo == "" {
@@ -94,13 +94,6 @@ func (f *fleetFlags) defaults() error {
 	return nil
 }
 
-func agentCredentials(c config.Credentials) git.Credentials {
-	return git.Credentials{
-		UsernameFile: c.UsernameFile, PasswordFile: c.PasswordFile, TokenFile: c.TokenFile,
-		SSHKeyFile: c.SSHKeyFile, KnownHostsFile: c.KnownHostsFile, CAFile: c.CAFile,
-	}
-}
-
 func fileExists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
@@ -109,10 +102,10 @@ func fileExists(path string) bool {
 func (f *fleetFlags) remote() (statusref.Remote, error) {
 	r := statusref.Remote{URL: f.repo, Prefix: f.prefix}
 	var err error
-	if r.Auth, err = f.git.creds.Auth(f.repo); err != nil {
+	if r.Auth, err = sources.Git(f.git.git).Auth(f.repo); err != nil {
 		return r, err
 	}
-	r.CABundle, err = f.git.creds.CABundle()
+	r.CABundle, err = sources.Git(f.git.git).CABundle()
 	return r, err
 }
 
@@ -128,7 +121,7 @@ func (f *fleetFlags) enrolled(ctx context.Context, trust *bundles.Trust, now tim
 	if f.policy == "" || trust == nil {
 		return nil, nil // nobody is known to be enrolled, which AllowedSigners' methods understand
 	}
-	raw, err := fetchRelease(ctx, f.policy, trust.Channel, &f.source)
+	raw, err := f.source.fetch(ctx, f.policy, trust.Channel)
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/muster-fleet/muster/bundles"
-	"github.com/muster-fleet/muster/bundles/git"
+	"github.com/muster-fleet/muster/cmd/internal/sources"
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/reconciler/config"
 )
@@ -28,7 +28,7 @@ import (
 type joinFlags struct {
 	trust, sha256, channel, status, root, hostID string
 	force, noStart                               bool
-	git                                          gitFlags
+	from                                         sourceFlags
 	out                                          outputFlag
 }
 
@@ -36,12 +36,13 @@ func newJoinCmd() *cobra.Command {
 	var f joinFlags
 	cmd := &cobra.Command{
 		Use:   "join URL",
-		Short: "Make this host follow a policy repository",
+		Short: "Make this host follow a policy repository or registry",
 		Long: "Pins the trust file into /etc/muster, writes musterd's configuration, makes the host's key and starts\n" +
 			"musterd. Without --trust the trust file is taken from the channel, and --trust-sha256, which you have from\n" +
 			"your team, is what makes it trustworthy.",
 		Example: "  sudo muster join https://git.example.com/policy.git --trust-sha256 3f5a…\n" +
-			"  sudo muster join ssh://git@git.example.com/policy.git --trust trust.yaml --status ssh://git@git.example.com/status.git",
+			"  sudo muster join ssh://git@git.example.com/policy.git --trust trust.yaml --status ssh://git@git.example.com/status.git\n" +
+			"  sudo muster join oci://registry.example.com/acme/policy:stable --trust-sha256 3f5a… --oci-docker-config /etc/muster/pull.json",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
 	}
@@ -56,7 +57,7 @@ func newJoinCmd() *cobra.Command {
 	fl.BoolVar(&f.noStart, "no-start", false, "do not start musterd")
 	_ = cmd.MarkFlagFilename("trust", "yaml")
 	_ = cmd.MarkFlagDirname("root")
-	f.git.register(cmd)
+	f.from.register(cmd)
 	f.out.register(cmd)
 	return cmd
 }
@@ -126,19 +127,13 @@ func (f *joinFlags) host() (string, error) {
 
 // checkSource refuses what musterd could not use: it has no ssh agent, no home and no working directory.
 func (f *joinFlags) checkSource(url string) error {
-	c := &f.git.creds
-	for _, p := range []*string{&c.UsernameFile, &c.PasswordFile, &c.TokenFile, &c.SSHKeyFile, &c.KnownHostsFile, &c.CAFile} {
-		if *p == "" {
-			continue
-		}
-		abs, err := filepath.Abs(*p)
-		if err != nil {
+	for _, c := range []*config.Credentials{&f.from.git, &f.from.oci} {
+		if err := sources.Absolute(c); err != nil {
 			return err
 		}
-		*p = abs
 	}
-	if _, err := git.New(git.Config{URL: url, Channel: f.channel, Credentials: *c}); err != nil {
-		return hinted("see the --git-… flags; the files stay where they are, musterd reads them", "%w", err)
+	if _, err := sources.Open(config.Source{URL: url, Credentials: f.from.of(url)}, f.channel, "", time.Now); err != nil {
+		return hinted("see the --git-… and --oci-… flags; the files stay where they are, musterd reads them", "%w", err)
 	}
 	return nil
 }
@@ -152,7 +147,7 @@ func (f *joinFlags) loadTrust(ctx context.Context, url string) (*bundles.Trust, 
 	if f.sha256 == "" {
 		return nil, nil, hinted("give --trust FILE, or --trust-sha256 HEX as your team published it", "nothing says which trust file to believe")
 	}
-	raw, err := fetchRelease(ctx, url, f.channel, &f.git)
+	raw, err := f.from.fetch(ctx, url, f.channel)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -173,7 +168,7 @@ func (f *joinFlags) loadTrust(ctx context.Context, url string) (*bundles.Trust, 
 
 // rehearse verifies the channel's release before anything is written. That there is none yet is no obstacle.
 func (f *joinFlags) rehearse(ctx context.Context, url string, trust *bundles.Trust, res *joined) error {
-	raw, err := fetchRelease(ctx, url, trust.Channel, &f.git)
+	raw, err := f.from.fetch(ctx, url, trust.Channel)
 	if err == nil {
 		var v *bundles.Verified
 		if v, err = bundles.Verify(raw, trust, bundles.Seen{}, time.Now()); err == nil {
@@ -190,10 +185,10 @@ func (f *joinFlags) rehearse(ctx context.Context, url string, trust *bundles.Tru
 
 func (f *joinFlags) install(url string, trust []byte, res *joined) error {
 	cfg := config.Default()
-	cfg.Source.URL, cfg.Source.Credentials = url, config.Credentials(f.git.creds)
+	cfg.Source.URL, cfg.Source.Credentials = url, f.from.of(url)
 	cfg.HostID = f.hostID
 	if f.status != "" {
-		cfg.Status.URL, cfg.Status.Credentials = f.status, config.Credentials(f.git.creds)
+		cfg.Status.URL, cfg.Status.Credentials = f.status, f.from.git
 	}
 	switch f.status {
 	case "":

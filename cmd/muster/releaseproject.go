@@ -8,34 +8,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/muster-fleet/muster/bundles"
 	"github.com/muster-fleet/muster/bundles/git"
 )
-
-// gitFlags are the credentials for the verbs that talk to a repository.
-type gitFlags struct{ creds git.Credentials }
-
-func (f *gitFlags) register(cmd *cobra.Command) {
-	fl := cmd.Flags()
-	fl.StringVar(&f.creds.UsernameFile, "git-username-file", "", "file with the user name for HTTP")
-	fl.StringVar(&f.creds.PasswordFile, "git-password-file", "", "file with the password or token for HTTP (mode 0600)")
-	fl.StringVar(&f.creds.TokenFile, "git-token-file", "", "file with a bearer token for HTTP (mode 0600)")
-	fl.StringVar(&f.creds.SSHKeyFile, "git-ssh-key", "", "private key for ssh (mode 0600); without it the ssh agent is asked")
-	fl.StringVar(&f.creds.KnownHostsFile, "git-known-hosts", "", "known_hosts file for ssh")
-	fl.StringVar(&f.creds.CAFile, "git-ca-file", "", "certificates to believe instead of the system's")
-}
-
-// channel opens a channel for somebody who may push; CI passes a password in the environment.
-func (f *gitFlags) channel(url, channel string) (*git.Channel, error) {
-	return git.OpenChannel(git.ChannelConfig{
-		URL: url, Channel: channel, Credentials: f.creds,
-		Username: os.Getenv("MUSTER_GIT_USERNAME"), Password: os.Getenv("MUSTER_GIT_PASSWORD"),
-	})
-}
 
 // project is a policy repository at one commit.
 type project struct {

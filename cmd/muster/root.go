@@ -20,6 +20,8 @@ func newRootCmd() *cobra.Command {
 	root.AddCommand(newApproveCmd())
 	root.AddCommand(newVerifyCmd())
 	root.AddCommand(newTrustCmd())
+	root.AddCommand(newPullCmd())
+	root.AddCommand(newBundleCmd())
 	root.AddCommand(newJoinCmd())
 	root.AddCommand(newSchemaCmd())
 	root.AddCommand(newRollCmd())

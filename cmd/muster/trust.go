@@ -182,7 +182,7 @@ func newTrustCheckCmd() *cobra.Command {
 type trustNextFlags struct {
 	dir, remote, from string
 	keys              keyFlags
-	git               gitFlags
+	access            sourceFlags
 	out               outputFlag
 }
 
@@ -205,7 +205,7 @@ func newTrustNextCmd() *cobra.Command {
 	_ = cmd.MarkFlagDirname("dir")
 	_ = cmd.MarkFlagFilename("from", "yaml")
 	f.keys.register(cmd)
-	f.git.register(cmd)
+	f.access.register(cmd)
 	f.out.register(cmd)
 	return cmd
 }
@@ -263,7 +263,7 @@ func (f *trustNextFlags) before(cmd *cobra.Command, p *trustProject, next *bundl
 	if f.from != "" {
 		return readTrust(f.from, "")
 	}
-	raw, err := fetchRelease(cmd.Context(), p.url, next.Channel, &f.git)
+	raw, err := f.access.fetch(cmd.Context(), p.url, next.Channel)
 	if err != nil {
 		return nil, nil, hinted("give --from FILE", "the channel's trust file: %w", err)
 	}

@@ -4,38 +4,35 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/muster-fleet/muster/bundles"
-	"github.com/muster-fleet/muster/bundles/git"
 )
 
 type verifyFlags struct {
 	trust, sha256, stateDir string
-	git                     gitFlags
+	from                    sourceFlags
 	out                     outputFlag
 }
 
 func newVerifyCmd() *cobra.Command {
 	var f verifyFlags
 	cmd := &cobra.Command{
-		Use:   "verify DIR|GIT-URL",
+		Use:   "verify DIR|FILE|GIT-URL|OCI-REFERENCE",
 		Short: "Check a release as a host would, and print each check with its evidence",
 		Long: "Exits with 0 when a host with this trust file would accept the release. With --state-dir the host's own\n" +
 			"marks are compared too, so that a rollback shows.",
-		Example: "  muster verify https://git.example.com/policy.git --trust trust.yaml\n  muster verify ./checkout --trust trust.yaml -o json",
-		Args:    cobra.ExactArgs(1),
-		RunE:    func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
+		Example: "  muster verify https://git.example.com/policy.git --trust trust.yaml\n  muster verify ./checkout --trust trust.yaml -o json\n" +
+			"  muster verify oci://registry.example.com/acme/policy:stable --trust trust.yaml",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.trust, "trust", "/etc/muster/trust.yaml", "trust file")
@@ -43,7 +40,7 @@ func newVerifyCmd() *cobra.Command {
 	fl.StringVar(&f.stateDir, "state-dir", "", "a host's state directory, for its marks")
 	_ = cmd.MarkFlagFilename("trust", "yaml")
 	_ = cmd.MarkFlagDirname("state-dir")
-	f.git.register(cmd)
+	f.from.register(cmd)
 	f.out.register(cmd)
 	return cmd
 }
@@ -74,7 +71,7 @@ func (f *verifyFlags) run(cmd *cobra.Command, target string) error {
 			return err
 		}
 	}
-	raw, err := fetchRelease(cmd.Context(), target, trust.Channel, &f.git)
+	raw, err := f.from.fetch(cmd.Context(), target, trust.Channel)
 	if err != nil {
 		return err
 	}
@@ -129,62 +126,4 @@ func checkDigest(what string, text []byte, want string) error {
 		return hinted("compare with the digest that your team published: sha256sum trust.yaml", "%s has sha256 %s, not %s", what, got, want)
 	}
 	return nil
-}
-
-// fetchRelease reads a directory that holds a release, or the tip of a repository's channel.
-func fetchRelease(ctx context.Context, target, channel string, gf *gitFlags) (*bundles.Raw, error) {
-	if strings.HasPrefix(target, "oci:") {
-		return nil, bundles.NewRefusal(bundles.ErrUnsupported, nil, "releases in OCI registries are not read by this version")
-	}
-	if info, err := os.Stat(target); err == nil && info.IsDir() {
-		if _, err := os.Stat(filepath.Join(target, bundles.MetaDir)); err == nil {
-			return &bundles.Raw{FS: os.DirFS(target)}, nil
-		}
-		if target, err = filepath.Abs(target); err != nil {
-			return nil, err
-		}
-		if !isRepository(target) {
-			return nil, bundles.NewRefusal(bundles.ErrNoRelease, nil, "%s is neither a release nor a Git repository", target)
-		}
-	} else if !strings.Contains(target, ":") {
-		return nil, hinted("give a directory or a Git URL", "%s: %w", target, fs.ErrNotExist)
-	}
-	if git.IsSSH(target) && gf.creds.SSHKeyFile == "" {
-		return fetchAsPerson(ctx, target, channel, gf)
-	}
-	src, err := git.New(git.Config{URL: target, Channel: channel, Credentials: gf.creds})
-	if err != nil {
-		return nil, err
-	}
-	rev, err := src.Latest(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return src.Fetch(ctx, rev)
-}
-
-func isRepository(dir string) bool {
-	for _, p := range []string{".git", "HEAD"} {
-		if _, err := os.Stat(filepath.Join(dir, p)); err == nil {
-			return true
-		}
-	}
-	return false
-}
-
-// fetchAsPerson uses the ssh agent and the person's known_hosts, which a host never does.
-func fetchAsPerson(ctx context.Context, url, channel string, gf *gitFlags) (*bundles.Raw, error) {
-	ch, err := gf.channel(url, channel)
-	if err != nil {
-		return nil, err
-	}
-	rev, err := ch.Refresh(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if rev == "" {
-		return nil, bundles.NewRefusal(bundles.ErrNoRelease, nil, "there is no branch muster/%s", channel)
-	}
-	raw, _, err := ch.Release(rev)
-	return raw, err
 }

@@ -11,7 +11,9 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"time"
 
+	"github.com/muster-fleet/muster/cmd/internal/sources"
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/reconciler/config"
 )
@@ -31,11 +33,10 @@ func checkConfig(path string, out io.Writer) error {
 	c.failed("trust", err)
 	c.writable(cfg.Trust)
 	c.writable(path)
-	for where, credentials := range map[string]config.Credentials{"source": cfg.Source.Credentials, "status": cfg.Status.Credentials} {
-		c.credentials(where, credentials)
-	}
+	c.credentials("status", cfg.Status.Credentials)
+	c.sourceCredentials("source", &cfg.Source)
 	if trust != nil {
-		_, err = openSource(cfg.Source, trust.Channel, cfg.Source.Timeout, "")
+		_, err = sources.Open(cfg.Source, trust.Channel, "", time.Now)
 		c.failed("source", err)
 	}
 	for _, t := range cfg.Tenants {
@@ -82,14 +83,14 @@ func (c *checkList) tenant(t config.Tenant) {
 	trust, err := readTrust(t.Trust)
 	c.failed(name, err)
 	c.writable(t.Trust)
-	c.credentials(name, t.Source.Credentials)
+	c.sourceCredentials(name, &t.Source)
 	if trust == nil {
 		return
 	}
 	if !trust.Scoped() {
 		c.warn(name, "may release anything for this host: give its trust file a scope")
 	}
-	_, err = openSource(t.Source, trust.Channel, t.Source.Timeout, "")
+	_, err = sources.Open(t.Source, trust.Channel, "", time.Now)
 	c.failed(name, err)
 }
 
@@ -98,6 +99,12 @@ func (c *checkList) writable(path string) {
 	info, err := os.Stat(path)
 	if err == nil && info.Mode().Perm()&0o022 != 0 {
 		c.failed(path, fmt.Errorf("may be written by others than its owner (mode %04o): chmod go-w", info.Mode().Perm()))
+	}
+}
+
+func (c *checkList) sourceCredentials(where string, s *config.Source) {
+	for key, credentials := range s.AllCredentials(where) {
+		c.credentials(key, credentials)
 	}
 }
 

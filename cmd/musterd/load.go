@@ -15,7 +15,7 @@ import (
 	"github.com/robfig/cron/v3"
 
 	"github.com/muster-fleet/muster/bundles"
-	"github.com/muster-fleet/muster/bundles/git"
+	"github.com/muster-fleet/muster/cmd/internal/sources"
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/reconciler"
 	"github.com/muster-fleet/muster/reconciler/config"
@@ -83,7 +83,7 @@ func (l *loader) tenant(cfg *config.Config, t config.Tenant, opened map[string]o
 		opened[t.Name], out.Source = old, old.source
 		return out, nil
 	}
-	out.Source, err = openSource(t.Source, pinned.Channel, t.Source.Timeout, lastRevision(out.Cache, out.Trust))
+	out.Source, err = sources.Open(t.Source, pinned.Channel, lastRevision(out.Cache, out.Trust), time.Now)
 	if err != nil {
 		// No reason not to enforce the last good release: the agent runs, and says what is wrong.
 		out.Source = brokenSource{err}
@@ -91,13 +91,6 @@ func (l *loader) tenant(cfg *config.Config, t config.Tenant, opened map[string]o
 	}
 	opened[t.Name] = openedSource{of: t.Source, channel: pinned.Channel, source: out.Source}
 	return out, nil
-}
-
-// openSource opens what a source's URL names.
-func openSource(cfg config.Source, channel string, timeout time.Duration, last bundles.Revision) (bundles.Source, error) {
-	limits := git.DefaultLimits()
-	limits.Time = timeout
-	return git.New(git.Config{URL: cfg.URL, Channel: channel, Credentials: gitCredentials(cfg.Credentials), Limits: limits, Last: last})
 }
 
 // lastRevision is where the newest cached release came from, so that a history that was rewritten while no

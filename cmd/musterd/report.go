@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/muster-fleet/muster/bundles/git"
+	"github.com/muster-fleet/muster/cmd/internal/sources"
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/fleet/statusref"
 	"github.com/muster-fleet/muster/reconciler"
@@ -73,7 +73,7 @@ func newReporter(cfg *config.Config, log *slog.Logger) (reconciler.Reporter, err
 }
 
 func (r *refReporter) remote() (statusref.Remote, error) {
-	credentials := gitCredentials(r.cfg.Credentials)
+	credentials := sources.Git(r.cfg.Credentials)
 	auth, err := credentials.Auth(r.cfg.URL)
 	if err != nil {
 		return statusref.Remote{}, fmt.Errorf("status: %w", err)
@@ -83,13 +83,6 @@ func (r *refReporter) remote() (statusref.Remote, error) {
 		return statusref.Remote{}, fmt.Errorf("status: %w", err)
 	}
 	return statusref.Remote{URL: r.cfg.URL, Auth: auth, CABundle: ca}, nil
-}
-
-func gitCredentials(c config.Credentials) git.Credentials {
-	return git.Credentials{
-		UsernameFile: c.UsernameFile, PasswordFile: c.PasswordFile, TokenFile: c.TokenFile,
-		SSHKeyFile: c.SSHKeyFile, KnownHostsFile: c.KnownHostsFile, CAFile: c.CAFile,
-	}
 }
 
 // Report signs and pushes.

@@ -9,6 +9,7 @@
 package config
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/muster-fleet/muster/enforce"
@@ -75,6 +76,16 @@ type Source struct {
 	Schedule string `yaml:"schedule"`
 	// Timeout bounds one look and fetch.
 	Timeout time.Duration `yaml:"timeout"`
+	// Recheck is how often the signatures beside an unchanged artifact in a registry are listed again.
+	Recheck time.Duration `yaml:"recheck"`
+	// Mirrors are asked, in order, when the source fails or what it has is stale or refused.
+	Mirrors []Mirror `yaml:"mirrors"`
+}
+
+// Mirror is another place that has the same channel.
+type Mirror struct {
+	URL         string      `yaml:"url"`
+	Credentials Credentials `yaml:"credentials,omitempty"`
 }
 
 // Tenant is a team's pair of trust and source. What its releases may hold is its trust file's scope.
@@ -96,6 +107,15 @@ type Credentials struct {
 	SSHKeyFile     string `yaml:"sshKeyFile,omitempty"`
 	KnownHostsFile string `yaml:"knownHostsFile,omitempty"`
 	CAFile         string `yaml:"caFile,omitempty"`
+	// DockerConfigFile is a docker configuration or a Kubernetes pull secret, for a registry.
+	DockerConfigFile string `yaml:"dockerConfigFile,omitempty"`
+	// ClientCertFile and ClientKeyFile are this host's certificate where TLS asks for one.
+	ClientCertFile string `yaml:"clientCertFile,omitempty"`
+	ClientKeyFile  string `yaml:"clientKeyFile,omitempty"`
+	// Cloud asks a cloud for this machine's credentials for its registry: google, or empty.
+	Cloud string `yaml:"cloud,omitempty"`
+	// Proxy is a proxy's URL; empty takes the environment's.
+	Proxy string `yaml:"proxy,omitempty"`
 }
 
 // Postures are the default postures.
@@ -149,6 +169,7 @@ func Default() Config {
 			Interval: time.Minute,      // a change is on the host within two minutes
 			Jitter:   10 * time.Second, // a thousand hosts do not knock in the same second
 			Timeout:  2 * time.Minute,  // a slow source delays only the next look
+			Recheck:  5 * time.Minute,  // an approval moves no tag; nothing else waits for this
 		},
 		Trust:         "/etc/muster/trust.yaml",
 		StateDir:      "/var/lib/muster",
@@ -186,10 +207,25 @@ func (c Credentials) Files() map[string]string {
 	return map[string]string{
 		"usernameFile": c.UsernameFile, "passwordFile": c.PasswordFile, "tokenFile": c.TokenFile,
 		"sshKeyFile": c.SSHKeyFile, "knownHostsFile": c.KnownHostsFile, "caFile": c.CAFile,
+		"dockerConfigFile": c.DockerConfigFile, "clientCertFile": c.ClientCertFile, "clientKeyFile": c.ClientKeyFile,
 	}
 }
 
 // Secret tells which of Files must be readable by nobody else.
 func (c Credentials) Secret(key string) bool {
-	return key == "passwordFile" || key == "tokenFile" || key == "sshKeyFile"
+	switch key {
+	case "passwordFile", "tokenFile", "sshKeyFile", "dockerConfigFile", "clientKeyFile":
+		return true
+	}
+	return false
+}
+
+// AllCredentials are the source's credentials and its mirrors', by the key that holds them: "source",
+// "source.mirrors[0]".
+func (s *Source) AllCredentials(prefix string) map[string]Credentials {
+	out := map[string]Credentials{prefix: s.Credentials}
+	for i, m := range s.Mirrors {
+		out[fmt.Sprintf("%s.mirrors[%d]", prefix, i)] = m.Credentials
+	}
+	return out
 }

@@ -57,10 +57,17 @@ func validate(file string, root *yaml.Node, c *Config) []Problem {
 
 // source checks one source of releases; prefix is its place in the file.
 func (v *checker) source(prefix string, s *Source) {
-	v.require(s.URL != "", prefix+".url", "is needed", "the Git repository that holds the release channel")
+	v.require(s.URL != "", prefix+".url", "is needed", "the Git repository or registry that holds the release channel")
 	v.atLeast(prefix+".interval", s.Interval, time.Second)
 	v.atLeast(prefix+".jitter", s.Jitter, 0)
 	v.atLeast(prefix+".timeout", s.Timeout, time.Second)
+	v.atLeast(prefix+".recheck", s.Recheck, time.Second)
+	for i, m := range s.Mirrors {
+		v.require(m.URL != "", fmt.Sprintf("%s.mirrors[%d].url", prefix, i), "is needed", "")
+	}
+	for where, credentials := range s.AllCredentials(prefix) {
+		v.credentials(where, credentials)
+	}
 	if s.Schedule != "" {
 		_, err := cron.ParseStandard(s.Schedule)
 		v.require(err == nil, prefix+".schedule", fmt.Sprintf("is no cron line: %v", err), "five fields such as \"*/5 * * * *\", or @hourly")
@@ -84,9 +91,6 @@ func (v *checker) tenants(c *Config) {
 		v.require(filepath.IsAbs(t.Trust), prefix+".trust", "must be an absolute path", "each tenant has a trust file of its own")
 		v.require(t.Trust != c.Trust, prefix+".trust", "is the host's own trust file", "each tenant has a trust file of its own")
 		v.source(prefix+".source", &t.Source)
-		for key, path := range t.Source.Credentials.Files() {
-			v.require(path == "" || filepath.IsAbs(path), prefix+".source.credentials."+key, "must be an absolute path", "")
-		}
 	}
 }
 
@@ -100,17 +104,19 @@ func (v *checker) paths(c *Config) {
 		v.require(filepath.IsAbs(path), key, "must be an absolute path", "")
 	}
 	optional := map[string]string{"labels": c.Labels, "metrics.socket": c.Metrics.Socket}
-	for prefix, credentials := range map[string]Credentials{"source": c.Source.Credentials, "status": c.Status.Credentials} {
-		for key, path := range credentials.Files() {
-			optional[prefix+".credentials."+key] = path
-		}
-	}
+	v.credentials("status", c.Status.Credentials)
 	for key, path := range optional {
 		v.require(path == "" || filepath.IsAbs(path), key, "must be an absolute path", "")
 	}
 	for i, p := range c.Protect {
 		ok := filepath.IsAbs(p.Source) && filepath.IsAbs(p.Object)
 		v.require(ok, fmt.Sprintf("protect[%d]", i), "needs an absolute source and an absolute object", "")
+	}
+}
+
+func (v *checker) credentials(where string, c Credentials) {
+	for key, path := range c.Files() {
+		v.require(path == "" || filepath.IsAbs(path), where+".credentials."+key, "must be an absolute path", "")
 	}
 }
 

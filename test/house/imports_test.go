@@ -19,6 +19,7 @@ var mayImport = map[string][]string{
 	"bpf":                 {},
 	"bundles":             {"policies"},
 	"bundles/git":         {"bundles", "policies"},
+	"bundles/local":       {"bundles", "policies"},
 	"bundles/oci":         {"bundles", "policies"},
 	"enforce":             {"policies", "inventory", "enforce/automaton"},
 	"enforce/automaton":   {"policies"},

@@ -6,12 +6,16 @@ package scripts
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"io"
+	"log"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -19,6 +23,7 @@ import (
 //
 //	sha256 FILE VAR        sets VAR to the file's sha256
 //	subst FILE OLD NEW     replaces OLD by NEW in FILE, once; it must be there
+//	registry VAR           starts a registry on loopback and sets VAR to its host:port
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("git"); err != nil {
@@ -37,8 +42,9 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup:               func(e *testscript.Env) error { return setup(e, bin) },
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"sha256": cmdSHA256,
-			"subst":  cmdSubst,
+			"sha256":   cmdSHA256,
+			"subst":    cmdSubst,
+			"registry": cmdRegistry,
 		},
 	})
 }
@@ -68,6 +74,16 @@ func cmdSHA256(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	sum := sha256.Sum256([]byte(ts.ReadFile(args[0])))
 	ts.Setenv(args[1], hex.EncodeToString(sum[:]))
+}
+
+// cmdRegistry starts go-containerregistry's own registry: real HTTP, storage in memory.
+func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: registry VAR")
+	}
+	server := httptest.NewServer(registry.New(registry.WithReferrersSupport(true), registry.Logger(log.New(io.Discard, "", 0))))
+	ts.Defer(server.Close)
+	ts.Setenv(args[0], strings.TrimPrefix(server.URL, "http://"))
 }
 
 func cmdSubst(ts *testscript.TestScript, neg bool, args []string) {
