@@ -7,12 +7,14 @@
 #include "include/hash.h"
 #include "include/match.h"
 #include "include/judge.h"
+#include "include/socket.h"
 #include "include/keep.h"
 
 #include "label.bpf.c"
 #include "mark.bpf.c"
 #include "exec.bpf.c"
 #include "file.bpf.c"
+#include "net.bpf.c"
 #include "probe.bpf.c"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -53,6 +53,15 @@ const (
 	MusterCounterCOUNTERS            MusterCounter = 15
 )
 
+type MusterEndpoint struct {
+	_        structs.HostLayout
+	Family   uint16
+	Type     uint16
+	Protocol uint16
+	Port     uint16
+	Address  [16]uint8
+}
+
 type MusterEvent struct {
 	_         structs.HostLayout
 	Time      uint64
@@ -60,6 +69,7 @@ type MusterEvent struct {
 	Sequence  uint64
 	Script    uint64
 	Names     uint64
+	Endpoint  MusterEndpoint
 	Cpu       uint32
 	Pid       uint32
 	Ppid      uint32
@@ -143,19 +153,26 @@ type MusterFoundInode struct {
 type MusterHook uint32
 
 const (
-	MusterHookHOOK_BPRM_CHECK    MusterHook = 1
-	MusterHookHOOK_FILE_OPEN     MusterHook = 2
-	MusterHookHOOK_PATH_MKNOD    MusterHook = 3
-	MusterHookHOOK_PATH_TRUNCATE MusterHook = 4
-	MusterHookHOOK_FILE_TRUNCATE MusterHook = 5
-	MusterHookHOOK_PATH_UNLINK   MusterHook = 6
-	MusterHookHOOK_PATH_RENAME   MusterHook = 7
-	MusterHookHOOK_PATH_LINK     MusterHook = 8
-	MusterHookHOOK_PATH_SYMLINK  MusterHook = 9
-	MusterHookHOOK_PATH_MKDIR    MusterHook = 10
-	MusterHookHOOK_PATH_RMDIR    MusterHook = 11
-	MusterHookHOOK_PATH_CHMOD    MusterHook = 12
-	MusterHookHOOK_PATH_CHOWN    MusterHook = 13
+	MusterHookHOOK_BPRM_CHECK     MusterHook = 1
+	MusterHookHOOK_FILE_OPEN      MusterHook = 2
+	MusterHookHOOK_PATH_MKNOD     MusterHook = 3
+	MusterHookHOOK_PATH_TRUNCATE  MusterHook = 4
+	MusterHookHOOK_FILE_TRUNCATE  MusterHook = 5
+	MusterHookHOOK_PATH_UNLINK    MusterHook = 6
+	MusterHookHOOK_PATH_RENAME    MusterHook = 7
+	MusterHookHOOK_PATH_LINK      MusterHook = 8
+	MusterHookHOOK_PATH_SYMLINK   MusterHook = 9
+	MusterHookHOOK_PATH_MKDIR     MusterHook = 10
+	MusterHookHOOK_PATH_RMDIR     MusterHook = 11
+	MusterHookHOOK_PATH_CHMOD     MusterHook = 12
+	MusterHookHOOK_PATH_CHOWN     MusterHook = 13
+	MusterHookHOOK_SOCKET_CREATE  MusterHook = 14
+	MusterHookHOOK_SOCKET_BIND    MusterHook = 15
+	MusterHookHOOK_SOCKET_LISTEN  MusterHook = 16
+	MusterHookHOOK_SOCKET_CONNECT MusterHook = 17
+	MusterHookHOOK_SOCKET_ACCEPT  MusterHook = 18
+	MusterHookHOOK_SOCKET_SENDMSG MusterHook = 19
+	MusterHookHOOK_PACKET         MusterHook = 20
 )
 
 type MusterImageClass struct {
@@ -333,6 +350,13 @@ const (
 	MusterOperationOP_MKNOD    MusterOperation = 12
 	MusterOperationOP_CHMOD    MusterOperation = 13
 	MusterOperationOP_CHOWN    MusterOperation = 14
+	MusterOperationOP_SOCKET   MusterOperation = 15
+	MusterOperationOP_BIND     MusterOperation = 16
+	MusterOperationOP_LISTEN   MusterOperation = 17
+	MusterOperationOP_CONNECT  MusterOperation = 18
+	MusterOperationOP_ACCEPT   MusterOperation = 19
+	MusterOperationOP_SEND     MusterOperation = 20
+	MusterOperationOP_QUERY    MusterOperation = 21
 )
 
 type MusterPosture uint32
@@ -454,6 +478,12 @@ const (
 	MusterProgPathTruncate      = "path_truncate"
 	MusterProgPathUnlink        = "path_unlink"
 	MusterProgProbeDecision     = "probe_decision"
+	MusterProgSocketAccept      = "socket_accept"
+	MusterProgSocketBind        = "socket_bind"
+	MusterProgSocketConnect     = "socket_connect"
+	MusterProgSocketCreate      = "socket_create"
+	MusterProgSocketListen      = "socket_listen"
+	MusterProgSocketSendmsg     = "socket_sendmsg"
 	MusterVarInstance           = "instance"
 	MusterVarKeepClass          = "keep_class"
 	MusterVarKeepClassFlag      = "keep_class_flag"
@@ -552,6 +582,12 @@ type MusterProgramSpecs struct {
 	PathTruncate    *ebpf.ProgramSpec `ebpf:"path_truncate"`
 	PathUnlink      *ebpf.ProgramSpec `ebpf:"path_unlink"`
 	ProbeDecision   *ebpf.ProgramSpec `ebpf:"probe_decision"`
+	SocketAccept    *ebpf.ProgramSpec `ebpf:"socket_accept"`
+	SocketBind      *ebpf.ProgramSpec `ebpf:"socket_bind"`
+	SocketConnect   *ebpf.ProgramSpec `ebpf:"socket_connect"`
+	SocketCreate    *ebpf.ProgramSpec `ebpf:"socket_create"`
+	SocketListen    *ebpf.ProgramSpec `ebpf:"socket_listen"`
+	SocketSendmsg   *ebpf.ProgramSpec `ebpf:"socket_sendmsg"`
 }
 
 // MusterMapSpecs contains maps before they are loaded into the kernel.
@@ -718,6 +754,12 @@ type MusterPrograms struct {
 	PathTruncate    *ebpf.Program `ebpf:"path_truncate"`
 	PathUnlink      *ebpf.Program `ebpf:"path_unlink"`
 	ProbeDecision   *ebpf.Program `ebpf:"probe_decision"`
+	SocketAccept    *ebpf.Program `ebpf:"socket_accept"`
+	SocketBind      *ebpf.Program `ebpf:"socket_bind"`
+	SocketConnect   *ebpf.Program `ebpf:"socket_connect"`
+	SocketCreate    *ebpf.Program `ebpf:"socket_create"`
+	SocketListen    *ebpf.Program `ebpf:"socket_listen"`
+	SocketSendmsg   *ebpf.Program `ebpf:"socket_sendmsg"`
 }
 
 func (p *MusterPrograms) Close() error {
@@ -745,6 +787,12 @@ func (p *MusterPrograms) Close() error {
 		p.PathTruncate,
 		p.PathUnlink,
 		p.ProbeDecision,
+		p.SocketAccept,
+		p.SocketBind,
+		p.SocketConnect,
+		p.SocketCreate,
+		p.SocketListen,
+		p.SocketSendmsg,
 	)
 }
 

@@ -196,6 +196,13 @@ enum operation {
 	OP_MKNOD,
 	OP_CHMOD,
 	OP_CHOWN,
+	OP_SOCKET,
+	OP_BIND,
+	OP_LISTEN,
+	OP_CONNECT,
+	OP_ACCEPT,
+	OP_SEND,
+	OP_QUERY,
 };
 
 enum hook {
@@ -212,6 +219,13 @@ enum hook {
 	HOOK_PATH_RMDIR,
 	HOOK_PATH_CHMOD,
 	HOOK_PATH_CHOWN,
+	HOOK_SOCKET_CREATE,
+	HOOK_SOCKET_BIND,
+	HOOK_SOCKET_LISTEN,
+	HOOK_SOCKET_CONNECT,
+	HOOK_SOCKET_ACCEPT,
+	HOOK_SOCKET_SENDMSG,
+	HOOK_PACKET,
 };
 
 /* Every way out that does not decide by rules, and every loss, is counted here. */
@@ -241,12 +255,22 @@ enum event_flag {
 	EVENT_FALLBACK = 8, /* decided by the fail direction */
 };
 
+/* A socket and the other end of what it does; family 0: none. */
+struct endpoint {
+	u16 family;
+	u16 type;
+	u16 protocol;
+	u16 port;
+	u8 address[16];
+};
+
 struct event {
 	u64 time; /* CLOCK_BOOTTIME */
 	u64 image;
 	u64 sequence; /* per CPU */
 	u64 script; /* hash of the script's path */
 	u64 names; /* of an object that has no path */
+	struct endpoint endpoint; /* of the classes network and dns */
 	u32 cpu;
 	u32 pid;
 	u32 ppid;

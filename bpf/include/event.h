@@ -50,6 +50,10 @@ static __always_inline void event_result(struct scratch *s)
 	e->image = s->image;
 	e->script = s->label.source[1];
 	e->names = s->object[0].status == PATH_NAMED ? s->object[0].names : 0;
+	if (s->class == CLASS_NETWORK || s->class == CLASS_DNS)
+		e->endpoint = s->endpoint;
+	else
+		__builtin_memset(&e->endpoint, 0, sizeof(e->endpoint));
 	e->rule = s->result.rule;
 	e->class = s->class;
 	e->operation = s->operation;

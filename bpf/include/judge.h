@@ -60,28 +60,39 @@ static __always_inline bool concerns(u32 class, bool names)
 	return flags & CLASS_HAS_RULES || (names && flags & CLASS_WATCHES);
 }
 
-/* The same for an object that is known by numbers: nearly always no rule says anything of it to the caller,
- * which its label knows. */
-static __always_inline bool concerns_names(u32 class, u64 names)
+/* The image, when it has rules of a class whose objects are known by numbers, and the caller is a program. */
+static __always_inline struct image_header *rules_of(u32 class)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	void *image = host_image();
 	struct image_header *h;
-	struct label *l;
 
 	if (!image || task->flags & PF_KTHREAD)
-		return false;
+		return 0;
 	h = image_head(image);
 	if (!h) {
 		count(COUNT_IMAGE);
-		return false;
+		return 0;
 	}
-	if (!(class_flags(h, class) & CLASS_HAS_RULES))
-		return false;
-	l = bpf_task_storage_get(&labels, task, 0, 0);
+	return class_flags(h, class) & CLASS_HAS_RULES ? h : 0;
+}
+
+/* Whether the image says anything of one of these numbers to the caller: nearly always not, and its label
+ * knows. */
+static __always_inline bool speaks_of(struct image_header *h, u32 class, u64 names)
+{
+	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+
 	if (!l || !(l->flags & LABEL_KNOWN) || l->image != h->id)
 		return true;
 	return l->names[class - CLASS_NETWORK] & names;
+}
+
+static __always_inline bool concerns_names(u32 class, u64 names)
+{
+	struct image_header *h = rules_of(class);
+
+	return h && speaks_of(h, class, names);
 }
 
 static __always_inline void begin(struct scratch *s, u32 class, u32 operation, u32 hook)

@@ -56,6 +56,26 @@ typedef _Bool bool;
 
 #define RENAME_EXCHANGE 2
 
+/* Of the kernel's uapi: sockets. */
+#define AF_INET 2
+#define AF_INET6 10
+#define AF_PACKET 17
+#define AF_SMC 43
+#define SOCK_STREAM 1
+#define SOCK_DGRAM 2
+#define SOCK_RAW 3
+#define SOCK_RDM 4
+#define SOCK_SEQPACKET 5
+#define IPPROTO_ICMP 1
+#define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
+#define IPPROTO_DCCP 33
+#define IPPROTO_ICMPV6 58
+#define IPPROTO_SCTP 132
+#define IPPROTO_UDPLITE 136
+#define IPPROTO_SMC 256
+#define IPPROTO_MPTCP 262
+
 struct seq_file;
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -156,6 +176,31 @@ struct task_struct {
 	struct mm_struct *mm;
 	const struct cred *cred;
 	struct signal_struct *signal;
+};
+
+struct sock_common {
+	u16 skc_family;
+	u16 skc_dport; /* network order */
+	u32 skc_daddr;
+};
+
+struct sock {
+	struct sock_common __sk_common;
+	u16 sk_type;
+	u16 sk_protocol;
+	u8 sk_kern_sock : 1;
+};
+
+struct socket {
+	struct sock *sk;
+};
+
+struct msghdr {
+	void *msg_name;
+};
+
+struct sockaddr {
+	u16 sa_family;
 };
 
 struct linux_binprm {

@@ -171,6 +171,7 @@ struct scratch {
 	struct cursor cursor;
 	struct object object[2];
 	struct object source;
+	struct endpoint endpoint;
 	struct fold_key key;
 	struct fold_head head; /* with the two behind it, a struct fold */
 	struct event event;

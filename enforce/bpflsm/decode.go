@@ -24,6 +24,9 @@ var (
 		bpf.MusterOperationOP_LINK: "link", bpf.MusterOperationOP_SYMLINK: "symlink",
 		bpf.MusterOperationOP_MKDIR: "mkdir", bpf.MusterOperationOP_RMDIR: "rmdir",
 		bpf.MusterOperationOP_MKNOD: "mknod", bpf.MusterOperationOP_CHMOD: "chmod", bpf.MusterOperationOP_CHOWN: "chown",
+		bpf.MusterOperationOP_SOCKET: "socket", bpf.MusterOperationOP_BIND: "bind", bpf.MusterOperationOP_LISTEN: "listen",
+		bpf.MusterOperationOP_CONNECT: "connect", bpf.MusterOperationOP_ACCEPT: "accept", bpf.MusterOperationOP_SEND: "send",
+		bpf.MusterOperationOP_QUERY: "query",
 	}
 	hooks = map[bpf.MusterHook]string{
 		bpf.MusterHookHOOK_BPRM_CHECK: "BPRM_CHECK_SECURITY", bpf.MusterHookHOOK_FILE_OPEN: "FILE_OPEN",
@@ -32,7 +35,10 @@ var (
 		bpf.MusterHookHOOK_PATH_RENAME: "PATH_RENAME", bpf.MusterHookHOOK_PATH_LINK: "PATH_LINK",
 		bpf.MusterHookHOOK_PATH_SYMLINK: "PATH_SYMLINK", bpf.MusterHookHOOK_PATH_MKDIR: "PATH_MKDIR",
 		bpf.MusterHookHOOK_PATH_RMDIR: "PATH_RMDIR", bpf.MusterHookHOOK_PATH_CHMOD: "PATH_CHMOD",
-		bpf.MusterHookHOOK_PATH_CHOWN: "PATH_CHOWN",
+		bpf.MusterHookHOOK_PATH_CHOWN: "PATH_CHOWN", bpf.MusterHookHOOK_SOCKET_CREATE: "SOCKET_CREATE",
+		bpf.MusterHookHOOK_SOCKET_BIND: "SOCKET_BIND", bpf.MusterHookHOOK_SOCKET_LISTEN: "SOCKET_LISTEN",
+		bpf.MusterHookHOOK_SOCKET_CONNECT: "SOCKET_CONNECT", bpf.MusterHookHOOK_SOCKET_ACCEPT: "SOCKET_ACCEPT",
+		bpf.MusterHookHOOK_SOCKET_SENDMSG: "SOCKET_SENDMSG", bpf.MusterHookHOOK_PACKET: "CGROUP_SKB_EGRESS",
 	}
 )
 
@@ -163,6 +169,7 @@ func (image *Image) event(h *bpf.MusterEvent) (enforce.Event, error) {
 		WouldDeny: h.Flags&uint8(bpf.MusterEventFlagEVENT_WOULD_DENY) != 0,
 		PID:       h.Pid, PPID: h.Ppid, UID: h.Uid, Sequence: h.Sequence, CPU: h.Cpu, Count: 1,
 	}
+	describe(&e, h)
 	if h.Rule > 0 {
 		e.Rule = &rs.Rules[h.Rule-1]
 	}

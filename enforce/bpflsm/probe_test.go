@@ -44,6 +44,10 @@ func runProbe(script string) {
 			fmt.Println("go")
 			continue
 		}
+		if fields[0] == "hold" {
+			hold()
+			continue
+		}
 		if fields[0] == "hammer" {
 			hammer(func(int) error { return operate([]string{"read", fields[1]}) })
 			continue
@@ -139,7 +143,10 @@ func operate(f []string) error {
 		}
 		return nil
 	}
-	return live(f)
+	if f[0] == "live" {
+		return live(f)
+	}
+	return network(f)
 }
 
 func closed(f *os.File, err error) error {

@@ -47,6 +47,12 @@ var attached = []program{
 	{name: bpf.MusterProgPathRename},
 	{name: bpf.MusterProgPathChmod},
 	{name: bpf.MusterProgPathChown},
+	{name: bpf.MusterProgSocketCreate},
+	{name: bpf.MusterProgSocketBind},
+	{name: bpf.MusterProgSocketListen},
+	{name: bpf.MusterProgSocketConnect},
+	{name: bpf.MusterProgSocketAccept},
+	{name: bpf.MusterProgSocketSendmsg},
 }
 
 // iterators are run by the agent and attached for the moment only.
