@@ -11,6 +11,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/sigstore/cosign/v2/pkg/cosign"
@@ -134,7 +135,7 @@ type signatureFile struct {
 }
 
 // readSignatures reads the signature files. A surplus file is an error of its own and never hides others.
-func readSignatures(fsys fs.FS, where string) ([]signatureFile, error) {
+func readSignatures(fsys fs.FS, where string, exts ...string) ([]signatureFile, error) {
 	dir, err := fsys.Open(where)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -156,7 +157,7 @@ func readSignatures(fsys fs.FS, where string) ([]signatureFile, error) {
 	}
 	var out []signatureFile
 	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), signatureExt) {
+		if !slices.ContainsFunc(exts, func(ext string) bool { return strings.HasSuffix(e.Name(), ext) }) {
 			continue
 		}
 		name := where + "/" + e.Name()

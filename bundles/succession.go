@@ -94,7 +94,7 @@ func readLink(fsys fs.FS, version int64) (Link, error) {
 	case len(link.Trust) > maxYAML:
 		return link, refuse(ErrLimits, "%s is larger than %d bytes", TrustFile(version), maxYAML)
 	}
-	files, err := readSignatures(fsys, signaturesOf(version))
+	files, err := readSignatures(fsys, signaturesOf(version), signatureExt)
 	for _, f := range files {
 		if f.err == nil {
 			link.Signatures[f.name] = f.data

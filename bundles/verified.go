@@ -25,6 +25,7 @@ type Verified struct {
 	signers    []string
 	files      memFS
 	signatures []signatureFile
+	artifact   *artifact // nil unless it came out of a registry
 	fresh      []byte
 	freshSig   []byte
 	checks     []Check
@@ -102,6 +103,7 @@ func (v *Verified) contents() map[string][]byte {
 			out[SignaturesDir+"/"+s.name] = s.data
 		}
 	}
+	v.artifact.keep(out)
 	if v.fresh != nil {
 		out[FreshPath], out[FreshSigPath] = v.fresh, v.freshSig
 	}

@@ -137,25 +137,20 @@ func asRefusal(err error, what string) error {
 
 // checkSignatures counts distinct trusted keys over the raw bytes of release.json.
 func (e *examination) checkSignatures() (string, error) {
-	files, err := readSignatures(e.raw.FS, SignaturesDir)
+	files, err := readSignatures(e.raw.FS, SignaturesDir, signatureExt)
 	if err != nil {
 		return "", err
 	}
-	if len(files) == 0 {
-		return "", refuse(ErrUnsigned, "%s has no *%s", SignaturesDir, signatureExt)
+	if e.v.artifact, err = readArtifact(e.raw.FS); err != nil {
+		return "", err
 	}
-	var problems []error
-	var evidence []string
-	for _, f := range files {
-		s, how, err := e.whoSigned(f)
-		if err != nil {
-			problems = append(problems, err)
-			continue
-		}
-		if !slices.Contains(e.v.signers, s.Name) {
-			e.v.signers = append(e.v.signers, s.Name)
-			evidence = append(evidence, s.Name+": "+how)
-		}
+	evidence, problems := e.count(files, e.whoSigned)
+	if a := e.v.artifact; a != nil {
+		more, wrong := e.count(a.signatures, e.whoSignedArtifact)
+		evidence, problems = append(evidence, more...), append(problems, wrong...)
+	}
+	if len(evidence)+len(problems) == 0 {
+		return "", refuse(ErrUnsigned, "%s has no *%s", SignaturesDir, signatureExt)
 	}
 	slices.Sort(e.v.signers)
 	e.v.signatures = files
@@ -174,6 +169,22 @@ func (e *examination) checkSignatures() (string, error) {
 		parts = append(parts, "not counted: "+p.Error())
 	}
 	return strings.Join(parts, "; "), nil
+}
+
+// count notes who made these signatures; a signer counts once, however many there are.
+func (e *examination) count(files []signatureFile, who func(signatureFile) (*Signer, string, error)) (evidence []string, problems []error) {
+	for _, f := range files {
+		s, how, err := who(f)
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		if !slices.Contains(e.v.signers, s.Name) {
+			e.v.signers = append(e.v.signers, s.Name)
+			evidence = append(evidence, s.Name+": "+how)
+		}
+	}
+	return evidence, problems
 }
 
 // tooFew names the refusal after what kept signatures from counting, when that is one thing.

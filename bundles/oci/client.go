@@ -95,8 +95,7 @@ func uselessHead(err error) bool {
 }
 
 func statusOf(err error) int {
-	var answer *transport.Error
-	if errors.As(err, &answer) {
+	if answer, ok := errors.AsType[*transport.Error](err); ok {
 		return answer.StatusCode
 	}
 	return 0
@@ -181,8 +180,7 @@ func explain(ref *Reference, err error) error {
 
 func (e *explained) Error() string {
 	text := e.err.Error()
-	var network *url.Error
-	if errors.As(e.err, &network) {
+	if network, ok := errors.AsType[*url.Error](e.err); ok {
 		where, _, _ := strings.Cut(network.URL, "?")
 		text = fmt.Sprintf("%s %s: %v", strings.ToUpper(network.Op), where, network.Err)
 	}

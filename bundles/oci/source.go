@@ -19,7 +19,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -300,11 +299,6 @@ func (c *client) tags(ctx context.Context, most int) ([]string, error) {
 		}
 	}
 	return out, nil
-}
-
-// throttled says that the registry wants to be left alone: whatever else could be asked is not.
-func throttled(err error) bool {
-	return errors.As(err, new(*WaitError)) || statusOf(err) == http.StatusTooManyRequests
 }
 
 var _ bundles.Source = (*Source)(nil)

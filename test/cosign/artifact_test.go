@@ -1,0 +1,203 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cosign
+
+import (
+	"io"
+	"log"
+	"maps"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/registry"
+
+	"github.com/muster-fleet/muster/bundles"
+	"github.com/muster-fleet/muster/bundles/bundlestest"
+	"github.com/muster-fleet/muster/bundles/oci"
+)
+
+// shelf is a release in a registry, signed over release.json by alice alone, so that what a host counts besides is
+// cosign's.
+type shelf struct {
+	ref    string // host:port/repository:tag
+	trust  *bundles.Trust
+	digest string
+}
+
+// newShelf publishes a release. keys sign the artifact as muster does.
+func newShelf(t *testing.T, referrers bool, w *workshop, keys ...*bundles.KeySigner) *shelf {
+	t.Helper()
+	server := httptest.NewServer(registry.New(registry.WithReferrersSupport(referrers), registry.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(server.Close)
+	s := &shelf{ref: strings.TrimPrefix(server.URL, "http://") + "/acme/policy:stable"}
+	alice := bundlestest.NewKey(t)
+	f := &bundlestest.Fleet{Keys: map[string]*bundles.KeySigner{"alice": alice, "bob": w.key}}
+	s.trust = f.Trust(t, 1, 2, "")
+	ch, err := oci.OpenChannel(oci.ChannelConfig{Reference: "oci://" + s.ref, Channel: "stable", Keys: keys, Now: bundlestest.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := bundles.Publish(t.Context(), ch, bundles.PublishOptions{
+		Trust: s.trust, Now: bundlestest.Now(), Keys: []*bundles.KeySigner{alice},
+		Content: bundles.Content{Files: bundlestest.Files(), Commit: bundlestest.Commit, Issued: bundlestest.Issued()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.digest = string(p.Revision)
+	return s
+}
+
+// byDigest is what one signs and verifies: never a tag.
+func (s *shelf) byDigest() string { return strings.TrimSuffix(s.ref, ":stable") + "@" + s.digest }
+
+func (s *shelf) fetch(t *testing.T) *bundles.Raw {
+	t.Helper()
+	src, err := oci.New(oci.Config{Reference: "oci://" + s.ref, Channel: "stable", Now: bundlestest.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rev, err := src.Latest(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := src.Fetch(t.Context(), rev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+// level is what a host makes of the release now, and again out of what it keeps of it.
+func (s *shelf) level(t *testing.T) (bundles.Level, []bundles.Check) {
+	t.Helper()
+	v, err := bundles.Verify(s.fetch(t), s.trust, bundles.Seen{}, bundlestest.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := v.Again(s.trust, bundles.Seen{}, bundlestest.Now())
+	if err != nil || again.Level() != v.Level() {
+		t.Errorf("kept: %v; level %s, then %s", err, v.Level(), again.Level())
+	}
+	return v.Level(), v.Checks()
+}
+
+// artifactSigns are the ways in which each tool signs an artifact with a key, offline.
+func artifactSigns(name string) map[string][]string {
+	if name == "v2" {
+		return map[string][]string{
+			"bundle": {"--tlog-upload=false", "--new-bundle-format"}, "tag .sig": {"--tlog-upload=false"},
+		}
+	}
+	offline := []string{"--use-signing-config=false", "--tlog-upload=false"}
+	return map[string][]string{"bundle": offline, "tag .sig": append(offline[:2:2], "--new-bundle-format=false")}
+}
+
+func artifactVerify(t *testing.T, c *tool, w *workshop, ref string) error {
+	t.Helper()
+	args := []string{"verify", "--key", "cosign.pub", "--insecure-ignore-tlog", "--trusted-root", "empty.json", "--new-bundle-format", ref}
+	return c.run(t, w.dir, args...)
+}
+
+// TestArtifactSignatures: what cosign signs in a registry counts for a host, and what muster signs cosign verifies;
+// with the referrers API and without.
+func TestArtifactSignatures(t *testing.T) {
+	t.Parallel()
+	for _, c := range tools() {
+		for api, referrers := range map[string]bool{"with the referrers API": true, "without it": false} {
+			t.Run(c.name+" "+api, func(t *testing.T) {
+				t.Parallel()
+				c.build(t)
+				private, public := musterKey(t)
+				w := newWorkshop(t, c, private, public)
+				for how, flags := range artifactSigns(c.name) {
+					s := newShelf(t, referrers, w)
+					if level, _ := s.level(t); level != bundles.LevelAudit {
+						t.Fatalf("before bob signs: %s", level)
+					}
+					if err := c.run(t, w.dir, append(append([]string{"sign", "--yes", "--key", "cosign.key"}, flags...), s.byDigest())...); err != nil {
+						t.Fatal(err)
+					}
+					if level, checks := s.level(t); level != bundles.LevelEnforce {
+						t.Errorf("%s: cosign's signature does not count: %s %+v", how, level, checks)
+					}
+				}
+				s := newShelf(t, referrers, w, w.key)
+				if level, _ := s.level(t); level != bundles.LevelEnforce {
+					t.Errorf("muster's own signature of the artifact does not count: %s", level)
+				}
+				if err := artifactVerify(t, c, w, s.byDigest()); err != nil {
+					t.Errorf("cosign verify of muster's signature: %v", err)
+				}
+				if err := artifactVerify(t, c, w, newShelf(t, referrers, w).byDigest()); err == nil {
+					t.Error("cosign verify accepts an artifact that bob did not sign")
+				}
+			})
+		}
+	}
+}
+
+// TestArtifactSignaturesThatDoNotCount: an attestation, a signature of another artifact, a manifest of another release.
+func TestArtifactSignaturesThatDoNotCount(t *testing.T) {
+	t.Parallel()
+	for _, c := range tools() {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			c.build(t)
+			private, public := musterKey(t)
+			w := newWorkshop(t, c, private, public)
+			s := newShelf(t, true, w)
+			w.write(t, "predicate.json", []byte("{}"))
+			attest := []string{"attest", "--yes", "--key", "cosign.key", "--tlog-upload=false", "--new-bundle-format", "--predicate", "predicate.json", "--type", "custom"}
+			if c.name == "v3" {
+				attest = append(attest, "--use-signing-config=false")
+			}
+			if err := c.run(t, w.dir, append(attest, s.byDigest())...); err != nil {
+				t.Fatal(err)
+			}
+			level, checks := s.level(t)
+			if level != bundles.LevelAudit || !says(checks, "not counted: dsse: ") {
+				t.Errorf("an attestation: %s %+v", level, checks)
+			}
+
+			signed := newShelf(t, true, w, w.key)
+			raw, other := signed.fetch(t), s.fetch(t)
+			files, err := bundles.ReadRelease(t.Context(), raw.FS)
+			if err != nil {
+				t.Fatal(err)
+			}
+			foreign, err := bundles.ReadRelease(t.Context(), other.FS)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Signatures of one artifact beside another one's manifest and release.json.
+			mixed := maps.Clone(foreign)
+			mixed[bundles.ArtifactManifestPath] = append([]byte(nil), files[bundles.ArtifactManifestPath]...)
+			for name, data := range files {
+				if strings.HasPrefix(name, bundles.ArtifactSignaturesDir+"/") {
+					mixed[name] = data
+				}
+			}
+			mixed[bundles.ReleasePath] = foreign[bundles.ReleasePath]
+			v, err := bundles.Verify(bundlestest.Raw(mixed), s.trust, bundles.Seen{}, bundlestest.Now())
+			if err != nil || v.Level() != bundles.LevelEnforce {
+				t.Errorf("the same release.json in two artifacts: %v", err) // its digest is the same: it counts
+			}
+			mixed[bundles.ArtifactManifestPath] = foreign[bundles.ArtifactManifestPath][:len(foreign[bundles.ArtifactManifestPath])-1]
+			if v, err := bundles.Verify(bundlestest.Raw(mixed), s.trust, bundles.Seen{}, bundlestest.Now()); err != nil || v.Level() != bundles.LevelAudit {
+				t.Errorf("a manifest that was cut: %v", err)
+			}
+		})
+	}
+}
+
+func says(checks []bundles.Check, what string) bool {
+	for _, c := range checks {
+		if strings.Contains(c.Evidence, what) {
+			return true
+		}
+	}
+	return false
+}
