@@ -156,7 +156,7 @@ func approveOnce(ctx context.Context, ch Channel, r *Review, t *Trust, keys map[
 	if !added {
 		return p, nil
 	}
-	message := fmt.Sprintf("Approve release %d of %s/%s\n", v.release.Sequence, t.Fleet, t.Channel)
+	message := fmt.Sprintf("Approve release %d of %s/%s\n\n%s%s\n", v.release.Sequence, t.Fleet, t.Channel, ReleaseTrailer, v.digest)
 	p.Revision, err = ch.Append(ctx, tip, files, message, now)
 	return p, err
 }

@@ -5,6 +5,7 @@ package bundles
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 	"time"
 )
@@ -124,6 +125,24 @@ func FuzzState(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if p, err := unframe(stateMagic, data); err == nil && !bytes.Equal(frame(stateMagic, p), data) {
 			t.Fatalf("%q is not the frame of its payload", data)
+		}
+	})
+}
+
+// FuzzGitObject: no bytes are taken apart into anything but themselves, and no panic comes of any.
+func FuzzGitObject(f *testing.F) {
+	sig := "-----BEGIN SSH SIGNATURE-----\nAAAA\n-----END SSH SIGNATURE-----\n"
+	head := "tree 1\nauthor A <a@b> 1 +0000\ncommitter A <a@b> 1 +0000\n"
+	message := "Release\n\n" + ReleaseTrailer + "sha256:00\n"
+	f.Add([]byte(head+"gpgsig "+strings.ReplaceAll(strings.TrimSpace(sig), "\n", "\n ")+"\n\n"+message), false)
+	f.Add([]byte("object 1\ntype commit\ntag x\ntagger A <a@b> 1 +0000\n\n"+message+sig), true)
+	f.Fuzz(func(t *testing.T, data []byte, tag bool) {
+		o, err := parseGitObject(data, tag)
+		if err != nil {
+			return
+		}
+		if len(o.signed)+len(o.signature) > len(data)+1 || o.release == "" || !bytes.Contains(o.signed, []byte(o.release)) {
+			t.Fatalf("%q: signed %q, signature %q, release %q", data, o.signed, o.signature, o.release)
 		}
 	})
 }

@@ -195,7 +195,8 @@ func publishOnce(ctx context.Context, ch Channel, o PublishOptions, keys map[str
 	if err := rehearse(files, o); err != nil {
 		return nil, err
 	}
-	message := fmt.Sprintf("Release %d of %s/%s\n\nFrom commit %s.\n", sequence, o.Trust.Fleet, o.Trust.Channel, content.Commit)
+	message := fmt.Sprintf("Release %d of %s/%s\n\nFrom commit %s.\n\n%s%s\n", sequence, o.Trust.Fleet, o.Trust.Channel,
+		content.Commit, ReleaseTrailer, DigestOf(doc))
 	rev, err := ch.Append(ctx, tip, files, message, o.Now)
 	if err != nil {
 		return nil, err
@@ -292,6 +293,7 @@ func rehearse(files map[string][]byte, o PublishOptions) error {
 func (t *Trust) anySigner() *Trust {
 	one := *t
 	one.Threshold.Audit, one.Threshold.Enforce = 1, 1
+	one.Commits = nil // the commit is made when everything else is right
 	return &one
 }
 
@@ -310,7 +312,7 @@ func renewFresh(ctx context.Context, ch Channel, h *history, o PublishOptions) (
 	if err := o.Fresh.write(ctx, files, v.doc, v.release.Sequence, o.Now); err != nil {
 		return nil, err
 	}
-	message := fmt.Sprintf("Freshness of release %d of %s/%s\n", v.release.Sequence, o.Trust.Fleet, o.Trust.Channel)
+	message := fmt.Sprintf("Freshness of release %d of %s/%s\n\n%s%s\n", v.release.Sequence, o.Trust.Fleet, o.Trust.Channel, ReleaseTrailer, v.digest)
 	rev, err := ch.Append(ctx, h.tip, files, message, o.Now)
 	if err != nil {
 		return nil, err
@@ -325,7 +327,7 @@ func renewFresh(ctx context.Context, ch Channel, h *history, o PublishOptions) (
 func readTree(fsys fs.FS) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	err := fs.WalkDir(fsys, ".", func(p string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
+		if err != nil || d.IsDir() || p == GitCommitPath || p == GitTagPath { // of the revision before
 			return err
 		}
 		files[p], err = readBounded(fsys, p, maxFileBytes)

@@ -53,6 +53,7 @@ var (
 	ErrUntimed        = &Kind{"untimed", "no log and no timestamp authority of the trusted root says when the signature was made", "sign with a timestamp authority (cosign --timestamp-server-url) or a log that the trusted root names"}
 	ErrCertificate    = &Kind{"untrusted-certificate", "the certificate, its time or what it signed does not hold under the trusted root", ""}
 	ErrTrust          = &Kind{"trust", "the trust file is not usable", ""}
+	ErrCommit         = &Kind{"unsigned-commit", "the release came with no commit or tag that the trust's commits gate takes", "publish with --git-sign-key, or sign a tag muster/<channel> whose message has the line Muster-Release: sha256:…"}
 	ErrSuccession     = &Kind{"succession", "the successor of the trust file does not follow from the one before", "a successor has the next version, the same fleet and channel, and threshold.trust signatures of both files: muster trust next"}
 	ErrTrustRollback  = &Kind{"trust-rollback", "the trust file is older than one that was in force here", "install the newest trust file; it may also come with the next release"}
 	ErrTorn           = &Kind{"torn", "the file is truncated or damaged", ""}

@@ -34,6 +34,8 @@ type Trust struct {
 	Scope       Scope `yaml:"scope"`
 	// RequireAncestry refuses a channel whose history was rewritten instead of reporting it.
 	RequireAncestry bool `yaml:"requireAncestry"`
+	// Commits asks for a signed Git commit or tag, too; nil does not.
+	Commits *Commits `yaml:"commits"`
 
 	digest string
 }
@@ -130,6 +132,11 @@ func (t *Trust) prepare() error {
 			if err := list[i].prepare(); err != nil {
 				return err
 			}
+		}
+	}
+	if t.Commits != nil {
+		if err := t.Commits.prepare(); err != nil {
+			return err
 		}
 	}
 	for i := range t.Collectors {

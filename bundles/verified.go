@@ -25,7 +25,8 @@ type Verified struct {
 	signers    []string
 	files      memFS
 	signatures []signatureFile
-	artifact   *artifact // nil unless it came out of a registry
+	artifact   *artifact         // nil unless it came out of a registry
+	git        map[string][]byte // the signed commit or tag, when the trust asks for one
 	fresh      []byte
 	freshSig   []byte
 	checks     []Check
@@ -104,6 +105,7 @@ func (v *Verified) contents() map[string][]byte {
 		}
 	}
 	v.artifact.keep(out)
+	maps.Copy(out, v.git)
 	if v.fresh != nil {
 		out[FreshPath], out[FreshSigPath] = v.fresh, v.freshSig
 	}

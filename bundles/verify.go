@@ -70,6 +70,7 @@ func (e *examination) run() (*Verified, []Check, error) {
 		{"document", e.readDocument},
 		{"revoked release", e.checkRevokedRelease},
 		{"signatures", e.checkSignatures},
+		{"commit", e.checkCommit},
 		{"canonical form", e.decode},
 		{"fleet and channel", e.checkName},
 		{"epoch and sequence", e.checkMarks},

@@ -41,7 +41,7 @@ func TestParseAllowedSigners(t *testing.T) {
 		"type differs":       {"web-1 ssh-rsa " + strings.Fields(k1)[1], "key is ssh-ed25519, the line says ssh-rsa"},
 		"dsa":                {"web-1 ssh-dss " + strings.Fields(k1)[1], "key is ssh-ed25519"},
 		"every problem":      {"web_1 " + k1 + "\nweb_2 " + k2, "f:2:1"},
-		"long line":          {strings.Repeat("a", maxAllowedLine+1), "line of 65537 bytes"},
+		"long line":          {strings.Repeat("a", 64<<10+1), "line of 65537 bytes"},
 	} {
 		_, err := ParseAllowedSigners("f", []byte(c.file))
 		switch {
@@ -70,31 +70,6 @@ func TestAllowedSignersCheck(t *testing.T) {
 	} {
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
-func TestMatchList(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		patterns, s string
-		want        bool
-	}{
-		{"*", "a", true},
-		{"*", "", true},
-		{"a?c", "abc", true},
-		{"a?c", "ac", false},
-		{"*.example.org", "web-1.example.org", true},
-		{"*.example.org", "example.org", false},
-		{"*,!db*", "db1", false},
-		{"!db*,*", "db1", false},
-		{"!db*", "web", false},
-		{"a*b*c", "aXbYbZc", true},
-		{"a*b*c", "aXbYbZ", false},
-		{strings.Repeat("*a", 30), strings.Repeat("a", 63) + "b", false},
-	} {
-		if got := matchList(strings.Split(c.patterns, ","), c.s); got != c.want {
-			t.Errorf("%s against %s: %v", c.patterns, c.s, got)
 		}
 	}
 }

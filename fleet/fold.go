@@ -16,6 +16,7 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/muster-fleet/muster/bundles/sshsig"
 	"github.com/muster-fleet/muster/enforce"
 )
 
@@ -218,7 +219,7 @@ func (f *folder) check() {
 		case c.Enrolled:
 			f.byHost[c.Report.Host] = append(f.byHost[c.Report.Host], c)
 		case !s.Kept:
-			f.strangers[c.Report.Host+" "+ssh.FingerprintSHA256(plainKey(c.Key))] = c
+			f.strangers[c.Report.Host+" "+ssh.FingerprintSHA256(sshsig.PlainKey(c.Key))] = c
 		}
 	}
 }
@@ -338,7 +339,7 @@ func (f *folder) tombstone(row RollRow) Removed {
 func (f *folder) foldStrangers() {
 	for _, id := range sortedKeys(f.strangers) {
 		c := f.strangers[id]
-		row := f.row(c, ssh.FingerprintSHA256(plainKey(c.Key)))
+		row := f.row(c, ssh.FingerprintSHA256(sshsig.PlainKey(c.Key)))
 		if f.gone(row) {
 			continue
 		}

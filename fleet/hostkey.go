@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/muster-fleet/muster/bundles/sshsig"
 )
 
 // ErrHostKey is the kind of error for a host key that cannot be used.
@@ -58,7 +60,7 @@ func LoadHostKey(path string) (*HostKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrHostKey, path, err)
 	}
-	if err := acceptableKey(signer.PublicKey()); err != nil {
+	if err := sshsig.AcceptableKey(signer.PublicKey()); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrHostKey, path, err)
 	}
 	if signer, err = withCertificate(signer, path+"-cert.pub"); err != nil {
@@ -109,11 +111,11 @@ func createHostKey(path string) error {
 // AllowedLine is the line that enrols this key under id in hosts.allowed_signers.
 func (k *HostKey) AllowedLine(id string) string {
 	return fmt.Sprintf("%s namespaces=%q %s\n", id, NamespaceReport+","+NamespaceRoll,
-		bytes.TrimSpace(ssh.MarshalAuthorizedKey(plainKey(k.PublicKey()))))
+		bytes.TrimSpace(ssh.MarshalAuthorizedKey(sshsig.PlainKey(k.PublicKey()))))
 }
 
 // Fingerprint is the key's SHA256 fingerprint as ssh-keygen prints it.
-func (k *HostKey) Fingerprint() string { return ssh.FingerprintSHA256(plainKey(k.PublicKey())) }
+func (k *HostKey) Fingerprint() string { return ssh.FingerprintSHA256(sshsig.PlainKey(k.PublicKey())) }
 
 // writeFileDurably makes path hold b or what it held before, whatever happens in between.
 func writeFileDurably(path string, b []byte, mode fs.FileMode) (err error) {

@@ -32,7 +32,7 @@ const (
 
 // Condition is one thing about a host besides its state.
 type Condition struct {
-	Type    string    `json:"type"` // Stale Refused Reverted Revoked Forked StateLost HistoryRewritten Suspended Lost Unprotected ClockBackwards
+	Type    string    `json:"type"`             // Stale Refused Reverted Revoked Forked StateLost HistoryRewritten Suspended Lost Unprotected ClockBackwards
 	Tenant  string    `json:"tenant,omitempty"` // whose release it is about; "" is the host's own, or the host
 	Since   time.Time `json:"since"`
 	Digest  string    `json:"digest,omitempty"`
@@ -70,7 +70,7 @@ type Report struct {
 // ReportRelease is a release that the host holds.
 type ReportRelease struct {
 	Tenant   string   `json:"tenant,omitempty"` // "" is the host's own
-	Level    string   `json:"level"` // enforce or audit
+	Level    string   `json:"level"`            // enforce or audit
 	Name     string   `json:"name"`
 	Channel  string   `json:"channel"`
 	Epoch    int64    `json:"epoch"`

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/muster-fleet/muster/bundles"
+	"github.com/muster-fleet/muster/bundles/sshsig"
 	"github.com/muster-fleet/muster/enforce"
 )
 
@@ -183,11 +184,11 @@ func TrustedCollectors(trust *bundles.Trust, hosts *AllowedSigners) (Collectors,
 
 // Allows answers nil when rolls that name signs with key are believed now.
 func (c Collectors) Allows(name string, key ssh.PublicKey, now time.Time) error {
-	if want, ok := c.Keys[name]; ok && bytes.Equal(want.Marshal(), plainKey(key).Marshal()) {
+	if want, ok := c.Keys[name]; ok && bytes.Equal(want.Marshal(), sshsig.PlainKey(key).Marshal()) {
 		return nil
 	}
 	if err := c.Hosts.Check(name, key, NamespaceRoll, now); err != nil {
-		return fmt.Errorf("%w: collector %q (%s): %w", ErrRoll, printable(name, 64), ssh.FingerprintSHA256(plainKey(key)), err)
+		return fmt.Errorf("%w: collector %q (%s): %w", ErrRoll, printable(name, 64), ssh.FingerprintSHA256(sshsig.PlainKey(key)), err)
 	}
 	return nil
 }
@@ -195,7 +196,7 @@ func (c Collectors) Allows(name string, key ssh.PublicKey, now time.Time) error 
 // NameOf is the name under which the trust file knows a collector's key, or "".
 func (c Collectors) NameOf(key ssh.PublicKey) string {
 	for _, name := range sortedKeys(c.Keys) {
-		if bytes.Equal(c.Keys[name].Marshal(), plainKey(key).Marshal()) {
+		if bytes.Equal(c.Keys[name].Marshal(), sshsig.PlainKey(key).Marshal()) {
 			return name
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"encoding/pem"
 	"errors"
 	"os"
 	"os/exec"
@@ -17,6 +18,8 @@ import (
 	"testing"
 
 	"golang.org/x/crypto/ssh"
+
+	"github.com/muster-fleet/muster/bundles/sshsig"
 )
 
 // What we sign, stock ssh-keygen verifies, and the other way round.
@@ -137,7 +140,7 @@ func TestStockSSHKeygenCertificate(t *testing.T) {
 		"outside the CA":     not(allowed.Check("web-1", got, NamespaceReport, testNow)),
 		"expired":            not(allowed.Check("web-1.example.org", got, NamespaceReport, testNow.AddDate(1, 0, 0))),
 		"other namespace":    not(allowed.Check("web-1.example.org", got, NamespaceRoll, testNow)),
-		"without its cert":   not(allowed.Check("web-1.example.org", plainKey(got), NamespaceReport, testNow)),
+		"without its cert":   not(allowed.Check("web-1.example.org", sshsig.PlainKey(got), NamespaceReport, testNow)),
 		"nobody is enrolled": not((*AllowedSigners)(nil).Check("web-1.example.org", got, NamespaceReport, testNow)),
 	} {
 		if err != nil {
@@ -197,12 +200,12 @@ func TestVerifyRefuses(t *testing.T) {
 		"other namespace":  {string(other), "message", NamespaceReport, ErrSignatureNamespace},
 		"empty namespace":  {text, "message", "", ErrSignatureNamespace},
 		"empty":            {"", "message", NamespaceReport, ErrSignatureMalformed},
-		"no end":           {strings.Replace(text, sshsigEnd, "", 1), "message", NamespaceReport, ErrSignatureMalformed},
+		"no end":           {strings.Replace(text, "-----END SSH SIGNATURE-----", "", 1), "message", NamespaceReport, ErrSignatureMalformed},
 		"text after":       {text + "more\n", "message", NamespaceReport, ErrSignatureMalformed},
 		"text before":      {"more\n" + text, "message", NamespaceReport, ErrSignatureMalformed},
 		"not base64":       {strings.Replace(text, "U1NI", "U1N*", 1), "message", NamespaceReport, ErrSignatureMalformed},
 		"other magic":      {strings.Replace(text, "U1NI", "U1NJ", 1), "message", NamespaceReport, ErrSignatureMalformed},
-		"bomb":             {sshsigBegin + strings.Repeat("A", 1<<20) + "\n" + sshsigEnd, "message", NamespaceReport, ErrSignatureMalformed},
+		"bomb":             {"-----BEGIN SSH SIGNATURE-----\n" + strings.Repeat("A", 1<<20) + "\n" + "-----END SSH SIGNATURE-----", "message", NamespaceReport, ErrSignatureMalformed},
 		"cut in the blob":  {armored(t, text, func(b []byte) []byte { return b[:len(b)-20] }), "message", NamespaceReport, ErrSignatureMalformed},
 		"grown":            {armored(t, text, func(b []byte) []byte { return append(b, 0) }), "message", NamespaceReport, ErrSignatureMalformed},
 		"signature bit":    {armored(t, text, func(b []byte) []byte { b[len(b)-1] ^= 1; return b }), "message", NamespaceReport, ErrSignatureInvalid},
@@ -219,11 +222,12 @@ func TestVerifyRefuses(t *testing.T) {
 
 func armored(t *testing.T, text string, change func([]byte) []byte) string {
 	t.Helper()
-	raw, err := unarmor([]byte(text))
-	if err != nil {
-		t.Fatal(err)
+	block, _ := pem.Decode([]byte(text))
+	if block == nil {
+		t.Fatal("no armor")
 	}
-	return string(armor(change(raw)))
+	block.Bytes = change(block.Bytes)
+	return string(pem.EncodeToMemory(block))
 }
 
 func TestHostKeyFile(t *testing.T) {

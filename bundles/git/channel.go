@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -34,6 +35,8 @@ type ChannelConfig struct {
 	Credentials Credentials
 	// Username and Password authenticate over HTTP when there are no files, as in CI.
 	Username, Password string
+	// SignCommit makes an armored signature over a commit (SSHSIG in namespace git, or OpenPGP); nil leaves it unsigned.
+	SignCommit func(payload []byte) ([]byte, error)
 }
 
 // Channel implements bundles.Channel over one branch. The branch is fetched whole and kept in memory: what is
@@ -125,6 +128,9 @@ func (c *Channel) Release(rev bundles.Revision) (*bundles.Raw, bundles.Revision,
 	if err != nil {
 		return nil, parent, err
 	}
+	if err := o.keepSigned(files, commit.Hash); err != nil {
+		return nil, parent, err
+	}
 	return &bundles.Raw{Revision: rev, FS: bundles.NewMemFS(files)}, parent, nil
 }
 
@@ -138,6 +144,9 @@ func (c *Channel) Append(ctx context.Context, parent bundles.Revision, files map
 	commit := &object.Commit{Author: sig, Committer: sig, Message: message, TreeHash: tree}
 	if parent != "" {
 		commit.ParentHashes = []plumbing.Hash{plumbing.NewHash(string(parent))}
+	}
+	if err := c.sign(commit); err != nil {
+		return "", err
 	}
 	obj := c.store.NewEncodedObject()
 	if err := commit.Encode(obj); err != nil {
@@ -158,6 +167,27 @@ func (c *Channel) Append(ctx context.Context, parent bundles.Revision, files map
 		return "", classifyPush(fmt.Errorf("%s: %w", shown(c.cfg.URL), err))
 	}
 	return bundles.Revision(hash.String()), nil
+}
+
+func (c *Channel) sign(commit *object.Commit) error {
+	if c.cfg.SignCommit == nil {
+		return nil
+	}
+	obj := &plumbing.MemoryObject{}
+	if err := commit.EncodeWithoutSignature(obj); err != nil {
+		return err
+	}
+	r, err := obj.Reader()
+	if err != nil {
+		return err
+	}
+	payload, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	armored, err := c.cfg.SignCommit(payload)
+	commit.PGPSignature = string(armored)
+	return err
 }
 
 // writeTree stores the files below prefix as Git trees.

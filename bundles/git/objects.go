@@ -29,7 +29,10 @@ const (
 )
 
 // objects is a fetched pack, in memory.
-type objects struct{ store *memory.Storage }
+type objects struct {
+	store *memory.Storage
+	tag   plumbing.Hash // the annotated tag on the commit, when there is one
+}
 
 // unpack measures the pack before it inflates it into memory: a small pack can hold a very large one.
 func unpack(pack []byte, limits Limits) (o *objects, err error) {
@@ -128,6 +131,39 @@ func (c *prefixCounter) Write(p []byte) (int, error) {
 func (o *objects) commit(h plumbing.Hash) (*object.Commit, error) {
 	return object.GetCommit(o.store, h)
 }
+
+// keepSigned puts a signed commit and the tag on it beside the files, byte for byte, for who asks for their
+// signatures. What the tree itself has in these places is not believed to be either.
+func (o *objects) keepSigned(files map[string][]byte, commit plumbing.Hash) error {
+	for path, hash := range map[string]plumbing.Hash{bundles.GitCommitPath: commit, bundles.GitTagPath: o.tag} {
+		delete(files, path)
+		if hash.IsZero() {
+			continue
+		}
+		obj, err := o.store.EncodedObject(plumbing.AnyObject, hash)
+		if err != nil {
+			return bundles.NewRefusal(bundles.ErrMalformed, err, "object %s", hash)
+		}
+		if obj.Size() > maxSignedObject {
+			continue // whoever asks for it finds none
+		}
+		r, err := obj.Reader()
+		if err != nil {
+			return bundles.NewRefusal(bundles.ErrMalformed, err, "object %s", hash)
+		}
+		data, err := io.ReadAll(r)
+		if err != nil {
+			return bundles.NewRefusal(bundles.ErrMalformed, err, "object %s", hash)
+		}
+		if bytes.Contains(data, []byte("-----BEGIN ")) {
+			files[path] = data
+		}
+	}
+	return nil
+}
+
+// maxSignedObject is far above a commit or tag that somebody made by hand.
+const maxSignedObject = 64 << 10
 
 // files answers the regular files of a commit. Anything else (symlinks, submodules, odd modes, doubled or
 // strange names) refuses the whole tree: a release has no use for it.

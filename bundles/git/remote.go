@@ -32,7 +32,7 @@ type remote struct {
 // session is one conversation with a remote.
 type session interface {
 	advert(ctx context.Context) (*packp.AdvRefs, error)
-	pack(ctx context.Context, adv *packp.AdvRefs, want plumbing.Hash, depth int) ([]byte, error)
+	pack(ctx context.Context, adv *packp.AdvRefs, wants []plumbing.Hash, depth int) ([]byte, error)
 	close()
 }
 
@@ -112,9 +112,9 @@ func (r *budgetReader) Read(p []byte) (int, error) {
 }
 
 // packRequest asks for one commit, to a depth; 0 is all of it.
-func packRequest(adv *packp.AdvRefs, want plumbing.Hash, depth int) (*packp.UploadPackRequest, error) {
+func packRequest(adv *packp.AdvRefs, wants []plumbing.Hash, depth int) (*packp.UploadPackRequest, error) {
 	req := packp.NewUploadPackRequestFromCapabilities(adv.Capabilities)
-	req.Wants = []plumbing.Hash{want}
+	req.Wants = wants
 	if depth > 0 && adv.Capabilities.Supports(capability.Shallow) {
 		req.Depth = packp.DepthCommits(depth)
 		if err := req.Capabilities.Set(capability.Shallow); err != nil {
@@ -189,8 +189,8 @@ func (s *httpSession) advert(ctx context.Context) (*packp.AdvRefs, error) {
 	return adv, s.b.blame(err)
 }
 
-func (s *httpSession) pack(ctx context.Context, adv *packp.AdvRefs, want plumbing.Hash, depth int) ([]byte, error) {
-	req, err := packRequest(adv, want, depth)
+func (s *httpSession) pack(ctx context.Context, adv *packp.AdvRefs, wants []plumbing.Hash, depth int) ([]byte, error) {
+	req, err := packRequest(adv, wants, depth)
 	if err != nil {
 		return nil, err
 	}

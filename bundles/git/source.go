@@ -84,6 +84,11 @@ func Branch(channel string) plumbing.ReferenceName {
 	return plumbing.NewBranchReferenceName("muster/" + channel)
 }
 
+// TagOf is the annotated tag that may sign the channel's tip.
+func TagOf(channel string) plumbing.ReferenceName {
+	return plumbing.NewTagReferenceName("muster/" + channel)
+}
+
 // New answers a source; it checks the configuration and touches no network.
 func New(cfg Config) (*Source, error) {
 	if !bundles.ValidName(cfg.Channel) {
@@ -146,6 +151,9 @@ func (s *Source) Fetch(ctx context.Context, rev bundles.Revision) (*bundles.Raw,
 	if err != nil {
 		return nil, err
 	}
+	if err := store.keepSigned(files, commit.Hash); err != nil {
+		return nil, err
+	}
 	raw := &bundles.Raw{Revision: rev, FS: bundles.NewMemFS(files)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -173,11 +181,22 @@ func (s *Source) fetch(ctx context.Context, want plumbing.Hash, depth int) (*obj
 	if tip != want {
 		return nil, fmt.Errorf("%w: %s is now at %s, not %s", ErrMoved, Branch(s.cfg.Channel).Short(), tip, want)
 	}
-	pack, err := sess.pack(ctx, adv, want, depth)
+	wants := []plumbing.Hash{want}
+	// An annotated tag on the tip comes along: a trust may ask for its signature.
+	tag := TagOf(s.cfg.Channel).String()
+	signed, tagged := adv.References[tag]
+	if tagged = tagged && adv.Peeled[tag] == want; tagged {
+		wants = append(wants, signed)
+	}
+	pack, err := sess.pack(ctx, adv, wants, depth)
 	if err != nil {
 		return nil, err
 	}
-	return unpack(pack, s.cfg.Limits)
+	o, err := unpack(pack, s.cfg.Limits)
+	if err == nil && tagged {
+		o.tag = signed
+	}
+	return o, err
 }
 
 // explain puts the repository and, for people, the credential's kind beside the error; never a secret.

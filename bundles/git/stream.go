@@ -160,8 +160,8 @@ func (s *streamSession) advert(context.Context) (*packp.AdvRefs, error) {
 	return adv, nil
 }
 
-func (s *streamSession) pack(_ context.Context, adv *packp.AdvRefs, want plumbing.Hash, depth int) ([]byte, error) {
-	req, err := packRequest(adv, want, depth)
+func (s *streamSession) pack(_ context.Context, adv *packp.AdvRefs, wants []plumbing.Hash, depth int) ([]byte, error) {
+	req, err := packRequest(adv, wants, depth)
 	if err != nil {
 		return nil, err
 	}

@@ -43,6 +43,7 @@ func newApproveCmd() *cobra.Command {
 	fl.BoolVar(&f.plan, "plan", false, "only show what would be signed")
 	f.keys.register(cmd)
 	f.from.register(cmd)
+	f.from.registerSigning(cmd)
 	f.out.register(cmd)
 	return cmd
 }

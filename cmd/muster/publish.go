@@ -61,6 +61,7 @@ func newPublishCmd() *cobra.Command {
 	fl.BoolVar(&f.freshOnly, "fresh-only", false, "only renew fresh.json of the newest release")
 	f.keys.register(cmd)
 	f.from.register(cmd)
+	f.from.registerSigning(cmd)
 	f.out.register(cmd)
 	cmd.MarkFlagsMutuallyExclusive("fresh-only", "rollback-to")
 	cmd.MarkFlagsMutuallyExclusive("fresh-only", "sequence")

@@ -10,17 +10,22 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/muster-fleet/muster/bundles"
 	"github.com/muster-fleet/muster/bundles/git"
 	"github.com/muster-fleet/muster/bundles/local"
 	"github.com/muster-fleet/muster/bundles/oci"
+	"github.com/muster-fleet/muster/bundles/sshsig"
 	"github.com/muster-fleet/muster/cmd/internal/sources"
 	"github.com/muster-fleet/muster/reconciler/config"
 )
 
 // sourceFlags are how the verbs that talk to a repository or a registry authenticate there.
-type sourceFlags struct{ git, oci config.Credentials }
+type sourceFlags struct {
+	git, oci config.Credentials
+	signKey  string // signs the commits that a verb makes
+}
 
 func (f *sourceFlags) register(cmd *cobra.Command) {
 	fl := cmd.Flags()
@@ -65,6 +70,28 @@ func (f *sourceFlags) registry() oci.Credentials {
 	return c
 }
 
+// registerSigning is for the verbs that make commits.
+func (f *sourceFlags) registerSigning(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.signKey, "git-sign-key", "", "ssh private key to sign the channel's commit with, for hosts whose trust file asks for it")
+	_ = cmd.MarkFlagFilename("git-sign-key")
+}
+
+// commitSigner answers how to sign commits, nil for not at all.
+func (f *sourceFlags) commitSigner() (func([]byte) ([]byte, error), error) {
+	if f.signKey == "" {
+		return nil, nil //nolint:nilnil // no signer is no error
+	}
+	text, err := os.ReadFile(f.signKey)
+	if err != nil {
+		return nil, err
+	}
+	key, err := ssh.ParsePrivateKey(text)
+	if err != nil {
+		return nil, hinted("give a private key without a passphrase, as CI has them", "%s: %w", f.signKey, err)
+	}
+	return func(payload []byte) ([]byte, error) { return sshsig.Sign(key, "git", payload) }, nil
+}
+
 // channel opens a channel for somebody who may push. On a registry the keys sign the artifact too, for cosign.
 func (f *sourceFlags) channel(url, channel string, keys []*bundles.KeySigner, lookBack int) (bundles.Channel, error) {
 	if oci.IsReference(url) {
@@ -75,8 +102,12 @@ func (f *sourceFlags) channel(url, channel string, keys []*bundles.KeySigner, lo
 	if local.Is(url) {
 		return nil, hinted("muster bundle import writes a directory", "%s: nothing is published there", url)
 	}
+	sign, err := f.commitSigner()
+	if err != nil {
+		return nil, err
+	}
 	return git.OpenChannel(git.ChannelConfig{
-		URL: url, Channel: channel, Credentials: sources.Git(f.git),
+		URL: url, Channel: channel, Credentials: sources.Git(f.git), SignCommit: sign,
 		Username: os.Getenv("MUSTER_GIT_USERNAME"), Password: os.Getenv("MUSTER_GIT_PASSWORD"),
 	})
 }

@@ -4,12 +4,17 @@
 package attack
 
 import (
+	"crypto/ed25519"
+	"crypto/rand"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/muster-fleet/muster/bundles"
 	"github.com/muster-fleet/muster/bundles/bundlestest"
+	"github.com/muster-fleet/muster/bundles/sshsig"
 )
 
 // succession are attempts to replace the trust file.
@@ -234,4 +239,52 @@ func sources() []attack {
 			play: func(w *world) map[string][]byte { return with(w.bad(), bundles.ReleasePath, nil) },
 		},
 	}
+}
+
+// commits are attacks on a fleet that also asks for a signed commit.
+func commits() []attack {
+	row := func(name, only string, play func(w *world) map[string][]byte) attack {
+		return attack{
+			area: "Signed commits", name: name, want: "unsigned-commit", only: only,
+			setup: func(w *world) { w.askForCommits() }, play: play,
+		}
+	}
+	unsigned := func(w *world) map[string][]byte { w.committer = nil; return w.bad() }
+	return []attack{
+		row("an unsigned commit", "git", unsigned),
+		row("a commit by another key", "git", func(w *world) map[string][]byte { w.committer = w.stranger; return w.bad() }),
+		row("a signed commit about the release before", "git", func(w *world) map[string][]byte {
+			w.push(w.bad())
+			w.ref("update-ref", "refs/heads/muster/stable", w.recommitted())
+			return nil
+		}),
+	}
+}
+
+// askForCommits makes signed commits a gate, and one key the one that passes it.
+func (w *world) askForCommits() {
+	w.t.Helper()
+	sign := func() (func([]byte) ([]byte, error), string) {
+		_, private, err := ed25519.GenerateKey(rand.Reader)
+		w.must(err)
+		key, err := ssh.NewSignerFromKey(private)
+		w.must(err)
+		line := "ann@example.com " + strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key.PublicKey())))
+		return func(payload []byte) ([]byte, error) { return sshsig.Sign(key, "git", payload) }, line
+	}
+	var line string
+	w.committer, line = sign()
+	w.owner = w.committer
+	w.stranger, _ = sign()
+	v := w.firstTrust()
+	v.Extra = "commits:\n  allowedSigners: |\n    " + line + "\n"
+	w.trust = w.fleet.YAML(w.t, v)
+}
+
+// recommitted is the newest tree under the signed commit message of the one before.
+func (w *world) recommitted() string {
+	tree := w.ref("rev-parse", "refs/heads/muster/stable^{tree}")
+	old := w.gitIn("", "-C", w.repo, "cat-file", "commit", "refs/heads/muster/stable^") + "\n"
+	before := w.ref("rev-parse", "refs/heads/muster/stable^^{tree}")
+	return w.gitIn(strings.Replace(old, before, tree, 1), "-C", w.repo, "hash-object", "-t", "commit", "-w", "--stdin")
 }

@@ -62,6 +62,8 @@ type world struct {
 	revoked  func() []byte // the document of a revoked release
 	sigstore *deployment
 	tip      string // of the channel, before its history was rewritten
+	// committer signs the channel's commits: the owner of the key that may, or a stranger.
+	committer, owner, stranger func([]byte) ([]byte, error)
 	// firstFiles are a team's first release.
 	firstFiles map[string][]byte
 
@@ -144,8 +146,15 @@ func (w *world) serve() {
 	server := httptest.NewServer(gitBackend(w.t, w.dir))
 	w.t.Cleanup(server.Close)
 	w.url = server.URL + "/policy.git"
-	w.channel, err = git.OpenChannel(git.ChannelConfig{URL: "file://" + w.repo, Channel: "stable"})
+	w.channel, err = git.OpenChannel(git.ChannelConfig{URL: "file://" + w.repo, Channel: "stable", SignCommit: w.signCommit})
 	w.must(err)
+}
+
+func (w *world) signCommit(payload []byte) ([]byte, error) {
+	if w.committer == nil {
+		return nil, nil
+	}
+	return w.committer(payload)
 }
 
 func gitBackend(t *testing.T, root string) http.Handler {
@@ -249,6 +258,7 @@ func (w *world) bad() map[string][]byte { return w.release(wrong(), w.sequence+1
 
 // good is the next good release.
 func (w *world) good() map[string][]byte {
+	w.committer = w.owner
 	w.sequence += 2
 	return w.release(right(w.sequence), w.sequence, w.sign...)
 }
@@ -258,7 +268,8 @@ func (w *world) push(files map[string][]byte) {
 	w.t.Helper()
 	tip, err := w.channel.Refresh(w.t.Context())
 	w.must(err)
-	_, err = w.channel.Append(w.t.Context(), tip, files, "release", time.Now())
+	message := "Release\n\n" + bundles.ReleaseTrailer + bundles.DigestOf(files[bundles.ReleasePath]) + "\n"
+	_, err = w.channel.Append(w.t.Context(), tip, files, message, w.now.Now())
 	w.must(err)
 }
 

@@ -1,7 +1,7 @@
 // Copyright The Muster Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package fleet
+package sshsig
 
 import (
 	"bytes"
@@ -15,7 +15,7 @@ import (
 
 // Errors of enrolment.
 var (
-	// ErrAllowedSigners is the kind of error for a hosts.allowed_signers file that is not understood.
+	// ErrAllowedSigners is the kind of error for a file that is not understood.
 	ErrAllowedSigners = errors.New("allowed signers")
 	// ErrNotEnrolled says that no line lets this key speak for this host now.
 	ErrNotEnrolled = errors.New("not enrolled")
@@ -24,13 +24,15 @@ var (
 // maxAllowedLine is far above any certificate; it bounds the work a hostile file can cause.
 const maxAllowedLine = 64 << 10
 
-// AllowedSigners is a parsed hosts.allowed_signers: which key may speak for which host.
+// AllowedSigners is a parsed list: which key may speak for which principal.
 //
 // The format is OpenSSH's (ssh-keygen(1), ALLOWED SIGNERS), read strictly: an option or a time that is not
 // understood is an error, times must be in UTC ("Z") since a file that many machines read cannot depend on
-// each one's zone, patterns are for cert-authority lines only, and one plain key is one host's.
+// each one's zone, patterns are for cert-authority lines only, and one plain key has one line.
 type AllowedSigners struct {
 	byKey map[string][]allowedLine // by wire form of the plain key or of the authority
+	// principal says why a name is none.
+	principal func(string) error
 }
 
 // linePosition is a place in the file; the line starts at 1.
@@ -58,7 +60,7 @@ func (a *AllowedSigners) Check(host string, key ssh.PublicKey, namespace string,
 	}
 	cert, isCert := key.(*ssh.Certificate)
 	why := "no line for this key"
-	for _, l := range a.byKey[string(plainKey(key).Marshal())] {
+	for _, l := range a.byKey[string(PlainKey(key).Marshal())] {
 		if l.authority {
 			continue
 		}
@@ -88,7 +90,7 @@ func (a *AllowedSigners) Check(host string, key ssh.PublicKey, namespace string,
 func (l allowedLine) refuses(host, namespace string, now time.Time) string {
 	switch {
 	case !matchList(l.principals, host):
-		return "the key is another host's"
+		return "the key is another's"
 	case len(l.namespaces) > 0 && !matchList(l.namespaces, namespace):
 		return "the line is for other namespaces"
 	case !l.validAfter.IsZero() && now.Before(l.validAfter):
@@ -152,9 +154,10 @@ func matchPattern(p, s string) bool {
 	return strings.Trim(p[pi:], "*") == ""
 }
 
-// ParseAllowedSigners reads a whole file; name is used in positions. Every problem is reported, joined.
-func ParseAllowedSigners(name string, b []byte) (*AllowedSigners, error) {
-	a := &AllowedSigners{byKey: map[string][]allowedLine{}}
+// Parse reads a whole file; name is used in positions, and principal says why a name is none. Every problem is
+// reported, joined.
+func Parse(name string, b []byte, principal func(string) error) (*AllowedSigners, error) {
+	a := &AllowedSigners{byKey: map[string][]allowedLine{}, principal: principal}
 	var problems []error
 	for i, text := range bytes.Split(b, []byte("\n")) {
 		pos := linePosition{file: name, line: i + 1}
@@ -173,7 +176,7 @@ func (a *AllowedSigners) addLine(pos linePosition, text string) error {
 	if len(text) > maxAllowedLine {
 		return lineError(pos, 0, "line of %d bytes", len(text))
 	}
-	p := lineParser{pos: pos, text: text}
+	p := lineParser{pos: pos, text: text, principal: a.principal}
 	l, key, err := p.parse()
 	if err != nil || key == nil {
 		return err
@@ -181,7 +184,7 @@ func (a *AllowedSigners) addLine(pos linePosition, text string) error {
 	wire := string(key.Marshal())
 	for _, other := range a.byKey[wire] {
 		if !l.authority && !other.authority {
-			return lineError(pos, 0, "this key is enrolled already in line %d: one key is one host's", other.pos.line)
+			return lineError(pos, 0, "this key is enrolled already in line %d: one key has one line", other.pos.line)
 		}
 	}
 	a.byKey[wire] = append(a.byKey[wire], l)
@@ -190,4 +193,25 @@ func (a *AllowedSigners) addLine(pos linePosition, text string) error {
 
 func lineError(pos linePosition, at int, format string, args ...any) error {
 	return fmt.Errorf("%s:%d:%d: %w: %s", pos.file, pos.line, at+1, ErrAllowedSigners, fmt.Sprintf(format, args...))
+}
+
+// Who answers the principals of the line that lets key sign in this namespace at this moment, whoever it names. A
+// certificate's own principals are checked against its authority's line.
+func (a *AllowedSigners) Who(key ssh.PublicKey, namespace string, now time.Time) (string, error) {
+	var names []string
+	if cert, ok := key.(*ssh.Certificate); ok {
+		names = append(names, cert.ValidPrincipals...)
+	}
+	for _, l := range a.byKey[string(PlainKey(key).Marshal())] {
+		if !l.authority {
+			names = append(names, l.principals...)
+		}
+	}
+	err := fmt.Errorf("%w: no line for this key", ErrNotEnrolled)
+	for _, name := range names {
+		if err = a.Check(name, key, namespace, now); err == nil {
+			return name, nil
+		}
+	}
+	return "", err
 }

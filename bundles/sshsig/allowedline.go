@@ -1,7 +1,7 @@
 // Copyright The Muster Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package fleet
+package sshsig
 
 import (
 	"encoding/base64"
@@ -13,9 +13,10 @@ import (
 
 // lineParser reads one line: principals [options] keytype base64 [comment].
 type lineParser struct {
-	pos  linePosition
-	text string
-	at   int
+	pos       linePosition
+	text      string
+	at        int
+	principal func(string) error // says why a plain key's principal is none
 }
 
 func (p *lineParser) fail(at int, format string, args ...any) error {
@@ -46,20 +47,20 @@ func (p *lineParser) parse() (allowedLine, ssh.PublicKey, error) {
 	return l, key, err
 }
 
-// checkPrincipals: a plain key's names are ids, an authority's are patterns of ids.
+// checkPrincipals: a plain key's names are names, an authority's are patterns of them.
 func (p *lineParser) checkPrincipals(l allowedLine, at int) error {
 	for _, name := range l.principals {
 		pattern := strings.TrimPrefix(name, "!")
-		switch {
-		case l.authority && pattern != "" && strings.Trim(pattern, "abcdefghijklmnopqrstuvwxyz0123456789.-*?") == "":
-		case l.authority:
-			return p.fail(at, "principal %q is no pattern of host ids", printable(name, 64))
-		case strings.ContainsAny(name, "*?!"):
-			return p.fail(at, "principal %q: a pattern is for cert-authority lines; a key is one host's", printable(name, 64))
-		default:
-			if err := CheckHostID(name); err != nil {
-				return p.fail(at, "principal: %v", err)
+		if !l.authority {
+			if strings.ContainsAny(name, "*?!") {
+				return p.fail(at, "principal %q: a pattern is for cert-authority lines; a key is one's own", printable(name, 64))
 			}
+		} else if pattern != "" {
+			// What a pattern stands for must be able to be a name.
+			name = strings.Trim(strings.NewReplacer("*", "x", "?", "x").Replace(pattern), " ")
+		}
+		if err := p.principal(name); err != nil {
+			return p.fail(at, "principal: %v", err)
 		}
 	}
 	return nil
@@ -201,7 +202,7 @@ func (p *lineParser) key() (ssh.PublicKey, error) {
 	if _, isCert := key.(*ssh.Certificate); isCert {
 		return nil, p.fail(start, "a certificate cannot be enrolled; enrol its key, or its authority with cert-authority")
 	}
-	if err := acceptableKey(key); err != nil {
+	if err := AcceptableKey(key); err != nil {
 		return nil, p.fail(start, "%v", err)
 	}
 	return key, nil
