@@ -33,8 +33,10 @@ type PublishOptions struct {
 	TrustBytes []byte // published beside the release, for muster join
 	// TrustSignatures are the bundles over TrustBytes by name of their file, when it succeeds another trust file.
 	TrustSignatures map[string][]byte
-	Content         Content
-	Keys            []*KeySigner
+	// Attestations are statements about the content, in bundles.
+	Attestations [][]byte
+	Content      Content
+	Keys         []*KeySigner
 	// RollbackTo publishes the files of that earlier sequence again, as a new release.
 	RollbackTo         int64
 	AcknowledgeRemoval bool
@@ -178,7 +180,7 @@ func publishOnce(ctx context.Context, ch Channel, o PublishOptions, keys map[str
 		return nil, err
 	}
 	if p := h.unchanged(content, o); p != nil {
-		return p, nil
+		return addAttestations(ctx, ch, h, o, p)
 	}
 	sequence, err := h.next(o.Sequence)
 	if err != nil {
@@ -245,6 +247,9 @@ func assemble(ctx context.Context, doc []byte, sequence int64, c Content, keys m
 	maps.Copy(files, c.Files)
 	maps.Copy(files, earlierTrust)
 	files[ReleasePath] = doc
+	for _, data := range o.Attestations {
+		files[AttestationFile(data)] = data
+	}
 	for name, k := range keys {
 		sig, err := k.Sign(ctx, doc)
 		if err != nil {
@@ -293,7 +298,7 @@ func rehearse(files map[string][]byte, o PublishOptions) error {
 func (t *Trust) anySigner() *Trust {
 	one := *t
 	one.Threshold.Audit, one.Threshold.Enforce = 1, 1
-	one.Commits = nil // the commit is made when everything else is right
+	one.Commits, one.Attestations = nil, nil // these come when everything else is right
 	return &one
 }
 

@@ -54,6 +54,7 @@ var (
 	ErrCertificate    = &Kind{"untrusted-certificate", "the certificate, its time or what it signed does not hold under the trusted root", ""}
 	ErrTrust          = &Kind{"trust", "the trust file is not usable", ""}
 	ErrCommit         = &Kind{"unsigned-commit", "the release came with no commit or tag that the trust's commits gate takes", "publish with --git-sign-key, or sign a tag muster/<channel> whose message has the line Muster-Release: sha256:…"}
+	ErrAttestation    = &Kind{"attestation", "a statement that the trust asks for is missing or does not hold", "muster lint --attest FILE and muster publish --attestation FILE; provenance must name the release's commit"}
 	ErrSuccession     = &Kind{"succession", "the successor of the trust file does not follow from the one before", "a successor has the next version, the same fleet and channel, and threshold.trust signatures of both files: muster trust next"}
 	ErrTrustRollback  = &Kind{"trust-rollback", "the trust file is older than one that was in force here", "install the newest trust file; it may also come with the next release"}
 	ErrTorn           = &Kind{"torn", "the file is truncated or damaged", ""}

@@ -36,6 +36,8 @@ type Trust struct {
 	RequireAncestry bool `yaml:"requireAncestry"`
 	// Commits asks for a signed Git commit or tag, too; nil does not.
 	Commits *Commits `yaml:"commits"`
+	// Attestations are the statements that a release needs besides its signatures.
+	Attestations []Attestation `yaml:"attestations"`
 
 	digest string
 }
@@ -136,6 +138,14 @@ func (t *Trust) prepare() error {
 	}
 	if t.Commits != nil {
 		if err := t.Commits.prepare(); err != nil {
+			return err
+		}
+	}
+	if len(t.Attestations) > maxAttestations {
+		return refuse(ErrTrust, "trust.yaml: more than %d attestations", maxAttestations)
+	}
+	for i := range t.Attestations {
+		if err := t.Attestations[i].prepare(); err != nil {
 			return err
 		}
 	}

@@ -15,22 +15,23 @@ import (
 // Verified is a release that Verify accepted. It is immutable; its files are in memory, so what was checked
 // is what is used.
 type Verified struct {
-	revision   Revision
-	rewritten  bool
-	trust      int64 // the version under which it was verified
-	doc        []byte
-	digest     string
-	release    Release
-	level      Level
-	signers    []string
-	files      memFS
-	signatures []signatureFile
-	artifact   *artifact         // nil unless it came out of a registry
-	git        map[string][]byte // the signed commit or tag, when the trust asks for one
-	fresh      []byte
-	freshSig   []byte
-	checks     []Check
-	conditions []Condition
+	revision     Revision
+	rewritten    bool
+	trust        int64 // the version under which it was verified
+	doc          []byte
+	digest       string
+	release      Release
+	level        Level
+	signers      []string
+	files        memFS
+	signatures   []signatureFile
+	artifact     *artifact         // nil unless it came out of a registry
+	git          map[string][]byte // the signed commit or tag, when the trust asks for one
+	attestations []signatureFile
+	fresh        []byte
+	freshSig     []byte
+	checks       []Check
+	conditions   []Condition
 }
 
 func (v *Verified) note(kind, format string, args ...any) {
@@ -106,6 +107,7 @@ func (v *Verified) contents() map[string][]byte {
 	}
 	v.artifact.keep(out)
 	maps.Copy(out, v.git)
+	v.keepAttestations(out)
 	if v.fresh != nil {
 		out[FreshPath], out[FreshSigPath] = v.fresh, v.freshSig
 	}

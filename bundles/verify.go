@@ -72,6 +72,7 @@ func (e *examination) run() (*Verified, []Check, error) {
 		{"signatures", e.checkSignatures},
 		{"commit", e.checkCommit},
 		{"canonical form", e.decode},
+		{"attestations", e.checkAttestations},
 		{"fleet and channel", e.checkName},
 		{"epoch and sequence", e.checkMarks},
 		{"files", e.checkFiles},

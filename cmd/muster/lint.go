@@ -8,16 +8,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"github.com/muster-fleet/muster/bundles"
 	"github.com/muster-fleet/muster/policies"
 )
 
 func newLintCmd() *cobra.Command {
-	var output string
+	var output, attest string
+	var keys keyFlags
 	cmd := &cobra.Command{
 		Use:   "lint DIR...",
 		Short: "Check policies and print every problem",
@@ -27,15 +30,58 @@ file, line and column and a hint. A file may be named in place of a directory.
 Policies are every *.yaml and *.yml file but muster.yaml, rollout.yaml, waivers/ and .muster/. Warnings name
 rules that are right and yet have no effect; they do not change the exit code. It is 0 when nothing is wrong.`,
 		Example: `  muster lint .
-  muster lint -o json policies/ | jq -r '.[].message'`,
+  muster lint -o json policies/ | jq -r '.[].message'
+  muster lint --attest lint.sigstore.json --key ci.key policies/ && muster publish --attestation lint.sigstore.json`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return lint(cmd.OutOrStdout(), args, output)
+			if attest == "" {
+				return lint(cmd.OutOrStdout(), args, output)
+			}
+			return lintAndAttest(cmd, args, output, attest, &keys)
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	cmd.Flags().StringVar(&attest, "attest", "", "write a signed statement that these files have no problems to `FILE`; one directory, which is the release's root")
+	keys.register(cmd)
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// lintAndAttest signs the result of linting one directory, when there is nothing wrong.
+func lintAndAttest(cmd *cobra.Command, dirs []string, output, file string, keys *keyFlags) error {
+	if len(dirs) != 1 {
+		return errors.New("a statement is about one directory")
+	}
+	if err := lint(cmd.OutOrStdout(), dirs, output); err != nil {
+		return err
+	}
+	_, warnings, err := lintOne(dirs[0])
+	if err != nil {
+		return err
+	}
+	files := map[string][]byte{}
+	err = fs.WalkDir(os.DirFS(dirs[0]), ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		files[path], err = os.ReadFile(filepath.Join(dirs[0], filepath.FromSlash(path)))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	signers, err := keys.load(cmd, "MUSTER_LINT_KEY", nil)
+	if err != nil {
+		return err
+	}
+	if len(signers) != 1 {
+		return hinted("give --key or set MUSTER_LINT_KEY", "a statement needs one key, there are %d", len(signers))
+	}
+	statement, err := signers[0].AttestLint(cmd.Context(), files, len(warnings))
+	if err != nil {
+		return err
+	}
+	return bundles.WriteAtomic(file, statement, 0o644)
 }
 
 // finding is one line of lint's output.

@@ -20,6 +20,7 @@ import (
 )
 
 type publishFlags struct {
+	attestations          []string
 	dir, remote, freshKey string
 	to                    []string
 	rollbackTo, sequence  int64
@@ -59,6 +60,7 @@ func newPublishCmd() *cobra.Command {
 	fl.StringVar(&f.freshKey, "fresh-key", "", "freshness signer's key: also write fresh.json (default $MUSTER_FRESH_KEY)")
 	fl.DurationVar(&f.freshFor, "fresh-for", 48*time.Hour, "how long fresh.json is valid")
 	fl.BoolVar(&f.freshOnly, "fresh-only", false, "only renew fresh.json of the newest release")
+	fl.StringArrayVar(&f.attestations, "attestation", nil, "bundle with a statement about the files or the release, such as muster lint --attest writes; may be given several times")
 	f.keys.register(cmd)
 	f.from.register(cmd)
 	f.from.registerSigning(cmd)
@@ -189,6 +191,13 @@ func (f *publishFlags) options(cmd *cobra.Command, p *project) (bundles.PublishO
 	var err error
 	if o.Content, err = p.content(); err != nil {
 		return o, err
+	}
+	for _, name := range f.attestations {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return o, err
+		}
+		o.Attestations = append(o.Attestations, data)
 	}
 	o.Keys, err = f.keys.load(cmd, "MUSTER_KEY", p.trust.Signers)
 	return o, err

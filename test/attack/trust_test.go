@@ -288,3 +288,38 @@ func (w *world) recommitted() string {
 	before := w.ref("rev-parse", "refs/heads/muster/stable^^{tree}")
 	return w.gitIn(strings.Replace(old, before, tree, 1), "-C", w.repo, "hash-object", "-t", "commit", "-w", "--stdin")
 }
+
+// attestations are attacks on a fleet that also asks for a lint result.
+func attestations() []attack {
+	row := func(name string, state func(w *world, files map[string][]byte) []byte) attack {
+		return attack{
+			area: "Attestations", name: name, want: "attestation",
+			setup: func(w *world) {
+				v := w.firstTrust()
+				v.Extra = "attestations:\n- type: " + bundles.PredicateLint + "\n  signers:\n" + bundlestest.Signer(w.t, "linter", w.fleet.Keys["carol"])
+				w.trust = w.fleet.YAML(w.t, v)
+				w.attest = func(files map[string][]byte) []byte { return w.linted("carol", files) }
+			},
+			play: func(w *world) map[string][]byte {
+				good := w.attest
+				w.attest = func(files map[string][]byte) []byte { return state(w, files) }
+				files := w.bad()
+				w.attest = good
+				return files
+			},
+		}
+	}
+	return []attack{
+		row("no lint result", func(*world, map[string][]byte) []byte { return nil }),
+		row("a lint result by somebody else", func(w *world, files map[string][]byte) []byte { return w.linted("mallory", files) }),
+		row("a lint result by those who release", func(w *world, files map[string][]byte) []byte { return w.linted("alice", files) }),
+		row("the lint result of other files", func(w *world, _ map[string][]byte) []byte { return w.linted("carol", right(first)) }),
+	}
+}
+
+func (w *world) linted(by string, files map[string][]byte) []byte {
+	w.t.Helper()
+	out, err := w.fleet.Keys[by].AttestLint(w.t.Context(), files, 0)
+	w.must(err)
+	return out
+}

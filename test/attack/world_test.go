@@ -64,6 +64,8 @@ type world struct {
 	tip      string // of the channel, before its history was rewritten
 	// committer signs the channel's commits: the owner of the key that may, or a stranger.
 	committer, owner, stranger func([]byte) ([]byte, error)
+	// attest makes the lint result that lies beside a release of these files, nil for none.
+	attest func(files map[string][]byte) []byte
 	// firstFiles are a team's first release.
 	firstFiles map[string][]byte
 
@@ -240,6 +242,11 @@ func (w *world) signed(files map[string][]byte, doc []byte, sequence int64, by .
 	w.t.Helper()
 	all := w.fleet.Sign(w.t, files, doc, by...)
 	w.vouch(all, doc, sequence, w.clock, w.now.Now())
+	if w.attest != nil {
+		if statement := w.attest(files); statement != nil {
+			all[bundles.AttestationFile(statement)] = statement
+		}
+	}
 	if w.extra != nil {
 		w.extra(all)
 	}
