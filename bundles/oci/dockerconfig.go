@@ -153,13 +153,13 @@ func askHelper(ctx context.Context, helper, registry string) (authn.Authenticato
 	out := &limited{left: helperOutput}
 	cmd.Stdout = out
 	if err := cmd.Run(); err != nil {
-		if strings.Contains(out.String(), "credentials not found") { // the protocol's way to say: I have none
+		if strings.Contains(out.kept.String(), "credentials not found") { // the protocol's way to say: I have none
 			return authn.Anonymous, nil
 		}
 		return nil, fmt.Errorf("the credential helper %s failed: %w", helper, err)
 	}
 	var answer struct{ Username, Secret string }
-	if json.Unmarshal(out.Bytes(), &answer) != nil || answer.Secret == "" {
+	if json.Unmarshal(out.kept.Bytes(), &answer) != nil || answer.Secret == "" {
 		return nil, fmt.Errorf("the credential helper %s gave no credentials", helper)
 	}
 	if answer.Username == "<token>" {
@@ -168,9 +168,9 @@ func askHelper(ctx context.Context, helper, registry string) (authn.Authenticato
 	return authn.FromConfig(authn.AuthConfig{Username: answer.Username, Password: answer.Secret}), nil
 }
 
-// limited keeps a beginning and refuses the rest.
+// limited keeps a beginning and refuses the rest. It does not embed the buffer, whose ReadFrom knows no limit.
 type limited struct {
-	bytes.Buffer
+	kept bytes.Buffer
 	left int
 }
 
@@ -179,5 +179,5 @@ func (l *limited) Write(p []byte) (int, error) {
 		return 0, io.ErrShortWrite
 	}
 	l.left -= len(p)
-	return l.Buffer.Write(p)
+	return l.kept.Write(p)
 }

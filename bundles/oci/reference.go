@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/Masterminds/semver/v3"
@@ -65,6 +66,9 @@ func Parse(raw string) (*Reference, error) {
 		options = append(options, name.Insecure)
 	}
 	repo, err := name.NewRepository(rest, options...)
+	if err == nil && slices.Contains(strings.Split(rest, "/"), "..") {
+		err = errors.New("it leaves the registry's names")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("the reference %q: %w", raw, err)
 	}

@@ -40,6 +40,8 @@ type world struct {
 	fleet *bundlestest.Fleet
 	trust *bundles.Trust
 	clock *clock
+	tip   bundles.Revision // published last
+	creds oci.Credentials  // of the publisher
 }
 
 func newWorld(t *testing.T, w *wire, signers ...string) *world {
@@ -50,7 +52,7 @@ func newWorld(t *testing.T, w *wire, signers ...string) *world {
 
 func (w *world) channel(t *testing.T, keys ...*bundles.KeySigner) *oci.Channel {
 	t.Helper()
-	ch, err := oci.OpenChannel(oci.ChannelConfig{Reference: w.ref(":stable"), Channel: "stable", Keys: keys, Now: w.clock.now})
+	ch, err := oci.OpenChannel(oci.ChannelConfig{Reference: w.ref(":stable"), Channel: "stable", Keys: keys, Now: w.clock.now, Credentials: w.creds})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,6 +82,7 @@ func (w *world) publish(t *testing.T, files map[string][]byte, signers ...string
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.tip = p.Revision
 	return p
 }
 
