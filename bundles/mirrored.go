@@ -210,6 +210,17 @@ func (m *Mirrored) Judged(rev Revision, refusal error, stale bool) {
 	}
 }
 
+// Accepted tells the member that gave a revision that it was accepted, if it wants to know.
+func (m *Mirrored) Accepted(rev Revision) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, one := range m.members {
+		if f, wants := one.Source.(interface{ Accepted(rev Revision) }); wants && one.rev == rev {
+			f.Accepted(rev)
+		}
+	}
+}
+
 // Conditions implements Judge: which members fail, and which offer what is refused.
 func (m *Mirrored) Conditions() []SourceCondition {
 	m.mu.Lock()

@@ -44,6 +44,8 @@ type Source struct {
 	mu    sync.Mutex
 	state string // of the file when rev was computed
 	rev   bundles.Revision
+
+	accepted bundles.Revision
 }
 
 // New answers a source; the path must be absolute.
@@ -56,6 +58,13 @@ func New(raw string) (*Source, error) {
 		return nil, fmt.Errorf("%q needs an absolute path, as in dir:///srv/policy", raw)
 	}
 	return &Source{path: filepath.Clean(path), dir: dir}, nil
+}
+
+// Accepted is told which revision the host accepted.
+func (s *Source) Accepted(rev bundles.Revision) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.accepted = rev
 }
 
 // Latest looks at names, sizes and times; a file is read again only when these changed.
@@ -140,7 +149,10 @@ func (s *Source) Fetch(ctx context.Context, rev bundles.Revision) (*bundles.Raw,
 	if err != nil {
 		return nil, err
 	}
-	return &bundles.Raw{Revision: rev, FS: bundles.NewMemFS(files), AncestryUnknown: true}, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// A directory or a file has no history: once something was accepted, what comes next cannot be told from it.
+	return &bundles.Raw{Revision: rev, FS: bundles.NewMemFS(files), AncestryUnknown: s.accepted != "" && s.accepted != rev}, nil
 }
 
 // ErrMoved says that the release was replaced between the look and the reading: look again.

@@ -117,7 +117,7 @@ func TestBasicAuthentication(t *testing.T) {
 	set(next)
 	if _, err := s.Latest(t.Context()); err == nil || strings.Contains(err.Error(), secret) || strings.Contains(err.Error(), auth) {
 		t.Errorf("with the old password: %v", err)
-	} else if stalled, ok := err.(interface{ Stalled() bool }); !ok || !stalled.Stalled() { //nolint:errorlint // the outermost
+	} else if stalled, ok := err.(interface{ Stalled() bool }); !ok || !stalled.Stalled() {
 		t.Errorf("nobody is told that a person is needed: %T", err)
 	}
 	write(t, dir, "password", next, 0o600)

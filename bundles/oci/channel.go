@@ -101,7 +101,7 @@ func (c *Channel) Release(rev bundles.Revision) (*bundles.Raw, bundles.Revision,
 	if err != nil {
 		return nil, "", explain(c.ref, err)
 	}
-	raw := &bundles.Raw{Revision: rev, FS: bundles.NewMemFS(files), AncestryUnknown: true}
+	raw := &bundles.Raw{Revision: rev, FS: bundles.NewMemFS(files)}
 	if c.back++; c.back > c.cfg.LookBack {
 		return raw, "", nil
 	}

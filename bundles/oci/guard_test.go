@@ -84,8 +84,12 @@ func TestNoRequestWithoutABudget(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if res, err := g.RoundTrip(req); bundles.RefusalName(err) != "limits" {
-		t.Errorf("%v %v", res, err)
+	res, err := g.RoundTrip(req)
+	if res != nil {
+		_ = res.Body.Close()
+	}
+	if bundles.RefusalName(err) != "limits" {
+		t.Error(err)
 	}
 }
 

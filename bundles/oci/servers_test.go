@@ -63,7 +63,7 @@ func (w *wire) take() []string {
 
 func (w *wire) ref(rest string) string { return "oci://" + w.host + "/acme/policy" + rest }
 
-func serve(t *testing.T, handler http.Handler) *wire {
+func serve(t testing.TB, handler http.Handler) *wire {
 	t.Helper()
 	w := &wire{}
 	server := httptest.NewServer(w.ServeHTTP(handler))

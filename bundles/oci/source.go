@@ -37,7 +37,9 @@ type Config struct {
 	// Recheck is how often the signatures of an unchanged artifact are listed again; approving and renewing
 	// freshness move no tag.
 	Recheck time.Duration
-	Now     func() time.Time
+	// Last is the revision that the host accepted before it started, if it knows.
+	Last bundles.Revision
+	Now  func() time.Time
 }
 
 // Limits bound one poll or fetch.
@@ -63,9 +65,10 @@ type Source struct {
 	cfg Config
 	ref *Reference
 
-	mu     sync.Mutex
-	client *client
-	last   look
+	mu       sync.Mutex
+	client   *client
+	last     look
+	accepted string // the digest of the artifact that the host accepted last
 }
 
 // look is what the last poll saw.
@@ -105,7 +108,9 @@ func New(cfg Config) (*Source, error) {
 	if cfg.Now == nil {
 		return nil, errors.New("the source needs a clock")
 	}
-	return &Source{cfg: cfg, ref: ref}, nil
+	s := &Source{cfg: cfg, ref: ref}
+	s.Accepted(cfg.Last)
+	return s, nil
 }
 
 // do runs one call against the registry. When the registry stops accepting a session that worked, the credentials
@@ -203,7 +208,7 @@ func (s *Source) absent(err error, what string) error {
 func (s *Source) Fetch(ctx context.Context, rev bundles.Revision) (*bundles.Raw, error) {
 	var raw *bundles.Raw
 	err := s.do(ctx, func(ctx context.Context, c *client) error {
-		digest, _, _ := strings.Cut(string(rev), "+")
+		digest := digestOf(rev)
 		files, err := c.release(ctx, digest, s.cfg.Limits)
 		if err != nil {
 			return err
@@ -217,11 +222,51 @@ func (s *Source) Fetch(ctx context.Context, rev bundles.Revision) (*bundles.Raw,
 		if err := c.fetchBeside(ctx, next, files); err != nil {
 			return err
 		}
-		// A registry keeps no history that a host could follow: an older release is refused by its sequence.
-		raw = &bundles.Raw{Revision: rev, FS: bundles.NewMemFS(files), AncestryUnknown: true}
+		raw = &bundles.Raw{Revision: rev, FS: bundles.NewMemFS(files)}
+		raw.Rewritten, raw.AncestryUnknown = c.ancestry(ctx, digest, files[bundles.ArtifactManifestPath], s.accepted)
 		return nil
 	})
 	return raw, err
+}
+
+// digestOf is the artifact's part of a revision; "" for a revision of another transport.
+func digestOf(rev bundles.Revision) string {
+	digest, _, _ := strings.Cut(string(rev), "+")
+	if !strings.HasPrefix(digest, "sha256:") {
+		return ""
+	}
+	return digest
+}
+
+// Accepted is told which revision the host accepted: the next one should descend from it.
+func (s *Source) Accepted(rev bundles.Revision) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.accepted = digestOf(rev)
+}
+
+// ancestorsMost is how many artifacts are looked through for the one that was accepted before.
+const ancestorsMost = 64
+
+// ancestry follows what each artifact says of the one before it: the digests make a chain, as commits do.
+func (c *client) ancestry(ctx context.Context, digest string, manifest []byte, accepted string) (rewritten, unknown bool) {
+	if accepted == "" || accepted == digest {
+		return false, false
+	}
+	for range ancestorsMost {
+		previous := previousOf(manifest)
+		if string(previous) == accepted {
+			return false, false
+		}
+		if previous == "" {
+			return true, false
+		}
+		var err error
+		if manifest, err = c.manifest(ctx, c.byDigest(string(previous))); err != nil {
+			return false, true
+		}
+	}
+	return false, true
 }
 
 // release reads the artifact alone.

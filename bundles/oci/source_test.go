@@ -4,7 +4,9 @@
 package oci_test
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -44,13 +46,13 @@ type world struct {
 	creds oci.Credentials  // of the publisher
 }
 
-func newWorld(t *testing.T, w *wire, signers ...string) *world {
+func newWorld(t testing.TB, w *wire, signers ...string) *world {
 	t.Helper()
 	f := bundlestest.New(t, signers...)
 	return &world{wire: w, fleet: f, trust: f.Trust(t, 1, len(signers), ""), clock: newClock()}
 }
 
-func (w *world) channel(t *testing.T, keys ...*bundles.KeySigner) *oci.Channel {
+func (w *world) channel(t testing.TB, keys ...*bundles.KeySigner) *oci.Channel {
 	t.Helper()
 	ch, err := oci.OpenChannel(oci.ChannelConfig{Reference: w.ref(":stable"), Channel: "stable", Keys: keys, Now: w.clock.now, Credentials: w.creds})
 	if err != nil {
@@ -59,7 +61,7 @@ func (w *world) channel(t *testing.T, keys ...*bundles.KeySigner) *oci.Channel {
 	return ch
 }
 
-func (w *world) source(t *testing.T, rest string) *oci.Source {
+func (w *world) source(t testing.TB, rest string) *oci.Source {
 	t.Helper()
 	s, err := oci.New(oci.Config{Reference: w.ref(rest), Channel: "stable", Now: w.clock.now})
 	if err != nil {
@@ -69,7 +71,7 @@ func (w *world) source(t *testing.T, rest string) *oci.Source {
 }
 
 // publish publishes files, signed by these.
-func (w *world) publish(t *testing.T, files map[string][]byte, signers ...string) *bundles.Published {
+func (w *world) publish(t testing.TB, files map[string][]byte, signers ...string) *bundles.Published {
 	t.Helper()
 	var keys []*bundles.KeySigner
 	for _, s := range signers {
@@ -137,10 +139,12 @@ func TestRoundTrip(t *testing.T) {
 					t.Errorf("after the approval: %v at level %s", v.Signers(), v.Level())
 				}
 			}
+			byTag.Accepted(bundles.Revision(w.tip))
 			second := w.publish(t, map[string][]byte{"a.yaml": bundlestest.Policy("z")}, "alice")
 			if second.Sequence != 2 {
 				t.Errorf("the next release has sequence %d", second.Sequence)
 			}
+			w.descends(t, byTag)
 			for what, want := range map[*oci.Source]int64{byTag: 2, byRange: 2, byDigest: 1} {
 				if v := w.accepted(t, what); v.Release().Sequence != want {
 					t.Errorf("sequence %d, want %d", v.Release().Sequence, want)
@@ -184,4 +188,67 @@ func (w *world) approve(t *testing.T, who string) {
 	if err != nil || !p.Changed || p.Revision != review.Tip {
 		t.Fatalf("%+v, %v", p, err)
 	}
+}
+
+// descends: the next release names the one before; one that does not is known to be no descendant.
+func (w *world) descends(t *testing.T, s *oci.Source) {
+	t.Helper()
+	for last, want := range map[bundles.Revision]bool{"": false, "sha256:" + bundles.Revision(strings.Repeat("0", 64)): true, w.tip: false} {
+		if last != "" {
+			s.Accepted(last)
+		}
+		rev, err := s.Latest(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := s.Fetch(t.Context(), rev)
+		if err != nil || raw.Rewritten != want || raw.AncestryUnknown {
+			t.Errorf("after %q: rewritten %v, unknown %v, %v", last, raw.Rewritten, raw.AncestryUnknown, err)
+		}
+	}
+}
+
+// BenchmarkPoll is an unchanged poll, the server's side included.
+func BenchmarkPoll(b *testing.B) {
+	w, s := large(b, 1)
+	if _, err := s.Latest(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	w.take()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := s.Latest(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkFetchAndVerify is a new release of 10,000 policies (14 MB), the server's side included.
+func BenchmarkFetchAndVerify(b *testing.B) {
+	w, s := large(b, 10_000)
+	rev, err := s.Latest(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		raw, err := s.Fetch(b.Context(), rev)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := bundles.Verify(raw, w.trust, bundles.Seen{}, w.clock.now()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func large(b *testing.B, n int) (*world, *oci.Source) {
+	b.Helper()
+	w := newWorld(b, serve(b, inProcess(true)), "alice")
+	files := map[string][]byte{}
+	for i := range n {
+		files[fmt.Sprintf("d%d/p%d.yaml", i%100, i)] = append(bundlestest.Policy(fmt.Sprint("p", i)), []byte("# "+strings.Repeat(fmt.Sprintf("why %d ", i*7919), 100)+"\n")...)
+	}
+	w.publish(b, files, "alice")
+	return w, w.source(b, ":stable")
 }

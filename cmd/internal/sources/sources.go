@@ -43,7 +43,7 @@ func open(cfg config.Source, at config.Mirror, channel string, last bundles.Revi
 			limits.Time = cfg.Timeout
 		}
 		return oci.New(oci.Config{
-			Reference: at.URL, Channel: channel, Credentials: OCI(at.Credentials), Limits: limits, Recheck: cfg.Recheck, Now: now,
+			Reference: at.URL, Channel: channel, Credentials: OCI(at.Credentials), Limits: limits, Recheck: cfg.Recheck, Last: last, Now: now,
 		})
 	case local.Is(at.URL):
 		return local.New(at.URL)
