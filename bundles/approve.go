@@ -100,12 +100,21 @@ func textDiff(path string, before, after []byte) string {
 // Approve adds a signature to exactly the reviewed release. When the channel moved meanwhile to another
 // release, nothing is signed: it has not been reviewed.
 func Approve(ctx context.Context, ch Channel, r *Review, t *Trust, key *KeySigner, now time.Time) (*Published, error) {
-	names, err := signerNames(t, []*KeySigner{key})
+	by, err := newSigners(t, []*KeySigner{key}, nil)
 	if err != nil {
 		return nil, err
 	}
+	return approve(ctx, ch, r, by, now)
+}
+
+// ApproveWith is Approve by whoever stands behind sign.
+func ApproveWith(ctx context.Context, ch Channel, r *Review, t *Trust, sign SignFunc, now time.Time) (*Published, error) {
+	return approve(ctx, ch, r, &signers{trust: t, external: sign}, now)
+}
+
+func approve(ctx context.Context, ch Channel, r *Review, by *signers, now time.Time) (*Published, error) {
 	for attempt := 1; ; attempt++ {
-		p, err := approveOnce(ctx, ch, r, t, names, now)
+		p, err := approveOnce(ctx, ch, r, by, now)
 		if !errors.Is(err, ErrLostRace) || attempt == publishAttempts {
 			return p, err
 		}
@@ -115,7 +124,8 @@ func Approve(ctx context.Context, ch Channel, r *Review, t *Trust, key *KeySigne
 	}
 }
 
-func approveOnce(ctx context.Context, ch Channel, r *Review, t *Trust, keys map[string]*KeySigner, now time.Time) (*Published, error) {
+func approveOnce(ctx context.Context, ch Channel, r *Review, by *signers, now time.Time) (*Published, error) {
+	t := by.trust
 	tip, err := ch.Refresh(ctx)
 	if err != nil {
 		return nil, err
@@ -136,17 +146,14 @@ func approveOnce(ctx context.Context, ch Channel, r *Review, t *Trust, keys map[
 	if err != nil {
 		return nil, err
 	}
-	signers, added := slices.Clone(v.signers), false
-	for name, k := range keys {
-		if slices.Contains(signers, name) {
-			continue
-		}
-		sig, err := k.Sign(ctx, v.doc)
-		if err != nil {
-			return nil, err
-		}
+	signatures, err := by.sign(ctx, v.doc, v.signers)
+	if err != nil {
+		return nil, err
+	}
+	signers, added := slices.Clone(v.signers), len(signatures) > 0
+	for name, sig := range signatures {
 		files[SignatureFile(name)] = sig
-		signers, added = append(signers, name), true
+		signers = append(signers, name)
 	}
 	slices.Sort(signers)
 	p := &Published{

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"maps"
 	"math/rand/v2"
-	"slices"
 	"time"
 )
 
@@ -37,6 +36,8 @@ type PublishOptions struct {
 	Attestations [][]byte
 	Content      Content
 	Keys         []*KeySigner
+	// External signs too, or instead; nil does not.
+	External SignFunc
 	// RollbackTo publishes the files of that earlier sequence again, as a new release.
 	RollbackTo         int64
 	AcknowledgeRemoval bool
@@ -79,7 +80,7 @@ const publishAttempts = 12
 // Publish appends a release to the channel. It is idempotent: when the newest release has these files already,
 // nothing changes. The loser of a race builds again on what the winner left.
 func Publish(ctx context.Context, ch Channel, o PublishOptions) (*Published, error) {
-	names, err := signerNames(o.Trust, o.Keys)
+	by, err := newSigners(o.Trust, o.Keys, o.External)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +88,7 @@ func Publish(ctx context.Context, ch Channel, o PublishOptions) (*Published, err
 		return nil, err
 	}
 	for attempt := 1; ; attempt++ {
-		p, err := publishOnce(ctx, ch, o, names)
+		p, err := publishOnce(ctx, ch, o, by)
 		if p != nil {
 			p.Attempts = attempt
 		}
@@ -154,7 +155,7 @@ func signerNames(t *Trust, keys []*KeySigner) (map[string]*KeySigner, error) {
 	return out, nil
 }
 
-func publishOnce(ctx context.Context, ch Channel, o PublishOptions, keys map[string]*KeySigner) (*Published, error) {
+func publishOnce(ctx context.Context, ch Channel, o PublishOptions, by *signers) (*Published, error) {
 	tip, err := ch.Refresh(ctx)
 	if err != nil {
 		return nil, err
@@ -166,8 +167,8 @@ func publishOnce(ctx context.Context, ch Channel, o PublishOptions, keys map[str
 	if o.Fresh.Only {
 		return renewFresh(ctx, ch, h, o)
 	}
-	if len(keys) == 0 {
-		return nil, refuse(ErrPublishBlocked, "there is no key to sign with").withHint("give --key, or make one with muster keys new")
+	if by.none() {
+		return nil, refuse(ErrPublishBlocked, "there is no key to sign with").withHint("give --key or --sign-command, or make one with muster keys new")
 	}
 	content, err := o.content(h)
 	if err != nil {
@@ -190,7 +191,11 @@ func publishOnce(ctx context.Context, ch Channel, o PublishOptions, keys map[str
 	if err != nil {
 		return nil, err
 	}
-	files, err := assemble(ctx, doc, sequence, content, keys, h.before.files, o)
+	signatures, err := by.sign(ctx, doc, nil)
+	if err != nil {
+		return nil, err
+	}
+	files, err := assemble(ctx, doc, sequence, content, signatures, h.before.files, o)
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +210,7 @@ func publishOnce(ctx context.Context, ch Channel, o PublishOptions, keys map[str
 	}
 	return &Published{
 		Changed: true, Revision: rev, Sequence: sequence, Epoch: o.Trust.Epoch, Digest: DigestOf(doc),
-		Signers: slices.Sorted(maps.Keys(keys)), Files: len(content.Files), Over: h.tipProblem, TrustChanged: h.trustChanged(o),
+		Signers: sortedNames(signatures), Files: len(content.Files), Over: h.tipProblem, TrustChanged: h.trustChanged(o),
 	}, nil
 }
 
@@ -240,7 +245,7 @@ func (o *PublishOptions) content(h *history) (Content, error) {
 }
 
 // assemble makes the tree of the channel's next commit.
-func assemble(ctx context.Context, doc []byte, sequence int64, c Content, keys map[string]*KeySigner,
+func assemble(ctx context.Context, doc []byte, sequence int64, c Content, signatures map[string][]byte,
 	earlierTrust map[string][]byte, o PublishOptions,
 ) (map[string][]byte, error) {
 	files := map[string][]byte{}
@@ -250,11 +255,7 @@ func assemble(ctx context.Context, doc []byte, sequence int64, c Content, keys m
 	for _, data := range o.Attestations {
 		files[AttestationFile(data)] = data
 	}
-	for name, k := range keys {
-		sig, err := k.Sign(ctx, doc)
-		if err != nil {
-			return nil, err
-		}
+	for name, sig := range signatures {
 		files[SignatureFile(name)] = sig
 	}
 	if len(o.TrustBytes) > 0 {

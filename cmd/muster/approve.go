@@ -42,6 +42,7 @@ func newApproveCmd() *cobra.Command {
 	fl.BoolVar(&f.yes, "yes", false, "sign without asking")
 	fl.BoolVar(&f.plan, "plan", false, "only show what would be signed")
 	f.keys.register(cmd)
+	f.keys.registerCommand(cmd)
 	f.from.register(cmd)
 	f.from.registerSigning(cmd)
 	f.out.register(cmd)
@@ -85,14 +86,20 @@ func (f *approveFlags) sign(cmd *cobra.Command, p *project, review *bundles.Revi
 	if err != nil {
 		return err
 	}
-	if len(keys) != 1 {
+	external := f.keys.external(cmd)
+	if len(keys) != 1 && external == nil {
 		return hinted("give exactly one --key", "approving needs one key, %d were found", len(keys))
 	}
 	ch, err := f.from.channel(p.url, p.trust.Channel, keys, 0)
 	if err != nil {
 		return err
 	}
-	done, err := bundles.Approve(cmd.Context(), ch, review, p.trust, keys[0], time.Now())
+	var done *bundles.Published
+	if external != nil {
+		done, err = bundles.ApproveWith(cmd.Context(), ch, review, p.trust, external, time.Now())
+	} else {
+		done, err = bundles.Approve(cmd.Context(), ch, review, p.trust, keys[0], time.Now())
+	}
 	if err != nil {
 		return err
 	}

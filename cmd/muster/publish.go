@@ -62,6 +62,7 @@ func newPublishCmd() *cobra.Command {
 	fl.BoolVar(&f.freshOnly, "fresh-only", false, "only renew fresh.json of the newest release")
 	fl.StringArrayVar(&f.attestations, "attestation", nil, "bundle with a statement about the files or the release, such as muster lint --attest writes; may be given several times")
 	f.keys.register(cmd)
+	f.keys.registerCommand(cmd)
 	f.from.register(cmd)
 	f.from.registerSigning(cmd)
 	f.out.register(cmd)
@@ -199,6 +200,7 @@ func (f *publishFlags) options(cmd *cobra.Command, p *project) (bundles.PublishO
 		}
 		o.Attestations = append(o.Attestations, data)
 	}
+	o.External = f.keys.external(cmd)
 	o.Keys, err = f.keys.load(cmd, "MUSTER_KEY", p.trust.Signers)
 	return o, err
 }

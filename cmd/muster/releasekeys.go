@@ -4,9 +4,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -34,6 +36,7 @@ func hinted(hint, format string, args ...any) error {
 type keyFlags struct {
 	keys         []string
 	passwordFile string
+	command      string
 }
 
 func (f *keyFlags) register(cmd *cobra.Command) {
@@ -124,6 +127,9 @@ func (f *keyFlags) load(cmd *cobra.Command, env string, wanted []bundles.Signer)
 	if v := os.Getenv(env); len(places) == 0 && v != "" {
 		places = []string{v}
 	}
+	if f.command != "" {
+		return nil, nil // it signs instead
+	}
 	if len(places) == 0 {
 		var err error
 		if places, err = ownKeys(wanted); err != nil {
@@ -167,4 +173,39 @@ func ownKeys(wanted []bundles.Signer) ([]string, error) {
 		}
 	}
 	return out, nil
+}
+
+// registerCommand is for the verbs that may be signed for by another tool.
+func (f *keyFlags) registerCommand(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.command, "sign-command", "", "shell command that signs instead: it reads the file $MUSTER_DOCUMENT and writes a Sigstore bundle to $MUSTER_BUNDLE, as cosign sign-blob does")
+	cmd.MarkFlagsMutuallyExclusive("sign-command", "key")
+}
+
+// external runs the command for a document; nil when there is none.
+func (f *keyFlags) external(cmd *cobra.Command) bundles.SignFunc {
+	if f.command == "" {
+		return nil
+	}
+	return func(ctx context.Context, doc []byte) ([]byte, error) {
+		dir, err := os.MkdirTemp("", "muster-sign-")
+		if err != nil {
+			return nil, err
+		}
+		defer os.RemoveAll(dir)
+		document, bundle := filepath.Join(dir, "release.json"), filepath.Join(dir, "bundle.json")
+		if err := os.WriteFile(document, doc, 0o600); err != nil {
+			return nil, err
+		}
+		run := exec.CommandContext(ctx, "sh", "-c", f.command)
+		run.Env = append(os.Environ(), "MUSTER_DOCUMENT="+document, "MUSTER_BUNDLE="+bundle)
+		run.Stdin, run.Stdout, run.Stderr = os.Stdin, cmd.ErrOrStderr(), cmd.ErrOrStderr()
+		if err := run.Run(); err != nil {
+			return nil, fmt.Errorf("--sign-command: %w", err)
+		}
+		data, err := os.ReadFile(bundle)
+		if err != nil {
+			return nil, hinted("the command writes its bundle to $MUSTER_BUNDLE", "--sign-command: %w", err)
+		}
+		return data, nil
+	}
 }

@@ -6,6 +6,10 @@ package cosign
 import (
 	"encoding/base64"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -85,14 +89,7 @@ func TestKeylessSignedByCosign(t *testing.T) {
 			w := newWorkshop(t, c, nil, nil)
 			w.write(t, "root.json", []byte(s.TrustedRoot(t)))
 			w.write(t, "config.json", []byte(s.SigningConfig(t, bundlestest.Signing{Issuer: issuer, Subject: subject, At: bundlestest.Issued()})))
-			claims := fmt.Sprintf(`{"iss":%q,"sub":%q,"aud":"sigstore","exp":%d,"iat":%d}`, issuer, subject, time.Now().Add(time.Hour).Unix(), time.Now().Unix())
-			part := base64.RawURLEncoding.EncodeToString
-			token := part([]byte(`{"alg":"RS256","typ":"JWT"}`)) + "." + part([]byte(claims)) + "." + part([]byte("nobody checks"))
-			args := []string{"sign-blob", "--yes", "--signing-config", "config.json", "--trusted-root", "root.json", "--identity-token", token, "--bundle", "bundle.json"}
-			if c.name == "v2" {
-				args = append(args, "--new-bundle-format")
-			}
-			if err := c.run(t, w.dir, append(args, "release.json")...); err != nil {
+			if err := c.run(t, w.dir, append(c.keylessArgs(w.dir), "--bundle", "bundle.json", "release.json")...); err != nil {
 				t.Fatal(err)
 			}
 			theirs := w.read(t, "bundle.json")
@@ -101,6 +98,63 @@ func TestKeylessSignedByCosign(t *testing.T) {
 			}
 			if err := w.keylessHost(t, bundlestest.NewSigstore(t, bundlestest.WithTime), theirs); bundles.RefusalName(err) == "" {
 				t.Fatalf("another root: %v", err)
+			}
+		})
+	}
+}
+
+// keylessArgs sign with what the workshop's configuration and trusted root lead to.
+func (c *tool) keylessArgs(dir string) []string {
+	claims := fmt.Sprintf(`{"iss":%q,"sub":%q,"aud":"sigstore","exp":%d,"iat":%d}`, issuer, subject, time.Now().Add(time.Hour).Unix(), time.Now().Unix())
+	part := base64.RawURLEncoding.EncodeToString
+	token := part([]byte(`{"alg":"RS256","typ":"JWT"}`)) + "." + part([]byte(claims)) + "." + part([]byte("nobody checks"))
+	args := []string{"sign-blob", "--yes", "--signing-config", filepath.Join(dir, "config.json"), "--trusted-root", filepath.Join(dir, "root.json"), "--identity-token", token}
+	if c.name == "v2" {
+		args = append(args, "--new-bundle-format")
+	}
+	return args
+}
+
+// TestPublishKeyless: the whole way without a key file, from a policy repository to a host that accepts the release.
+func TestPublishKeyless(t *testing.T) {
+	t.Parallel()
+	for _, c := range tools() {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			c.build(t)
+			s := bundlestest.NewSigstore(t, bundlestest.WithTime)
+			w := newWorkshop(t, c, nil, nil)
+			muster := filepath.Join(w.dir, "muster")
+			goOutput(t, "../..", "build", "-o", muster, "./cmd/muster")
+			w.write(t, "root.json", []byte(s.TrustedRoot(t)))
+			w.write(t, "config.json", []byte(s.SigningConfig(t, bundlestest.Signing{Issuer: issuer, Subject: subject, At: bundlestest.Issued()})))
+			repo := filepath.Join(w.dir, "pol")
+			call := func(dir, name string, args ...string) string {
+				t.Helper()
+				cmd := exec.CommandContext(t.Context(), name, args...)
+				cmd.Dir = dir
+				cmd.Env = append(os.Environ(), "HOME="+w.dir, "TUF_ROOT="+filepath.Join(w.dir, "tuf"), "GIT_CONFIG_NOSYSTEM=1", "GIT_AUTHOR_NAME=a",
+					"GIT_AUTHOR_EMAIL=a@example.com", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@example.com", "https_proxy=http://127.0.0.1:1")
+				out, err := cmd.CombinedOutput()
+				if err != nil {
+					t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+				}
+				return string(out)
+			}
+			call(w.dir, "git", "init", "-q", "--bare", "policy.git")
+			call(w.dir, "git", "init", "-q", "pol")
+			call(repo, "git", "remote", "add", "origin", "../policy.git")
+			call(repo, muster, "init", "--fleet", "acme-prod")
+			w.write(t, "pol/trust.yaml", []byte((&bundlestest.Fleet{}).TrustYAML(t, 1, 1, s.Keyless(t, "ci", issuer, subject))))
+			call(repo, "git", "add", "-A")
+			call(repo, "git", "commit", "-qm", "start")
+			command := c.path + " '" + strings.Join(c.keylessArgs(w.dir), "' '") + `' --bundle "$MUSTER_BUNDLE" "$MUSTER_DOCUMENT"`
+			if out := call(repo, muster, "publish", "--sign-command", command); !strings.Contains(out, "signed by ci") {
+				t.Fatal(out)
+			}
+			out := call(repo, muster, "verify", "../policy.git", "--trust", "trust.yaml")
+			if !strings.Contains(out, "accepted at level enforce") || !strings.Contains(out, "witnessed by TimestampAuthority") {
+				t.Fatal(out)
 			}
 		})
 	}
