@@ -156,6 +156,7 @@ struct result {
  * a slot is owned by taking its flag, not by being on a CPU. */
 struct scratch {
 	u32 busy;
+	u32 slot; /* its own key */
 	u32 class;
 	u32 operation;
 	u32 hook;
@@ -202,8 +203,10 @@ static __always_inline struct scratch *scratch_take(void)
 		u32 key = first + i;
 		struct scratch *s = bpf_map_lookup_elem(&scratches, &key);
 
-		if (s && __sync_val_compare_and_swap(&s->busy, 0, 1) == 0)
+		if (s && __sync_val_compare_and_swap(&s->busy, 0, 1) == 0) {
+			s->slot = key;
 			return s;
+		}
 	}
 	count(COUNT_SCRATCH);
 	return 0;
