@@ -32,7 +32,7 @@ const (
 
 // Condition is one thing about a host besides its state.
 type Condition struct {
-	Type    string    `json:"type"`             // Stale Refused Reverted Revoked Forked StateLost HistoryRewritten Suspended Lost Unprotected ClockBackwards
+	Type    string    `json:"type"`             // Stale Refused Reverted Revoked Forked StateLost HistoryRewritten Suspended Lost Unprotected ClockBackwards MirrorFailed MirrorRefused
 	Tenant  string    `json:"tenant,omitempty"` // whose release it is about; "" is the host's own, or the host
 	Since   time.Time `json:"since"`
 	Digest  string    `json:"digest,omitempty"`

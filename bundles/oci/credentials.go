@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"strings"
 
@@ -119,25 +118,4 @@ func (c *Credentials) basic() (authn.Authenticator, error) {
 		}
 	}
 	return authn.FromConfig(authn.AuthConfig{Username: string(bytes.TrimSpace(user)), Password: string(password)}), nil
-}
-
-// CheckFiles reads what the credentials name, as a session would, and says what is wrong; musterd --check asks.
-func (c *Credentials) CheckFiles(ctx context.Context, raw string) error {
-	ref, err := Parse(raw)
-	if err != nil {
-		return err
-	}
-	if err := c.check(ref); err != nil {
-		return err
-	}
-	if _, err := c.tls().Config(); err != nil {
-		return err
-	}
-	if c.Cloud != "" {
-		return nil // asking a cloud is a request
-	}
-	if _, err := (keychain{c}).ResolveContext(ctx, ref.repo); err != nil {
-		return fmt.Errorf("%s: %w", ref, err)
-	}
-	return nil
 }

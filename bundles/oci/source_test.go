@@ -139,7 +139,7 @@ func TestRoundTrip(t *testing.T) {
 					t.Errorf("after the approval: %v at level %s", v.Signers(), v.Level())
 				}
 			}
-			byTag.Accepted(bundles.Revision(w.tip))
+			byTag.Accepted(w.tip)
 			second := w.publish(t, map[string][]byte{"a.yaml": bundlestest.Policy("z")}, "alice")
 			if second.Sequence != 2 {
 				t.Errorf("the next release has sequence %d", second.Sequence)
@@ -223,7 +223,7 @@ func BenchmarkPoll(b *testing.B) {
 	}
 }
 
-// BenchmarkFetchAndVerify is a new release of 10,000 policies (14 MB), the server's side included.
+// BenchmarkFetchAndVerify is a new release of 10,000 policies (15 MB), the server's side included.
 func BenchmarkFetchAndVerify(b *testing.B) {
 	w, s := large(b, 10_000)
 	rev, err := s.Latest(b.Context())
