@@ -69,8 +69,15 @@ int BPF_PROG(exec_check, struct linux_binprm *bprm, int ret)
 	exec_note(s);
 	if (s->hash && bprm->buf[0] == '#' && bprm->buf[1] == '!')
 		script_note(s);
-	if (concerns(CLASS_PROCESS, true))
+	if (concerns(CLASS_PROCESS, true)) {
+		bool depends = has_flag(CLASS_PROCESS, CLASS_ARGUMENTS);
+
+		if (depends)
+			arguments_begin(s, bprm);
 		deny = judge(s);
+		if (depends && !deny)
+			arguments_end(s, bprm);
+	}
 	scratch_give(s);
 	return deny ? -EACCES : 0;
 }

@@ -6,10 +6,14 @@
 SEC("lsm/bprm_creds_for_exec")
 int BPF_PROG(label_exec_begins, struct linux_binprm *bprm, int ret)
 {
-	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct label *l = bpf_task_storage_get(&labels, task, 0, 0);
+	struct start *st = bpf_task_storage_get(&starts, task, 0, 0);
 
 	if (l)
 		l->pending_count = 0;
+	if (st)
+		st->passes = 0;
 	return ret;
 }
 
@@ -20,8 +24,10 @@ void BPF_PROG(label_exec_done, struct linux_binprm *bprm)
 
 	if (!l || !l->pending_count)
 		return;
-	for (int i = 0; i < SOURCES; i++)
+	for (int i = 0; i < SOURCES; i++) {
+		l->caller[i] = l->source[i];
 		l->source[i] = l->pending[i];
+	}
 	if (l->pending_count == 1) {
 		l->source[1] = 0;
 		for (int i = 0; i < SOURCE_MARKS; i++)
@@ -29,7 +35,7 @@ void BPF_PROG(label_exec_done, struct linux_binprm *bprm)
 	}
 	l->pending_count = 0;
 	l->image = 0;
-	l->flags = LABEL_KNOWN;
+	l->flags = LABEL_KNOWN | LABEL_FRESH;
 }
 
 SEC("lsm/task_alloc")
@@ -49,6 +55,7 @@ int BPF_PROG(label_fork, struct task_struct *task, unsigned long clone_flags, in
 	}
 	for (int i = 0; i < SOURCES; i++) {
 		child->source[i] = parent->source[i];
+		child->caller[i] = parent->caller[i];
 		child->classes[i] = parent->classes[i];
 	}
 	for (int i = 0; i < NAMED_CLASSES; i++)

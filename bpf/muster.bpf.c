@@ -5,6 +5,7 @@
 #include "include/maps.h"
 #include "include/walk.h"
 #include "include/hash.h"
+#include "include/args.h"
 #include "include/match.h"
 #include "include/judge.h"
 #include "include/socket.h"
@@ -12,7 +13,9 @@
 
 #include "label.bpf.c"
 #include "mark.bpf.c"
+#include "args.bpf.c"
 #include "exec.bpf.c"
+#include "map.bpf.c"
 #include "file.bpf.c"
 #include "net.bpf.c"
 #include "probe.bpf.c"

@@ -64,6 +64,11 @@ int probe_decision(struct probe *p)
 		return -4;
 	__builtin_memset(&s->result, 0, sizeof(s->result));
 	s->class = p->class;
+	s->arguments.state = p->arguments;
+	s->arguments.count = p->argument_count;
+#pragma unroll
+	for (int i = 0; i < 8; i++)
+		s->arguments.hashes[i] = p->argument_hashes[i];
 	s->object[0].attributes = p->attributes;
 #pragma unroll
 	for (int i = 0; i < SOURCES; i++)

@@ -117,7 +117,7 @@ func TestCompileGaps(t *testing.T) {
 				policies.Rule{Action: policies.ActionBlock, Class: file, Object: policies.Object{Kind: policies.ObjectPath, Value: "/a"}, OwnerOnly: true},
 				policies.Rule{Action: policies.ActionBlock, Class: file, Object: policies.Object{Kind: policies.ObjectPath, Value: "/a"}, NoTerminal: true},
 				policies.Rule{Action: policies.ActionBlock, Class: process, Object: policies.Object{Kind: policies.ObjectPath, Value: "/a"}, HasArgs: true})),
-				enforce.FeaturePattern, enforce.FeatureExecName, enforce.FeatureOwnerOnly, enforce.FeaturePts),
+				enforce.FeaturePattern, enforce.FeatureExecName, enforce.FeatureOwnerOnly, enforce.FeaturePts, enforce.FeatureAllowedArgs),
 			0,
 			[]string{"p/0 pattern", "p/1 execname", "p/2 owner-only", "p/3 pts", "p/4 allowed-args"},
 		},

@@ -48,7 +48,8 @@ func (rs *Ruleset) decide(op *Operation, d *Decision) {
 			best, d.Rule, d.Verdict = rank, i, verdict
 		}
 	}
-	if d.Rule >= 0 || !rs.allowListed(op.Class, &op.Source) {
+	// "Mapping shared libraries is otherwise not running them": no allow-list has to name them.
+	if d.Rule >= 0 || op.Mapped || !rs.allowListed(op.Class, &op.Source) {
 		return // "otherwise the operation is permitted"
 	}
 	// "4. No match: if the subject has at least one Allow rule of that class, the class's default posture
@@ -80,7 +81,7 @@ func (rs *Ruleset) audits(op *Operation) []int {
 
 // matches says whether class, object and source match and the modifiers let the rule fire.
 func (r *Rule) matches(op *Operation) bool {
-	if r.Rule.Class != op.Class {
+	if r.Rule.Class != op.Class || op.Mapped && !r.isForMapping() {
 		return false
 	}
 	if _, _, ok := matchObject(r, op); !ok {
@@ -90,6 +91,19 @@ func (r *Rule) matches(op *Operation) bool {
 		return false
 	}
 	return fires(&r.Rule, op)
+}
+
+// isForMapping: "for a Block with an exact path, execname or pattern any executable mapping of that file
+// counts". An Allow that would let the file be run lets it be mapped; an Audit reports what is run.
+func (r *Rule) isForMapping() bool {
+	switch r.Rule.Action {
+	case policies.ActionAllow:
+		return true
+	case policies.ActionBlock:
+		return r.Rule.Object.Kind != policies.ObjectDirectory
+	default:
+		return false
+	}
 }
 
 // decides says whether the rule takes part in verdicts.

@@ -131,7 +131,8 @@ func satisfies(r *policies.Rule, op *Operation) bool {
 		return false
 	case r.NoTerminal && op.Terminal:
 		return false
-	case r.HasArgs && !allListed(r.AllowedArgs, op.Args):
+	// A file that is mapped is given no arguments that could be known.
+	case r.HasArgs && (op.Mapped || !allListed(r.AllowedArgs, op.Args)):
 		return false
 	}
 	return true

@@ -6,6 +6,7 @@ package enforce
 import (
 	"cmp"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -22,6 +23,8 @@ type ProtectPair struct {
 	Object string         `json:"object"`
 	// Write asks for writing, not only for reading, of class file.
 	Write bool `json:"write,omitempty"`
+	// Map, of class process, asks for mapping Object executable, as programs do with their libraries.
+	Map bool `json:"map,omitempty"`
 	// AnyUser asks for it for users who do not own Object, too: a login shell is not run by its owner.
 	AnyUser bool `json:"anyUser,omitempty"`
 }
@@ -119,10 +122,14 @@ func (l *protectList) run(sources []string, objects ...[]string) {
 	}
 }
 
+// read: each source reads each object, and maps it when it is a library.
 func (l *protectList) read(sources, objects []string) {
 	for _, source := range sources {
 		for _, object := range objects {
 			l.add(ProtectPair{Class: policies.ClassFile, Source: source, Object: object})
+			if strings.Contains(path.Base(object), ".so") {
+				l.add(ProtectPair{Class: policies.ClassProcess, Source: source, Object: object, Map: true, AnyUser: true})
+			}
 		}
 	}
 }
@@ -138,6 +145,8 @@ func nonEmpty(path string) []string {
 func (p ProtectPair) String() string {
 	verb := "read"
 	switch {
+	case p.Map:
+		verb = "map"
 	case p.Class == policies.ClassProcess:
 		verb = "run"
 	case p.Write:
@@ -162,18 +171,20 @@ func CheckProtect(rs *Ruleset, pairs []ProtectPair) string {
 }
 
 // operations are all the ways in which the pair may be tried: with and without a terminal, by the owner
-// and, if asked, by others.
+// and, if asked, by others; a program with no argument and with one that no rule lists.
 func (p ProtectPair) operations() []Operation {
 	var ops []Operation
 	for bits := range 8 {
-		op := Operation{
-			Class: p.Class, Path: p.Object, Source: ProcessSource{Executable: p.Source},
-			Owner: bits&RowOwner != 0, Read: bits&RowRead != 0, Terminal: bits&RowTerminal != 0,
-		}
-		needless := !op.Owner && !p.AnyUser ||
-			op.Read && p.Class == policies.ClassProcess ||
+		op := atIndex(p.Class, bits)
+		op.Class, op.Path, op.Source = p.Class, p.Object, ProcessSource{Executable: p.Source}
+		needless := !op.Owner && !p.AnyUser || op.Mapped != p.Map ||
 			!op.Read && p.Class == policies.ClassFile && !p.Write
-		if !needless {
+		if needless {
+			continue
+		}
+		ops = append(ops, op)
+		if p.Class == policies.ClassProcess {
+			op.Args = []string{"\x00"}
 			ops = append(ops, op)
 		}
 	}

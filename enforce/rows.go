@@ -4,14 +4,11 @@
 package enforce
 
 import (
-	"errors"
 	"slices"
+	"strings"
 
 	"github.com/muster-fleet/muster/policies"
 )
-
-// ErrRowArgs says that a ruleset has allowedArgs, whose outcome depends on more than a row's attributes.
-var ErrRowArgs = errors.New("allowedArgs cannot be resolved into rows")
 
 // SourceClass is the number of a source path among Ruleset.Sources.
 type SourceClass int32
@@ -19,12 +16,38 @@ type SourceClass int32
 // NoSource is the class of whatever no rule names as a source.
 const NoSource SourceClass = -1
 
-// The bits of an index into a Row.
+// The bits of an index into a Row. Class process has no reading: its second bit says that the file is mapped
+// executable, not run.
 const (
 	RowOwner    = 1 << 0
 	RowRead     = 1 << 1
+	RowMapped   = 1 << 1
 	RowTerminal = 1 << 2
 )
+
+// RowIndex is the operation's place in a Row.
+func (op *Operation) RowIndex() int {
+	index := 0
+	if op.Owner {
+		index |= RowOwner
+	}
+	if op.Class == policies.ClassProcess && op.Mapped || op.Class != policies.ClassProcess && op.Read {
+		index |= RowRead
+	}
+	if op.Terminal {
+		index |= RowTerminal
+	}
+	return index
+}
+
+// atIndex is an operation of the class with the attributes of a Row's index.
+func atIndex(class policies.Class, index int) Operation {
+	second := index&RowRead != 0
+	return Operation{
+		Owner: index&RowOwner != 0, Terminal: index&RowTerminal != 0,
+		Read: class != policies.ClassProcess && second, Mapped: class == policies.ClassProcess && second,
+	}
+}
 
 // Row is the outcome for one set of matching rules and one source, for every attribute of the operation.
 type Row [8]Entry
@@ -42,6 +65,24 @@ type Entry struct {
 	Rule int
 	// Audits are the reporting rules that fire, one for each policy, ascending.
 	Audits []int
+	// Conditional are the rules that fire for some arguments only, ascending; each that does takes part as if
+	// it were an entry of its own.
+	Conditional []Conditional
+}
+
+// Conditional is a rule with allowedArgs. An Allow fires when every argument is listed, a Block or an Audit
+// when some argument is not.
+type Conditional struct {
+	Priority uint32 // 0 for a rule that only reports
+	Verdict  Verdict
+	Rule     int
+	Args     []string
+}
+
+// Fires says whether the rule does for these arguments after argv[0].
+func (c *Conditional) Fires(args []string) bool {
+	allows := c.Priority != 0 && c.Verdict == Permit
+	return allListed(c.Args, args) == allows
 }
 
 // Rows resolves sets of matching rules, as the automata of one class report them, into rows.
@@ -64,19 +105,16 @@ func (rs *Ruleset) Sources() []string {
 }
 
 // NewRows prepares the resolution of the ruleset's sets.
-func NewRows(rs *Ruleset) (*Rows, error) {
+func NewRows(rs *Ruleset) *Rows {
 	rows := &Rows{rs: rs, sources: rs.Sources(), priorities: make([]uint32, len(rs.Rules)), lists: map[listKey]bool{}}
 	rows.allowLists()
 	for i := range rs.Rules {
 		r := &rs.Rules[i]
-		if r.Rule.HasArgs {
-			return nil, ErrRowArgs
-		}
 		if r.decides() {
 			rows.priorities[i] = priority(rankOf(r), r.verdict())
 		}
 	}
-	return rows, nil
+	return rows
 }
 
 // Row resolves a set of rules whose objects match (ascending rule numbers) for one source. With byMark the
@@ -92,14 +130,32 @@ func (rows *Rows) Row(set []int, source SourceClass, byMark bool) Row {
 			continue
 		}
 		for i := range row {
-			op := Operation{Owner: i&RowOwner != 0, Read: i&RowRead != 0, Terminal: i&RowTerminal != 0}
-			if fires(&r.Rule, &op) {
-				rows.add(&row[i], r, number)
-			}
+			rows.addAt(&row[i], i, r, number)
 		}
 	}
 	return row
 }
+
+// addAt adds a rule to the entry of an index, if it fires there for any arguments, or for some.
+func (rows *Rows) addAt(e *Entry, index int, r *Rule, number int) {
+	op := atIndex(r.Rule.Class, index)
+	if op.Mapped && !r.isForMapping() {
+		return
+	}
+	listed := fires(&r.Rule, &op)
+	op.Args = []string{unlisted(r.Rule.AllowedArgs)}
+	switch other := fires(&r.Rule, &op); {
+	case listed && other:
+		rows.add(e, r, number)
+	case listed != other:
+		e.Conditional = append(e.Conditional, Conditional{
+			Priority: rows.priorities[number], Verdict: r.verdict(), Rule: number, Args: r.Rule.AllowedArgs,
+		})
+	}
+}
+
+// unlisted is an argument that is not in the list: longer than each of them.
+func unlisted(args []string) string { return strings.Join(args, "-") + "-" }
 
 // holdsFor says whether the rule is for this source.
 func (rows *Rows) holdsFor(r *Rule, source SourceClass, byMark bool) bool {
@@ -166,3 +222,10 @@ type listKey struct {
 
 // Restricts says whether the class has a Block or an Allow rule: what has no buildable path is then denied.
 func (rs *Ruleset) Restricts(class policies.Class) bool { return rs.restricts(class) }
+
+// BlocksMapping says whether some rule can deny an executable mapping, or reports what it would deny.
+func (rs *Ruleset) BlocksMapping() bool {
+	return slices.ContainsFunc(rs.Rules, func(r Rule) bool {
+		return r.Rule.Class == policies.ClassProcess && r.Rule.Action == policies.ActionBlock && r.isForMapping()
+	})
+}

@@ -135,6 +135,8 @@ type Operation struct {
 	Owner bool `json:"owner"`
 	// Read: the operation only reads.
 	Read bool `json:"read"`
+	// Mapped, of class process: the file is mapped executable by a process that runs already, not run.
+	Mapped bool `json:"mapped,omitempty"`
 	// Terminal: the process has a controlling terminal.
 	Terminal bool `json:"terminal"`
 	// Args are the arguments after argv[0] of class process.

@@ -25,6 +25,8 @@ enum limit {
 	SCRATCH_PER_CPU = 4,
 	AUDIT_LISTS = 8, /* of one event; more are counted */
 	EVENT_PATHS = 4,
+	ARGUMENTS = 512, /* of one program, after argv[0]; of more some count as not listed */
+	SCRIPT_ARGUMENTS = 4, /* that the kernel puts before a script's own */
 	PROGRAMS = 32,
 	EVENT_DATA = 16384,
 	FOLD_DATA = 512, /* of paths that a fold keeps */
@@ -74,6 +76,7 @@ enum state_kind {
 enum row_bit {
 	ROW_OWNER = 1,
 	ROW_READ = 2,
+	ROW_MAPPED = 2, /* of class process: the file is mapped executable, not run */
 	ROW_TERMINAL = 4,
 };
 
@@ -99,6 +102,10 @@ enum class_flag {
 	CLASS_CLOSED = 2,
 	/* No rules, but names that are protected in another class: they are watched where names change. */
 	CLASS_WATCHES = 4,
+	/* A rule depends on the arguments. */
+	CLASS_ARGUMENTS = 8,
+	/* A Block counts for every executable mapping of the file. */
+	CLASS_MAPPED = 16,
 };
 
 /* A reference is the number of a 16-byte unit from the image's start; 0 is none. */
@@ -178,7 +185,30 @@ struct image_entry {
 	u32 priority; /* 0: neither Allow nor Block fires */
 	u32 rule; /* number + 1 */
 	u32 audits; /* number of an audit list, 0 for none */
-	u32 verdict;
+	u32 conditions; /* {image_conditions, image_condition[count]}, or 0 */
+};
+
+enum priority_bit {
+	PRIORITY_DENY = 1,
+};
+
+struct image_conditions {
+	u32 count;
+	u32 reserved[3];
+};
+
+/* An entry that takes part for some arguments only: a rule that permits when every one is listed, any other
+ * when one is not. */
+struct image_condition {
+	u32 priority;
+	u32 rule;
+	u32 audits;
+	u32 args; /* {image_args, image_source[mask + 1]}: the hashes of what is listed */
+};
+
+struct image_args {
+	u32 mask;
+	u32 reserved[3];
 };
 
 enum operation {
@@ -203,6 +233,7 @@ enum operation {
 	OP_ACCEPT,
 	OP_SEND,
 	OP_QUERY,
+	OP_MAP,
 };
 
 enum hook {
@@ -226,6 +257,9 @@ enum hook {
 	HOOK_SOCKET_ACCEPT,
 	HOOK_SOCKET_SENDMSG,
 	HOOK_PACKET,
+	HOOK_MMAP_FILE,
+	HOOK_FILE_MPROTECT,
+	HOOK_BPRM_COMMITTING,
 };
 
 /* Every way out that does not decide by rules, and every loss, is counted here. */
@@ -243,6 +277,8 @@ enum counter {
 	COUNT_RING_FULL, /* an event was lost */
 	COUNT_EVENTS, /* events offered: told, folded and lost */
 	COUNT_AUDITS, /* an event had more audit lists than fit */
+	COUNT_ARGUMENTS, /* arguments could not be read, or were too many: they count as not listed */
+	COUNT_ARGUMENTS_CHANGED, /* a process was killed: its arguments changed after they were judged */
 	COUNT_AGENT, /* the agent's own operation was let through */
 	COUNT_FOLDED, /* an event was counted in a fold instead of told by itself */
 	COUNTERS,
@@ -352,6 +388,9 @@ struct mark {
 
 enum label_flag {
 	LABEL_KNOWN = 1,
+	/* Started without an ELF interpreter, and no other file mapped executable since: the next one that is
+	 * counts as run, by who started this one. */
+	LABEL_FRESH = 2,
 };
 
 /* The label of one thread: who it is, apart from any ruleset, and beside it the answer of one ruleset. */
@@ -365,6 +404,18 @@ struct label {
 	u64 pending[SOURCES];
 	u64 move_dentry[2]; /* between path_rename or path_link and its success */
 	u64 move_mark[2];
+	u64 caller[SOURCES]; /* with LABEL_FRESH: the source before the exec */
+};
+
+/* What is known of the arguments of an exec under way, in a ruleset that has allowedArgs. */
+struct start {
+	u64 image;
+	u64 print; /* of the caller's arguments, as they were judged */
+	u64 before[SCRIPT_ARGUMENTS]; /* hashes of what the kernel puts before them */
+	u32 passes;
+	u32 count; /* the caller's arguments after argv[0] */
+	u32 count_before; /* more than SCRIPT_ARGUMENTS: unknown */
+	u32 rule; /* number + 1 of one that depended on them; 0: none did */
 };
 
 struct script_path {
@@ -385,6 +436,16 @@ struct probe {
 	u32 rule;
 	u32 flags;
 	u32 audits[AUDIT_LISTS];
+	u32 arguments; /* enum arguments_state */
+	u32 argument_count;
+	u64 argument_hashes[8];
+};
+
+enum arguments_state {
+	ARGUMENTS_UNKNOWN = 0, /* they count as not listed */
+	ARGUMENTS_UNREAD = 1,
+	ARGUMENTS_WANTED = 2, /* some rule depends on them */
+	ARGUMENTS_KNOWN = 3,
 };
 
 struct found_inode {

@@ -62,26 +62,25 @@ static __always_inline u64 sip_tail(struct object *o, u32 start, u32 length)
 	return word | ((u64)length << 56);
 }
 
-/* The hash of a built path; 0 is kept for "none". */
-__noinline u64 path_hash(struct object *o)
+/* The hash of bytes of o's buffer; 0 is kept for "none". */
+__noinline u64 bytes_hash(struct object *o, u32 start, u32 length)
 {
 	struct sip h = {};
 	struct settings *c;
-	u32 zero = 0, length;
+	u32 zero = 0;
 	u64 hash, *v;
 
-	if (!o || o->status != PATH_OK || o->start >= PATH_END)
+	if (!o || start >= PATH_END || length > PATH_END)
 		return 0;
 	c = bpf_map_lookup_elem(&config, &zero);
 	if (!c)
 		return 0;
-	length = PATH_END - o->start;
 	v = o->cursor.words;
 	v[0] = c->hash_key[0] ^ 0x736f6d6570736575ULL;
 	v[1] = c->hash_key[1] ^ 0x646f72616e646f6dULL;
 	v[2] = c->hash_key[0] ^ 0x6c7967656e657261ULL;
 	v[3] = c->hash_key[1] ^ 0x7465646279746573ULL;
-	o->cursor.at = o->start;
+	o->cursor.at = start;
 	h.object = o;
 	h.words = length / 8;
 	bpf_loop(PATH_END / 8, sip_step, &h, 0);
@@ -93,6 +92,12 @@ __noinline u64 path_hash(struct object *o)
 	sip_round(v);
 	hash = v[0] ^ v[1] ^ v[2] ^ v[3];
 	return hash ? hash : 1;
+}
+
+/* The hash of a built path. */
+static __always_inline u64 path_hash(struct object *o)
+{
+	return o->status == PATH_OK ? bytes_hash(o, o->start, PATH_END - o->start) : 0;
 }
 
 #endif

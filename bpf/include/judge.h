@@ -6,6 +6,7 @@
 #include "match.h"
 #include "label.h"
 #include "event.h"
+#include "args.h"
 
 /* /proc/PID/stat tells the agent its own start in ticks of 10 ms. */
 #define NANOSECONDS_PER_TICK 10000000
@@ -39,6 +40,15 @@ static __always_inline bool fails_closed(u32 class)
 	struct image_header *h = image ? image_head(image) : 0;
 
 	return h && class_flags(h, class) & CLASS_CLOSED && h->mode == MODE_ENFORCE && !is_agent();
+}
+
+/* Whether the ruleset of the caller's subject has this flag of a class. */
+static __always_inline bool has_flag(u32 class, u32 flag)
+{
+	void *image = host_image();
+	struct image_header *h = image ? image_head(image) : 0;
+
+	return h && class_flags(h, class) & flag;
 }
 
 /* Whether a hook has anything to do. names: the operation changes what a name means. */
@@ -102,6 +112,9 @@ static __always_inline void begin(struct scratch *s, u32 class, u32 operation, u
 	s->hook = hook;
 	s->object[0].present = 0;
 	s->object[1].present = 0;
+	s->arguments.state = ARGUMENTS_UNKNOWN;
+	s->arguments.rule = 0;
+	s->by_caller = 0;
 	__builtin_memset(&s->result, 0, sizeof(s->result));
 }
 
@@ -208,8 +221,15 @@ __noinline int judge(struct scratch *s)
 	j.scratch = s;
 	s->image = h->id;
 	s->mode = h->mode;
-	classify_current(image, h, s);
+	if (!s->by_caller || !classify_caller(image, h, s))
+		classify_current(image, h, s);
 	bpf_loop(2, judge_object, &j, 0);
+	/* Most programs are in no rule that depends on arguments; for the others the decision is made again. */
+	if (s->arguments.state == ARGUMENTS_WANTED) {
+		arguments_read(s);
+		__builtin_memset(&s->result, 0, sizeof(s->result));
+		bpf_loop(2, judge_object, &j, 0);
+	}
 	if (s->result.verdict == VERDICT_DENY && h->mode == MODE_AUDIT) {
 		s->result.verdict = VERDICT_PERMIT;
 		s->result.flags |= EVENT_WOULD_DENY;

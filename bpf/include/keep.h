@@ -21,6 +21,8 @@ KEEP(enum, counter);
 KEEP(enum, event_flag);
 KEEP(enum, label_flag);
 KEEP(enum, fold_kind);
+KEEP(enum, priority_bit);
+KEEP(enum, arguments_state);
 KEEP(struct, image_class);
 KEEP(struct, image_header);
 KEEP(struct, image_source);
@@ -31,6 +33,9 @@ KEEP(struct, image_state);
 KEEP(struct, image_set);
 KEEP(struct, image_exception);
 KEEP(struct, image_entry);
+KEEP(struct, image_conditions);
+KEEP(struct, image_condition);
+KEEP(struct, image_args);
 KEEP(struct, found_inode);
 KEEP(struct, fold);
 

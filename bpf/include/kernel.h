@@ -49,6 +49,10 @@ typedef _Bool bool;
 #define FMODE_WRITE 0x2
 #define FMODE_NOACCOUNT 0x20000000
 #define FMODE_EXEC_FLAG 0x20 /* __FMODE_EXEC in f_flags */
+#define FMODE_BACKING 0x2000000
+#define PROT_EXEC 0x4
+#define VM_EXEC 0x4
+#define SIGKILL 9
 #define MNT_INTERNAL 0x4000
 #define S_IFMT 0170000
 #define S_IFDIR 0040000
@@ -168,6 +172,7 @@ struct mm_struct {
 
 struct task_struct {
 	u32 flags;
+	u32 in_execve : 1;
 	s32 pid;
 	s32 tgid;
 	u64 start_boottime;
@@ -204,8 +209,27 @@ struct sockaddr {
 };
 
 struct linux_binprm {
+	unsigned long p; /* the lowest address of the new stack: argv[0] */
 	struct file *file;
-	char buf[2];
+	int argc;
+	const char *interp; /* the name that an interpreter of the file is given */
+	char buf[256];
+};
+
+struct vm_area_struct {
+	unsigned long vm_flags;
+	struct file *vm_file;
+};
+
+/* A file that backs one of a stacked filesystem, from 6.5. */
+struct backing_file {
+	struct file file;
+	struct path user_path;
+};
+
+struct pt_regs {
+	unsigned long bx, cx, dx, si;
+	unsigned long orig_ax;
 };
 
 struct renamedata {

@@ -109,4 +109,17 @@ static __always_inline void classify_current(void *image, struct image_header *h
 	l->image = h->id;
 }
 
+/* The same of who started the program. */
+static __always_inline bool classify_caller(void *image, struct image_header *h, struct scratch *s)
+{
+	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+
+	if (!l)
+		return false;
+	for (int i = 0; i < SOURCES; i++)
+		s->label.source[i] = l->caller[i];
+	classify(image, h, s);
+	return true;
+}
+
 #endif

@@ -63,6 +63,14 @@ struct {
 	__type(value, struct label);
 } labels SEC(".maps");
 
+/* An exec under way. Without memory for one its arguments count as not listed. */
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct start);
+} starts SEC(".maps");
+
 /* Inodes protected by an exact-path Block, or known as a source. Full: counted, the name alone protects. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -152,6 +160,19 @@ struct result {
 	u32 audits[AUDIT_LISTS];
 };
 
+/* The arguments after argv[0], by their hashes. */
+struct arguments {
+	u32 state; /* enum arguments_state */
+	u32 count;
+	u32 before; /* of these, what the kernel put before the caller's */
+	u32 rule; /* a deciding rule that depended on them */
+	u32 listed;
+	u32 at;
+	u64 address;
+	u64 print;
+	u64 hashes[ARGUMENTS];
+};
+
 /* What one run of a program works on. BPF-LSM programs may be preempted and have no recursion guard, so
  * a slot is owned by taking its flag, not by being on a CPU. */
 struct scratch {
@@ -160,7 +181,7 @@ struct scratch {
 	u32 class;
 	u32 operation;
 	u32 hook;
-	u32 labelled;
+	u32 by_caller; /* judge by who started the program, not by the program */
 	u32 mode;
 	u64 image;
 	u64 hash;
@@ -172,6 +193,7 @@ struct scratch {
 	struct cursor cursor;
 	struct object object[2];
 	struct object source;
+	struct arguments arguments;
 	struct endpoint endpoint;
 	struct fold_key key;
 	struct fold_head head; /* with the two behind it, a struct fold */

@@ -277,26 +277,100 @@ static __always_inline void combine_audits(struct result *r, u32 list)
 	count(COUNT_AUDITS);
 }
 
-static __always_inline void combine_entry(struct result *r, struct image_entry *e)
+static __always_inline void combine_entry(struct result *r, u32 priority, u32 rule, u32 audits)
 {
-	if (e->audits)
-		combine_audits(r, e->audits);
-	if (!e->priority || e->priority < r->priority)
+	if (audits)
+		combine_audits(r, audits);
+	if (!priority || priority < r->priority || (priority == r->priority && rule >= r->rule))
 		return;
-	if (e->priority == r->priority) {
-		if (e->verdict < r->verdict)
-			return;
-		if (e->verdict == r->verdict && e->rule >= r->rule)
-			return;
+	r->priority = priority;
+	r->rule = rule;
+	r->verdict = priority & PRIORITY_DENY ? VERDICT_DENY : VERDICT_PERMIT;
+}
+
+/* Rules that fire for some arguments only. */
+struct conditions {
+	struct find find;
+	struct scratch *scratch;
+	u32 list;
+};
+
+static long listed_step(u32 index, struct conditions *c)
+{
+	struct arguments *a = &c->scratch->arguments;
+	u64 at = index;
+
+	if (index >= a->count)
+		return 1;
+	BOUND(at, ARGUMENTS - 1);
+	table_find(&c->find, a->hashes[at]);
+	if (c->find.cursor->values[0])
+		return 0;
+	a->listed = 0;
+	return 1;
+}
+
+/* Whether every argument is in the list that starts at a reference. What is not known is not listed. */
+static __always_inline bool all_listed(struct conditions *c, u32 args)
+{
+	struct arguments *a = &c->scratch->arguments;
+	void *page = page_of(c->find.image, args);
+
+	if (!page) {
+		c->scratch->cursor.broken = 1;
+		return false;
 	}
-	r->priority = e->priority;
-	r->rule = e->rule;
-	r->verdict = e->verdict;
+	if (a->state != ARGUMENTS_KNOWN)
+		return false;
+	c->find.mask = ((struct image_args *)unit(page, args, 0))->mask;
+	c->find.table = args + 1;
+	a->listed = 1;
+	bpf_loop(ARGUMENTS, listed_step, c, 0);
+	return a->listed;
+}
+
+static long condition_step(u32 index, struct conditions *c)
+{
+	struct arguments *a = &c->scratch->arguments;
+	u32 ref = c->list + 1 + index;
+	struct image_condition *e;
+	void *page = page_of(c->find.image, ref);
+	bool permits;
+
+	if (!page) {
+		c->scratch->cursor.broken = 1;
+		return 1;
+	}
+	e = unit(page, ref, 0);
+	permits = e->priority && !(e->priority & PRIORITY_DENY);
+	if (a->state == ARGUMENTS_UNREAD)
+		a->state = ARGUMENTS_WANTED;
+	if (e->priority)
+		a->rule = e->rule;
+	if (all_listed(c, e->args) == permits)
+		combine_entry(&c->scratch->result, e->priority, e->rule, e->audits);
+	return 0;
+}
+
+static __always_inline void combine_conditions(void *image, struct scratch *s, u32 list)
+{
+	struct conditions c = {
+		.find = { .image = image, .cursor = &s->cursor },
+		.scratch = s,
+		.list = list,
+	};
+	void *page = page_of(image, list);
+
+	if (page)
+		bpf_loop(((struct image_conditions *)unit(page, list, 0))->count, condition_step, &c, 0);
+	else
+		s->cursor.broken = 1;
 }
 
 static long combine_step(u32 index, struct combine *c)
 {
 	u64 object = index / 8, source = index % 8;
+	struct image_entry *e;
 	struct image_set *s;
 	void *page;
 	u32 row;
@@ -325,7 +399,10 @@ static long combine_step(u32 index, struct combine *c)
 		c->scratch->cursor.broken = 1;
 		return 1;
 	}
-	combine_entry(&c->scratch->result, unit(page, row, 0));
+	e = unit(page, row, 0);
+	combine_entry(&c->scratch->result, e->priority, e->rule, e->audits);
+	if (e->conditions)
+		combine_conditions(c->image, c->scratch, e->conditions);
 	return 0;
 }
 
@@ -467,7 +544,8 @@ static __always_inline bool decide(void *image, struct image_header *h, struct s
 		bpf_loop((AUTOMATA + OBJECT_MARKS) * 8, combine_step, &c, 0);
 	if (s->cursor.broken)
 		return false;
-	if (!s->result.priority && h->postures)
+	/* Mapping a library is not running it: no allow-list has to name it. */
+	if (!s->result.priority && h->postures && !(s->class == CLASS_PROCESS && o->attributes & ROW_MAPPED))
 		decide_posture(image, h, s);
 	return true;
 }

@@ -80,7 +80,7 @@ func (b *Backend) Capabilities() enforce.Capabilities {
 		Classes: map[policies.Class]bool{policies.ClassProcess: true, policies.ClassFile: true, policies.ClassNetwork: true},
 		Features: map[string]bool{
 			enforce.FeaturePattern: true, enforce.FeatureExecName: true, enforce.FeatureOwnerOnly: true,
-			enforce.FeaturePts: true, enforce.FeatureHardLink: true, enforce.FeatureRename: true,
+			enforce.FeaturePts: true, enforce.FeatureAllowedArgs: true, enforce.FeatureHardLink: true, enforce.FeatureRename: true,
 			enforce.FeatureBindMount: true,
 		},
 	}

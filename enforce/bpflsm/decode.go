@@ -27,6 +27,7 @@ var (
 		bpf.MusterOperationOP_SOCKET: "socket", bpf.MusterOperationOP_BIND: "bind", bpf.MusterOperationOP_LISTEN: "listen",
 		bpf.MusterOperationOP_CONNECT: "connect", bpf.MusterOperationOP_ACCEPT: "accept", bpf.MusterOperationOP_SEND: "send",
 		bpf.MusterOperationOP_QUERY: "query",
+		bpf.MusterOperationOP_MAP:   "map",
 	}
 	hooks = map[bpf.MusterHook]string{
 		bpf.MusterHookHOOK_BPRM_CHECK: "BPRM_CHECK_SECURITY", bpf.MusterHookHOOK_FILE_OPEN: "FILE_OPEN",
@@ -39,6 +40,8 @@ var (
 		bpf.MusterHookHOOK_SOCKET_BIND: "SOCKET_BIND", bpf.MusterHookHOOK_SOCKET_LISTEN: "SOCKET_LISTEN",
 		bpf.MusterHookHOOK_SOCKET_CONNECT: "SOCKET_CONNECT", bpf.MusterHookHOOK_SOCKET_ACCEPT: "SOCKET_ACCEPT",
 		bpf.MusterHookHOOK_SOCKET_SENDMSG: "SOCKET_SENDMSG", bpf.MusterHookHOOK_PACKET: "CGROUP_SKB_EGRESS",
+		bpf.MusterHookHOOK_MMAP_FILE:     "MMAP_FILE",
+		bpf.MusterHookHOOK_FILE_MPROTECT: "FILE_MPROTECT", bpf.MusterHookHOOK_BPRM_COMMITTING: "BPRM_COMMITTING_CREDS",
 	}
 )
 

@@ -359,6 +359,7 @@ var lossNames = map[bpf.MusterCounter]string{
 	bpf.MusterCounterCOUNT_MARK_OVERFLOW: lossMarkOverflow,
 	bpf.MusterCounterCOUNT_RING_FULL:     "ring-full",
 	bpf.MusterCounterCOUNT_AUDITS:        "audits",
+	bpf.MusterCounterCOUNT_ARGUMENTS:     "arguments",
 }
 
 // Losses implements enforce.EventSource. Reasons that never occurred are left out.

@@ -79,6 +79,12 @@ func randomRule(r *rand.Rand) enforce.Rule {
 			rule.Rule.Sources = append(rule.Rule.Sources, policies.Source{Path: source})
 		}
 	}
+	if rule.Rule.Class == policies.ClassProcess {
+		rule.Rule.ReadOnly = false
+		if chance(r, 25) {
+			rule.Rule.HasArgs, rule.Rule.AllowedArgs = true, randomArgs(r)
+		}
+	}
 	rule.DryRun = rule.Rule.Action == policies.ActionBlock && chance(r, 10)
 	return rule
 }
@@ -96,6 +102,9 @@ func randomOperation(r *rand.Rand, rs *enforce.Ruleset) enforce.Operation {
 	if chance(r, 3) {
 		op.Path, op.NoPath = "", true
 	}
+	if op.Class == policies.ClassProcess {
+		op.Read, op.Mapped, op.Args = false, chance(r, 25), randomArgs(r)
+	}
 	if marks := rs.Marks(op.Class); len(marks) > 0 && chance(r, 30) {
 		op.Marks = append(op.Marks, pick(r, marks))
 	}
@@ -110,4 +119,12 @@ func randomOperation(r *rand.Rand, rs *enforce.Ruleset) enforce.Operation {
 		op.Source.ScriptMarks = []string{pick(r, testSources)}
 	}
 	return op
+}
+
+func randomArgs(r *rand.Rand) []string {
+	var args []string
+	for range r.IntN(4) {
+		args = append(args, pick(r, []string{"-a", "-b", "--long", "", "x y"}))
+	}
+	return args
 }

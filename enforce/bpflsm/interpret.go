@@ -16,6 +16,7 @@ type attempt struct {
 	sources    [bpf.MusterLimitSOURCES]uint64
 	marks      [bpf.MusterLimitOBJECT_MARKS]uint64
 	attributes uint32
+	args       []uint64 // hashes
 }
 
 // outcome is what the kernel's matcher answers.
@@ -53,11 +54,14 @@ func interpret(image []byte, a *attempt) outcome {
 				row = view[bpf.MusterImageSet](image, set, 0).Row
 			}
 			if row != 0 {
-				o.combine(&best, view[bpf.MusterImageEntry](image, ref(row+a.attributes), 0))
+				e := view[bpf.MusterImageEntry](image, ref(row+a.attributes), 0)
+				o.combine(&best, e)
+				o.conditional(&best, image, ref(e.Conditions), a.args)
 			}
 		}
 	}
-	if best.Priority == 0 && h.Postures != 0 {
+	mapped := a.class == int(bpf.MusterClassCLASS_PROCESS) && a.attributes&uint32(bpf.MusterRowBitROW_MAPPED) != 0
+	if best.Priority == 0 && !mapped && h.Postures != 0 {
 		o.posture(image, h, a.class, known[:])
 	}
 	return o.inMode(h)
@@ -180,11 +184,31 @@ func (o *outcome) combine(best, e *bpf.MusterImageEntry) {
 	if e.Audits != 0 && len(o.audits) < int(bpf.MusterLimitAUDIT_LISTS) {
 		o.addAudits(e.Audits)
 	}
-	better := e.Priority > best.Priority ||
-		e.Priority == best.Priority && (e.Verdict > best.Verdict || e.Verdict == best.Verdict && e.Rule < best.Rule)
+	better := e.Priority > best.Priority || e.Priority == best.Priority && e.Rule < best.Rule
 	if e.Priority != 0 && better {
 		*best = *e
-		o.verdict, o.rule = bpf.MusterVerdict(e.Verdict), e.Rule
+		o.verdict, o.rule = bpf.MusterVerdictVERDICT_PERMIT, e.Rule
+		if e.Priority&uint32(bpf.MusterPriorityBitPRIORITY_DENY) != 0 {
+			o.verdict = bpf.MusterVerdictVERDICT_DENY
+		}
+	}
+}
+
+// conditional lets the rules of a list that fire for these arguments take part.
+func (o *outcome) conditional(best *bpf.MusterImageEntry, image []byte, list ref, args []uint64) {
+	if list == 0 {
+		return
+	}
+	for i := range ref(view[bpf.MusterImageConditions](image, list, 0).Count) {
+		c := view[bpf.MusterImageCondition](image, list+1+i, 0)
+		table, mask := c.Args+1, view[bpf.MusterImageArgs](image, ref(c.Args), 0).Mask
+		listed := true
+		for _, hash := range args {
+			listed = listed && find(image, table, mask, hash) != 0
+		}
+		if permits := c.Priority != 0 && c.Priority&uint32(bpf.MusterPriorityBitPRIORITY_DENY) == 0; listed == permits {
+			o.combine(best, &bpf.MusterImageEntry{Priority: c.Priority, Rule: c.Rule, Audits: c.Audits})
+		}
 	}
 }
 

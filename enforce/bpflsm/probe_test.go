@@ -122,6 +122,21 @@ func operate(f []string) error {
 		return os.Chown(f[1], 0, 0)
 	case "chroot":
 		return errors.Join(syscall.Chroot(f[1]), os.Chdir("/"))
+	case "args": // a probe by another executable that is given arguments: args EXE ARGUMENT...
+		c := exec.Command(f[1], f[2:]...)
+		c.Env = []string{probeVariable + "=stat /"}
+		return c.Run()
+	case "arguments": // of this process are nothing but these
+		if got := strings.Join(os.Args[1:], " "); got != strings.Join(f[1:], " ") {
+			return errors.New(got)
+		}
+		return nil
+	case "flip": // execute a program while another thread changes its argument: flip EXE ONE OTHER
+		return flip(f[1], f[2], f[3])
+	case "map": // executable
+		return mapFile(f[1], unix.PROT_READ|unix.PROT_EXEC, 0)
+	case "protect": // executable what is mapped for reading
+		return mapFile(f[1], unix.PROT_READ, unix.PROT_READ|unix.PROT_EXEC)
 	case "stat":
 		_, err := os.Stat(f[1])
 		return err

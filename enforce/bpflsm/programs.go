@@ -34,7 +34,10 @@ var attached = []program{
 	{name: bpf.MusterProgMarkFreed},
 	{name: bpf.MusterProgMarkRenamed, tracing: true},
 	{name: bpf.MusterProgMarkLinked, tracing: true},
+	{name: bpf.MusterProgArgumentsCheck},
 	{name: bpf.MusterProgExecCheck},
+	{name: bpf.MusterProgMmapFile},
+	{name: bpf.MusterProgFileMprotect},
 	{name: bpf.MusterProgFileOpen},
 	{name: bpf.MusterProgFileTruncate, optional: true}, // from 6.2; before, path_truncate sees ftruncate too
 	{name: bpf.MusterProgPathTruncate},

@@ -62,6 +62,7 @@ func (p *prober) decide(t testing.TB, a *attempt) outcome {
 		Path: uint64(uintptr(unsafe.Pointer(&path[0]))), Length: uint32(len(a.path)), Class: uint32(a.class),
 		Sources: a.sources, Marks: a.marks, Names: a.names, Attributes: a.attributes,
 	}
+	in.Arguments, in.ArgumentCount = uint32(bpf.MusterArgumentsStateARGUMENTS_KNOWN), uint32(copy(in.ArgumentHashes[:], a.args))
 	if a.noPath {
 		in.Flags = uint32(bpf.MusterEventFlagEVENT_UNBUILDABLE)
 	}
@@ -100,13 +101,10 @@ func attemptOf(op *enforce.Operation, key hashKey) attempt {
 	hash(a.sources[2:4], op.Source.ExecutableMarks...)
 	hash(a.sources[4:6], op.Source.ScriptMarks...)
 	hash(a.marks[:], op.Marks...)
-	for bit, on := range map[bpf.MusterRowBit]bool{
-		bpf.MusterRowBitROW_OWNER: op.Owner, bpf.MusterRowBitROW_READ: op.Read, bpf.MusterRowBitROW_TERMINAL: op.Terminal,
-	} {
-		if on {
-			a.attributes |= uint32(bit)
-		}
+	for _, arg := range op.Args {
+		a.args = append(a.args, key.hash(arg))
 	}
+	a.attributes = uint32(op.RowIndex())
 	return a
 }
 

@@ -53,24 +53,26 @@ type Image struct {
 // ruleset and one key always give the same bytes.
 type renderer struct {
 	layout
-	key       hashKey
-	ruleset   *enforce.Ruleset
-	resolver  *enforce.Rows
-	audits    [][]int
-	auditOf   map[string]uint32
-	rows      map[imageRow]ref
-	interned  map[string]ref        // sets
-	groups    []enforce.SourceClass // one of each group of sources that occur in the same rules
-	groupOf   []int                 // the group of each source
-	sources   []string
-	protected [markClasses]map[string][]int
-	named     [bpf.MusterLimitNAMED_CLASSES]map[int][]int // rules by number
+	key        hashKey
+	ruleset    *enforce.Ruleset
+	resolver   *enforce.Rows
+	audits     [][]int
+	auditOf    map[string]uint32
+	rows       map[imageRow]ref
+	interned   map[string]ref        // sets
+	args       map[string]ref        // lists of arguments
+	conditions map[string]ref        // lists of conditions
+	groups     []enforce.SourceClass // one of each group of sources that occur in the same rules
+	groupOf    []int                 // the group of each source
+	sources    []string
+	protected  [markClasses]map[string][]int
+	named      [bpf.MusterLimitNAMED_CLASSES]map[int][]int // rules by number
 }
 
 // imageRow is a row as it stands in the image; comparable, to be interned.
 type imageRow [bpf.MusterLimitROW_ENTRIES]imageEntry
 
-type imageEntry struct{ priority, rule, audits, verdict uint32 }
+type imageEntry struct{ priority, rule, audits, conditions uint32 }
 
 // named and marked are the classes of a source group, by name and by mark; class 0 is no known source.
 func named(group int) uint32  { return 1 + 2*uint32(group) }
@@ -78,13 +80,10 @@ func marked(group int) uint32 { return 2 + 2*uint32(group) }
 
 // render lays rs out under the boot's key.
 func render(rs *enforce.Ruleset, key hashKey) (*Image, error) {
-	resolver, err := enforce.NewRows(rs)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnrenderable, err)
-	}
 	r := &renderer{
-		key: key, ruleset: rs, resolver: resolver, audits: [][]int{nil}, auditOf: map[string]uint32{},
-		rows: map[imageRow]ref{}, interned: map[string]ref{}, sources: rs.Sources(),
+		key: key, ruleset: rs, resolver: enforce.NewRows(rs), audits: [][]int{nil}, auditOf: map[string]uint32{},
+		rows: map[imageRow]ref{}, interned: map[string]ref{}, args: map[string]ref{}, conditions: map[string]ref{},
+		sources: rs.Sources(),
 	}
 	r.reserve(headerUnits)
 	r.groupSources()
@@ -165,6 +164,12 @@ func (r *renderer) class(class int) (bpf.MusterImageClass, error) {
 	}
 	if r.ruleset.Restricts(classes[class]) {
 		c.Flags |= uint32(bpf.MusterClassFlagCLASS_CLOSED)
+	}
+	if slices.ContainsFunc(r.ruleset.Rules, func(rule enforce.Rule) bool { return rule.Rule.Class == classes[class] && rule.Rule.HasArgs }) {
+		c.Flags |= uint32(bpf.MusterClassFlagCLASS_ARGUMENTS)
+	}
+	if classes[class] == policies.ClassProcess && r.ruleset.BlocksMapping() {
+		c.Flags |= uint32(bpf.MusterClassFlagCLASS_MAPPED)
 	}
 	if numbers[classes[class]] != nil {
 		return c, r.numbers(class, &c)
@@ -254,6 +259,14 @@ func listKey(list []int) string {
 	b := make([]byte, 0, 4*len(list))
 	for _, n := range list {
 		b = binary.LittleEndian.AppendUint32(b, uint32(n))
+	}
+	return string(b)
+}
+
+func hashList(list []uint64) string {
+	b := make([]byte, 0, 8*len(list))
+	for _, n := range list {
+		b = binary.LittleEndian.AppendUint64(b, n)
 	}
 	return string(b)
 }

@@ -63,7 +63,7 @@ func (r *renderer) row(row enforce.Row) ref {
 	var out imageRow
 	for i, e := range row {
 		out[i] = imageEntry{
-			priority: e.Priority, rule: uint32(e.Rule + 1), audits: r.audit(e.Audits), verdict: uint32(e.Verdict),
+			priority: e.Priority, rule: uint32(e.Rule + 1), audits: r.audit(e.Audits), conditions: uint32(r.conditional(e.Conditional)),
 		}
 	}
 	if out == (imageRow{}) {
@@ -75,7 +75,7 @@ func (r *renderer) row(row enforce.Row) ref {
 	at := r.reserve(len(out))
 	for i, e := range out {
 		*view[bpf.MusterImageEntry](r.bytes, at+ref(i), 0) = bpf.MusterImageEntry{
-			Priority: e.priority, Rule: e.rule, Audits: e.audits, Verdict: e.verdict,
+			Priority: e.priority, Rule: e.rule, Audits: e.audits, Conditions: e.conditions,
 		}
 	}
 	r.rows[out] = at

@@ -25,12 +25,8 @@ type Engine struct {
 
 // NewEngine compiles a ruleset.
 func NewEngine(rs *enforce.Ruleset) (*Engine, error) {
-	rows, err := enforce.NewRows(rs)
-	if err != nil {
-		return nil, err
-	}
 	e := &Engine{
-		rs: rs, rows: rows,
+		rs: rs, rows: enforce.NewRows(rs),
 		classes:  map[string]enforce.SourceClass{},
 		automata: map[policies.Class][]*automaton.DFA{},
 		marks:    map[policies.Class]map[string][]int{},
@@ -60,13 +56,13 @@ type identity struct {
 func (e *Engine) Decide(op enforce.Operation) enforce.Decision {
 	identities := e.identities(&op.Source)
 	best, audits := enforce.Entry{Rule: -1}, [][]int(nil)
-	attributes := attributeBits(&op)
 	for _, set := range e.sets(&op) {
 		for _, id := range identities {
-			entry := e.rows.Row(set, id.class, id.byMark)[attributes]
-			audits = append(audits, entry.Audits)
-			if entry.Priority > best.Priority || entry.Priority == best.Priority && entry.Priority > 0 && entry.Rule < best.Rule {
-				best = entry
+			for _, entry := range entries(e.rows.Row(set, id.class, id.byMark)[op.RowIndex()], op.Args) {
+				audits = append(audits, entry.Audits)
+				if entry.Priority > best.Priority || entry.Priority == best.Priority && entry.Priority > 0 && entry.Rule < best.Rule {
+					best = entry
+				}
 			}
 		}
 	}
@@ -77,7 +73,7 @@ func (e *Engine) Decide(op enforce.Operation) enforce.Decision {
 		if e.rs.Restricts(op.Class) {
 			d.Verdict, d.Unbuildable = enforce.Deny, true
 		}
-	case best.Priority == 0 && e.allowList(op.Class, identities):
+	case best.Priority == 0 && !op.Mapped && e.allowList(op.Class, identities):
 		d.Posture = true
 		if e.rs.Postures.Of(op.Class) == enforce.PostureBlock {
 			d.Verdict = enforce.Deny
@@ -133,12 +129,17 @@ func (e *Engine) allowList(class policies.Class, identities []identity) bool {
 	return slices.ContainsFunc(identities, func(id identity) bool { return e.rows.AllowList(class, id.class) })
 }
 
-func attributeBits(op *enforce.Operation) int {
-	bits := 0
-	for bit, set := range map[int]bool{enforce.RowOwner: op.Owner, enforce.RowRead: op.Read, enforce.RowTerminal: op.Terminal} {
-		if set {
-			bits |= bit
+// entries are an entry and those that its conditional rules make for these arguments.
+func entries(e enforce.Entry, args []string) []enforce.Entry {
+	list := []enforce.Entry{e}
+	for _, c := range e.Conditional {
+		switch {
+		case !c.Fires(args):
+		case c.Priority == 0:
+			list = append(list, enforce.Entry{Rule: -1, Audits: []int{c.Rule}})
+		default:
+			list = append(list, enforce.Entry{Priority: c.Priority, Verdict: c.Verdict, Rule: c.Rule})
 		}
 	}
-	return bits
+	return list
 }

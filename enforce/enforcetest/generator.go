@@ -16,7 +16,7 @@ import (
 	"github.com/muster-fleet/muster/policies"
 )
 
-// Capabilities are those of a backend that can do all that rows can say: everything but allowedArgs.
+// Capabilities are those of a backend that can do all that rows can say.
 func Capabilities(backend string) enforce.Capabilities {
 	caps := enforce.Capabilities{
 		Backend:  backend,
@@ -28,7 +28,7 @@ func Capabilities(backend string) enforce.Capabilities {
 	}
 	for _, f := range []string{
 		enforce.FeaturePattern, enforce.FeatureExecName, enforce.FeatureOwnerOnly, enforce.FeaturePts,
-		enforce.FeatureContainerSubject, enforce.FeatureHardLink, enforce.FeatureRename, enforce.FeatureBindMount,
+		enforce.FeatureAllowedArgs, enforce.FeatureContainerSubject, enforce.FeatureHardLink, enforce.FeatureRename, enforce.FeatureBindMount,
 	} {
 		caps.Features[f] = true
 	}
@@ -132,6 +132,9 @@ func (g *Generator) rule() policies.Rule {
 			r.Object = policies.Object{Kind: policies.ObjectPath, Value: g.Path()}
 		}
 	}
+	if r.Class == policies.ClassProcess && g.r.IntN(4) == 0 {
+		r.HasArgs, r.AllowedArgs = true, g.args()
+	}
 	if objects := named[r.Class]; objects != nil {
 		r.Object, r.OwnerOnly = pick(g.r, objects...), false
 	}
@@ -148,6 +151,9 @@ func (g *Generator) Operation(rs *enforce.Ruleset) enforce.Operation {
 		Class: g.class(),
 		Path:  g.path(rs),
 		Owner: g.r.IntN(2) == 0, Read: g.r.IntN(2) == 0, Terminal: g.r.IntN(2) == 0,
+	}
+	if op.Class == policies.ClassProcess {
+		op.Read, op.Mapped, op.Args = false, g.r.IntN(4) == 0, g.args()
 	}
 	if objects := named[op.Class]; objects != nil {
 		op.Path, op.Owner, op.Read, op.Names = "", false, false, g.names(op.Class)
@@ -226,6 +232,15 @@ func (g *Generator) Path() string {
 		b.WriteString("/" + g.name())
 	}
 	return b.String()
+}
+
+// args are up to three arguments.
+func (g *Generator) args() []string {
+	var list []string
+	for range g.r.IntN(4) {
+		list = append(list, pick(g.r, "-a", "-b", "", "x y"))
+	}
+	return list
 }
 
 func (g *Generator) program() string { return "/bin/" + pick(g.r, "a", "b", "c") }

@@ -80,7 +80,7 @@ func (f finder) shells() []string {
 func (f finder) libraries() []string {
 	var paths []string
 	for _, dir := range [...]string{"lib", "lib64", "usr/lib", "usr/lib64"} {
-		for _, pattern := range [...]string{"libc.so.6", "*-linux-gnu*/libc.so.6"} {
+		for _, pattern := range [...]string{"libc.so.6", "*-linux-gnu*/libc.so.6", "ld-linux*.so.*", "*-linux-gnu*/ld-linux*.so.*"} {
 			matches, _ := fs.Glob(f.root, path.Join(dir, pattern)) // the patterns are well-formed
 			for _, m := range matches {
 				paths = append(paths, "/"+m)
