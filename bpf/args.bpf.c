@@ -108,7 +108,7 @@ static long line_step(u32 index, struct first_line *l)
 
 /* The kernel puts the script's name, and before it the argument of its first line, before the arguments of a
  * script when it goes on to its interpreter. */
-__noinline int arguments_script(struct scratch *s, struct linux_binprm *bprm)
+static __always_inline int arguments_script(struct scratch *s, struct linux_binprm *bprm)
 {
 	struct first_line l = { .scratch = s };
 	struct start *st = start_of(0);
@@ -116,7 +116,7 @@ __noinline int arguments_script(struct scratch *s, struct linux_binprm *bprm)
 	u32 added = 1;
 	long n;
 
-	if (!s || !bprm || !st)
+	if (!st)
 		return 0;
 	bpf_probe_read_kernel(s->source.buffer, sizeof(bprm->buf), bprm->buf);
 	bpf_loop(256, line_step, &l, 0);

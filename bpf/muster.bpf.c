@@ -16,6 +16,7 @@
 #include "args.bpf.c"
 #include "exec.bpf.c"
 #include "map.bpf.c"
+#include "capable.bpf.c"
 #include "file.bpf.c"
 #include "net.bpf.c"
 #include "probe.bpf.c"

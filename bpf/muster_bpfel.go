@@ -13,6 +13,15 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type MusterArgumentsState uint32
+
+const (
+	MusterArgumentsStateARGUMENTS_UNKNOWN MusterArgumentsState = 0
+	MusterArgumentsStateARGUMENTS_UNREAD  MusterArgumentsState = 1
+	MusterArgumentsStateARGUMENTS_WANTED  MusterArgumentsState = 2
+	MusterArgumentsStateARGUMENTS_KNOWN   MusterArgumentsState = 3
+)
+
 type MusterClass uint32
 
 const (
@@ -30,27 +39,31 @@ const (
 	MusterClassFlagCLASS_HAS_RULES MusterClassFlag = 1
 	MusterClassFlagCLASS_CLOSED    MusterClassFlag = 2
 	MusterClassFlagCLASS_WATCHES   MusterClassFlag = 4
+	MusterClassFlagCLASS_ARGUMENTS MusterClassFlag = 8
+	MusterClassFlagCLASS_MAPPED    MusterClassFlag = 16
 )
 
 type MusterCounter uint32
 
 const (
-	MusterCounterCOUNT_SCRATCH       MusterCounter = 0
-	MusterCounterCOUNT_IMAGE         MusterCounter = 1
-	MusterCounterCOUNT_UNBUILDABLE   MusterCounter = 2
-	MusterCounterCOUNT_RACED         MusterCounter = 3
-	MusterCounterCOUNT_NO_SEQUENCE   MusterCounter = 4
-	MusterCounterCOUNT_LAZY_LABEL    MusterCounter = 5
-	MusterCounterCOUNT_LABEL_MEMORY  MusterCounter = 6
-	MusterCounterCOUNT_SOURCE_PATH   MusterCounter = 7
-	MusterCounterCOUNT_MARK_FULL     MusterCounter = 8
-	MusterCounterCOUNT_MARK_OVERFLOW MusterCounter = 9
-	MusterCounterCOUNT_RING_FULL     MusterCounter = 10
-	MusterCounterCOUNT_EVENTS        MusterCounter = 11
-	MusterCounterCOUNT_AUDITS        MusterCounter = 12
-	MusterCounterCOUNT_AGENT         MusterCounter = 13
-	MusterCounterCOUNT_FOLDED        MusterCounter = 14
-	MusterCounterCOUNTERS            MusterCounter = 15
+	MusterCounterCOUNT_SCRATCH           MusterCounter = 0
+	MusterCounterCOUNT_IMAGE             MusterCounter = 1
+	MusterCounterCOUNT_UNBUILDABLE       MusterCounter = 2
+	MusterCounterCOUNT_RACED             MusterCounter = 3
+	MusterCounterCOUNT_NO_SEQUENCE       MusterCounter = 4
+	MusterCounterCOUNT_LAZY_LABEL        MusterCounter = 5
+	MusterCounterCOUNT_LABEL_MEMORY      MusterCounter = 6
+	MusterCounterCOUNT_SOURCE_PATH       MusterCounter = 7
+	MusterCounterCOUNT_MARK_FULL         MusterCounter = 8
+	MusterCounterCOUNT_MARK_OVERFLOW     MusterCounter = 9
+	MusterCounterCOUNT_RING_FULL         MusterCounter = 10
+	MusterCounterCOUNT_EVENTS            MusterCounter = 11
+	MusterCounterCOUNT_AUDITS            MusterCounter = 12
+	MusterCounterCOUNT_ARGUMENTS         MusterCounter = 13
+	MusterCounterCOUNT_ARGUMENTS_CHANGED MusterCounter = 14
+	MusterCounterCOUNT_AGENT             MusterCounter = 15
+	MusterCounterCOUNT_FOLDED            MusterCounter = 16
+	MusterCounterCOUNTERS                MusterCounter = 17
 )
 
 type MusterEndpoint struct {
@@ -153,27 +166,37 @@ type MusterFoundInode struct {
 type MusterHook uint32
 
 const (
-	MusterHookHOOK_BPRM_CHECK     MusterHook = 1
-	MusterHookHOOK_FILE_OPEN      MusterHook = 2
-	MusterHookHOOK_PATH_MKNOD     MusterHook = 3
-	MusterHookHOOK_PATH_TRUNCATE  MusterHook = 4
-	MusterHookHOOK_FILE_TRUNCATE  MusterHook = 5
-	MusterHookHOOK_PATH_UNLINK    MusterHook = 6
-	MusterHookHOOK_PATH_RENAME    MusterHook = 7
-	MusterHookHOOK_PATH_LINK      MusterHook = 8
-	MusterHookHOOK_PATH_SYMLINK   MusterHook = 9
-	MusterHookHOOK_PATH_MKDIR     MusterHook = 10
-	MusterHookHOOK_PATH_RMDIR     MusterHook = 11
-	MusterHookHOOK_PATH_CHMOD     MusterHook = 12
-	MusterHookHOOK_PATH_CHOWN     MusterHook = 13
-	MusterHookHOOK_SOCKET_CREATE  MusterHook = 14
-	MusterHookHOOK_SOCKET_BIND    MusterHook = 15
-	MusterHookHOOK_SOCKET_LISTEN  MusterHook = 16
-	MusterHookHOOK_SOCKET_CONNECT MusterHook = 17
-	MusterHookHOOK_SOCKET_ACCEPT  MusterHook = 18
-	MusterHookHOOK_SOCKET_SENDMSG MusterHook = 19
-	MusterHookHOOK_PACKET         MusterHook = 20
+	MusterHookHOOK_BPRM_CHECK      MusterHook = 1
+	MusterHookHOOK_FILE_OPEN       MusterHook = 2
+	MusterHookHOOK_PATH_MKNOD      MusterHook = 3
+	MusterHookHOOK_PATH_TRUNCATE   MusterHook = 4
+	MusterHookHOOK_FILE_TRUNCATE   MusterHook = 5
+	MusterHookHOOK_PATH_UNLINK     MusterHook = 6
+	MusterHookHOOK_PATH_RENAME     MusterHook = 7
+	MusterHookHOOK_PATH_LINK       MusterHook = 8
+	MusterHookHOOK_PATH_SYMLINK    MusterHook = 9
+	MusterHookHOOK_PATH_MKDIR      MusterHook = 10
+	MusterHookHOOK_PATH_RMDIR      MusterHook = 11
+	MusterHookHOOK_PATH_CHMOD      MusterHook = 12
+	MusterHookHOOK_PATH_CHOWN      MusterHook = 13
+	MusterHookHOOK_SOCKET_CREATE   MusterHook = 14
+	MusterHookHOOK_SOCKET_BIND     MusterHook = 15
+	MusterHookHOOK_SOCKET_LISTEN   MusterHook = 16
+	MusterHookHOOK_SOCKET_CONNECT  MusterHook = 17
+	MusterHookHOOK_SOCKET_ACCEPT   MusterHook = 18
+	MusterHookHOOK_SOCKET_SENDMSG  MusterHook = 19
+	MusterHookHOOK_PACKET          MusterHook = 20
+	MusterHookHOOK_MMAP_FILE       MusterHook = 21
+	MusterHookHOOK_FILE_MPROTECT   MusterHook = 22
+	MusterHookHOOK_BPRM_COMMITTING MusterHook = 23
+	MusterHookHOOK_CAPABLE         MusterHook = 24
 )
+
+type MusterImageArgs struct {
+	_        structs.HostLayout
+	Mask     uint32
+	Reserved [3]uint32
+}
 
 type MusterImageClass struct {
 	_         structs.HostLayout
@@ -189,12 +212,26 @@ type MusterImageConcern struct {
 	Names [2]uint64
 }
 
-type MusterImageEntry struct {
+type MusterImageCondition struct {
 	_        structs.HostLayout
 	Priority uint32
 	Rule     uint32
 	Audits   uint32
-	Verdict  uint32
+	Args     uint32
+}
+
+type MusterImageConditions struct {
+	_        structs.HostLayout
+	Count    uint32
+	Reserved [3]uint32
+}
+
+type MusterImageEntry struct {
+	_          structs.HostLayout
+	Priority   uint32
+	Rule       uint32
+	Audits     uint32
+	Conditions uint32
 }
 
 type MusterImageException struct {
@@ -269,42 +306,46 @@ type MusterLabel struct {
 	Pending      [6]uint64
 	MoveDentry   [2]uint64
 	MoveMark     [2]uint64
+	Caller       [6]uint64
 }
 
 type MusterLabelFlag uint32
 
 const (
 	MusterLabelFlagLABEL_KNOWN MusterLabelFlag = 1
+	MusterLabelFlagLABEL_FRESH MusterLabelFlag = 2
 )
 
 type MusterLimit uint32
 
 const (
-	MusterLimitPATH_END        MusterLimit = 4096
-	MusterLimitPATH_ROOM       MusterLimit = 4352
-	MusterLimitIMAGE_PAGE      MusterLimit = 65536
-	MusterLimitIMAGE_UNIT      MusterLimit = 16
-	MusterLimitUNITS_PER_PAGE  MusterLimit = 4096
-	MusterLimitROW_ENTRIES     MusterLimit = 8
-	MusterLimitTAIL_BYTES      MusterLimit = 24
-	MusterLimitSPARSE_EDGES    MusterLimit = 4
-	MusterLimitTABLE_PROBES    MusterLimit = 8
-	MusterLimitAUTOMATA        MusterLimit = 4
-	MusterLimitMARK_CLASSES    MusterLimit = 2
-	MusterLimitNAMED_CLASSES   MusterLimit = 2
-	MusterLimitOBJECT_NAMES    MusterLimit = 4
-	MusterLimitOBJECT_MARKS    MusterLimit = 4
-	MusterLimitSOURCE_MARKS    MusterLimit = 2
-	MusterLimitSOURCES         MusterLimit = 6
-	MusterLimitSEARCH_STEPS    MusterLimit = 24
-	MusterLimitSCRATCH_PER_CPU MusterLimit = 4
-	MusterLimitAUDIT_LISTS     MusterLimit = 8
-	MusterLimitEVENT_PATHS     MusterLimit = 4
-	MusterLimitPROGRAMS        MusterLimit = 32
-	MusterLimitEVENT_DATA      MusterLimit = 16384
-	MusterLimitFOLD_DATA       MusterLimit = 512
-	MusterLimitFOLD_KEYS       MusterLimit = 2048
-	MusterLimitFOLD_BURST      MusterLimit = 16
+	MusterLimitPATH_END         MusterLimit = 4096
+	MusterLimitPATH_ROOM        MusterLimit = 4352
+	MusterLimitIMAGE_PAGE       MusterLimit = 65536
+	MusterLimitIMAGE_UNIT       MusterLimit = 16
+	MusterLimitUNITS_PER_PAGE   MusterLimit = 4096
+	MusterLimitROW_ENTRIES      MusterLimit = 8
+	MusterLimitTAIL_BYTES       MusterLimit = 24
+	MusterLimitSPARSE_EDGES     MusterLimit = 4
+	MusterLimitTABLE_PROBES     MusterLimit = 8
+	MusterLimitAUTOMATA         MusterLimit = 4
+	MusterLimitMARK_CLASSES     MusterLimit = 2
+	MusterLimitNAMED_CLASSES    MusterLimit = 2
+	MusterLimitOBJECT_NAMES     MusterLimit = 4
+	MusterLimitOBJECT_MARKS     MusterLimit = 4
+	MusterLimitSOURCE_MARKS     MusterLimit = 2
+	MusterLimitSOURCES          MusterLimit = 6
+	MusterLimitSEARCH_STEPS     MusterLimit = 24
+	MusterLimitSCRATCH_PER_CPU  MusterLimit = 4
+	MusterLimitAUDIT_LISTS      MusterLimit = 8
+	MusterLimitEVENT_PATHS      MusterLimit = 4
+	MusterLimitARGUMENTS        MusterLimit = 512
+	MusterLimitSCRIPT_ARGUMENTS MusterLimit = 4
+	MusterLimitPROGRAMS         MusterLimit = 32
+	MusterLimitEVENT_DATA       MusterLimit = 16384
+	MusterLimitFOLD_DATA        MusterLimit = 512
+	MusterLimitFOLD_KEYS        MusterLimit = 2048
+	MusterLimitFOLD_BURST       MusterLimit = 16
 )
 
 type MusterMagic uint32
@@ -357,6 +398,8 @@ const (
 	MusterOperationOP_ACCEPT   MusterOperation = 19
 	MusterOperationOP_SEND     MusterOperation = 20
 	MusterOperationOP_QUERY    MusterOperation = 21
+	MusterOperationOP_MAP      MusterOperation = 22
+	MusterOperationOP_CAPABLE  MusterOperation = 23
 )
 
 type MusterPosture uint32
@@ -367,19 +410,28 @@ const (
 	MusterPosturePOSTURE_BLOCK MusterPosture = 2
 )
 
+type MusterPriorityBit uint32
+
+const (
+	MusterPriorityBitPRIORITY_DENY MusterPriorityBit = 1
+)
+
 type MusterProbe struct {
-	_          structs.HostLayout
-	Path       uint64
-	Length     uint32
-	Class      uint32
-	Sources    [6]uint64
-	Marks      [4]uint64
-	Names      uint64
-	Attributes uint32
-	Verdict    uint32
-	Rule       uint32
-	Flags      uint32
-	Audits     [8]uint32
+	_              structs.HostLayout
+	Path           uint64
+	Length         uint32
+	Class          uint32
+	Sources        [6]uint64
+	Marks          [4]uint64
+	Names          uint64
+	Attributes     uint32
+	Verdict        uint32
+	Rule           uint32
+	Flags          uint32
+	Audits         [8]uint32
+	Arguments      uint32
+	ArgumentCount  uint32
+	ArgumentHashes [8]uint64
 }
 
 type MusterProtocol uint32
@@ -405,6 +457,7 @@ type MusterRowBit uint32
 const (
 	MusterRowBitROW_OWNER    MusterRowBit = 1
 	MusterRowBitROW_READ     MusterRowBit = 2
+	MusterRowBitROW_MAPPED   MusterRowBit = 2
 	MusterRowBitROW_TERMINAL MusterRowBit = 4
 )
 
@@ -445,76 +498,86 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	MusterMapConfig             = "config"
-	MusterMapCounters           = "counters"
-	MusterMapEvents             = "events"
-	MusterMapFolds              = "folds"
-	MusterMapLabels             = "labels"
-	MusterMapMarks              = "marks"
-	MusterMapScratches          = "scratches"
-	MusterMapScripts            = "scripts"
-	MusterMapSequences          = "sequences"
-	MusterMapSlots              = "slots"
-	MusterProgExecCheck         = "exec_check"
-	MusterProgFileOpen          = "file_open"
-	MusterProgFileTruncate      = "file_truncate"
-	MusterProgLabelExecBegins   = "label_exec_begins"
-	MusterProgLabelExecDone     = "label_exec_done"
-	MusterProgLabelExisting     = "label_existing"
-	MusterProgLabelFork         = "label_fork"
-	MusterProgLabelMissing      = "label_missing"
-	MusterProgMarkFreed         = "mark_freed"
-	MusterProgMarkInodes        = "mark_inodes"
-	MusterProgMarkLinked        = "mark_linked"
-	MusterProgMarkRenamed       = "mark_renamed"
-	MusterProgPathChmod         = "path_chmod"
-	MusterProgPathChown         = "path_chown"
-	MusterProgPathLink          = "path_link"
-	MusterProgPathMkdir         = "path_mkdir"
-	MusterProgPathMknod         = "path_mknod"
-	MusterProgPathRename        = "path_rename"
-	MusterProgPathRmdir         = "path_rmdir"
-	MusterProgPathSymlink       = "path_symlink"
-	MusterProgPathTruncate      = "path_truncate"
-	MusterProgPathUnlink        = "path_unlink"
-	MusterProgProbeDecision     = "probe_decision"
-	MusterProgSocketAccept      = "socket_accept"
-	MusterProgSocketBind        = "socket_bind"
-	MusterProgSocketConnect     = "socket_connect"
-	MusterProgSocketCreate      = "socket_create"
-	MusterProgSocketListen      = "socket_listen"
-	MusterProgSocketSendmsg     = "socket_sendmsg"
-	MusterVarInstance           = "instance"
-	MusterVarKeepClass          = "keep_class"
-	MusterVarKeepClassFlag      = "keep_class_flag"
-	MusterVarKeepCounter        = "keep_counter"
-	MusterVarKeepEventFlag      = "keep_event_flag"
-	MusterVarKeepFold           = "keep_fold"
-	MusterVarKeepFoldKind       = "keep_fold_kind"
-	MusterVarKeepFoundInode     = "keep_found_inode"
-	MusterVarKeepHook           = "keep_hook"
-	MusterVarKeepImageClass     = "keep_image_class"
-	MusterVarKeepImageConcern   = "keep_image_concern"
-	MusterVarKeepImageEntry     = "keep_image_entry"
-	MusterVarKeepImageException = "keep_image_exception"
-	MusterVarKeepImageHeader    = "keep_image_header"
-	MusterVarKeepImageMark      = "keep_image_mark"
-	MusterVarKeepImagePosture   = "keep_image_posture"
-	MusterVarKeepImageSet       = "keep_image_set"
-	MusterVarKeepImageSource    = "keep_image_source"
-	MusterVarKeepImageState     = "keep_image_state"
-	MusterVarKeepLabelFlag      = "keep_label_flag"
-	MusterVarKeepLimit          = "keep_limit"
-	MusterVarKeepMagic          = "keep_magic"
-	MusterVarKeepMode           = "keep_mode"
-	MusterVarKeepOperation      = "keep_operation"
-	MusterVarKeepPosture        = "keep_posture"
-	MusterVarKeepProtocol       = "keep_protocol"
-	MusterVarKeepRowBit         = "keep_row_bit"
-	MusterVarKeepStateKind      = "keep_state_kind"
-	MusterVarKeepVerdict        = "keep_verdict"
-	MusterVarMountLockAddr      = "mount_lock_addr"
-	MusterVarRenameLockAddr     = "rename_lock_addr"
+	MusterMapConfig              = "config"
+	MusterMapCounters            = "counters"
+	MusterMapEvents              = "events"
+	MusterMapFolds               = "folds"
+	MusterMapLabels              = "labels"
+	MusterMapMarks               = "marks"
+	MusterMapScratches           = "scratches"
+	MusterMapScripts             = "scripts"
+	MusterMapSequences           = "sequences"
+	MusterMapSlots               = "slots"
+	MusterMapStarts              = "starts"
+	MusterProgArgumentsCheck     = "arguments_check"
+	MusterProgCapable            = "capable"
+	MusterProgExecCheck          = "exec_check"
+	MusterProgFileMprotect       = "file_mprotect"
+	MusterProgFileOpen           = "file_open"
+	MusterProgFileTruncate       = "file_truncate"
+	MusterProgLabelExecBegins    = "label_exec_begins"
+	MusterProgLabelExecDone      = "label_exec_done"
+	MusterProgLabelExisting      = "label_existing"
+	MusterProgLabelFork          = "label_fork"
+	MusterProgLabelMissing       = "label_missing"
+	MusterProgMarkFreed          = "mark_freed"
+	MusterProgMarkInodes         = "mark_inodes"
+	MusterProgMarkLinked         = "mark_linked"
+	MusterProgMarkRenamed        = "mark_renamed"
+	MusterProgMmapFile           = "mmap_file"
+	MusterProgPathChmod          = "path_chmod"
+	MusterProgPathChown          = "path_chown"
+	MusterProgPathLink           = "path_link"
+	MusterProgPathMkdir          = "path_mkdir"
+	MusterProgPathMknod          = "path_mknod"
+	MusterProgPathRename         = "path_rename"
+	MusterProgPathRmdir          = "path_rmdir"
+	MusterProgPathSymlink        = "path_symlink"
+	MusterProgPathTruncate       = "path_truncate"
+	MusterProgPathUnlink         = "path_unlink"
+	MusterProgProbeDecision      = "probe_decision"
+	MusterProgSocketAccept       = "socket_accept"
+	MusterProgSocketBind         = "socket_bind"
+	MusterProgSocketConnect      = "socket_connect"
+	MusterProgSocketCreate       = "socket_create"
+	MusterProgSocketListen       = "socket_listen"
+	MusterProgSocketSendmsg      = "socket_sendmsg"
+	MusterVarInstance            = "instance"
+	MusterVarKeepArgumentsState  = "keep_arguments_state"
+	MusterVarKeepClass           = "keep_class"
+	MusterVarKeepClassFlag       = "keep_class_flag"
+	MusterVarKeepCounter         = "keep_counter"
+	MusterVarKeepEventFlag       = "keep_event_flag"
+	MusterVarKeepFold            = "keep_fold"
+	MusterVarKeepFoldKind        = "keep_fold_kind"
+	MusterVarKeepFoundInode      = "keep_found_inode"
+	MusterVarKeepHook            = "keep_hook"
+	MusterVarKeepImageArgs       = "keep_image_args"
+	MusterVarKeepImageClass      = "keep_image_class"
+	MusterVarKeepImageConcern    = "keep_image_concern"
+	MusterVarKeepImageCondition  = "keep_image_condition"
+	MusterVarKeepImageConditions = "keep_image_conditions"
+	MusterVarKeepImageEntry      = "keep_image_entry"
+	MusterVarKeepImageException  = "keep_image_exception"
+	MusterVarKeepImageHeader     = "keep_image_header"
+	MusterVarKeepImageMark       = "keep_image_mark"
+	MusterVarKeepImagePosture    = "keep_image_posture"
+	MusterVarKeepImageSet        = "keep_image_set"
+	MusterVarKeepImageSource     = "keep_image_source"
+	MusterVarKeepImageState      = "keep_image_state"
+	MusterVarKeepLabelFlag       = "keep_label_flag"
+	MusterVarKeepLimit           = "keep_limit"
+	MusterVarKeepMagic           = "keep_magic"
+	MusterVarKeepMode            = "keep_mode"
+	MusterVarKeepOperation       = "keep_operation"
+	MusterVarKeepPosture         = "keep_posture"
+	MusterVarKeepPriorityBit     = "keep_priority_bit"
+	MusterVarKeepProtocol        = "keep_protocol"
+	MusterVarKeepRowBit          = "keep_row_bit"
+	MusterVarKeepStateKind       = "keep_state_kind"
+	MusterVarKeepVerdict         = "keep_verdict"
+	MusterVarMountLockAddr       = "mount_lock_addr"
+	MusterVarRenameLockAddr      = "rename_lock_addr"
 )
 
 // LoadMuster returns the embedded CollectionSpec for Muster.
@@ -559,7 +622,10 @@ type MusterSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type MusterProgramSpecs struct {
+	ArgumentsCheck  *ebpf.ProgramSpec `ebpf:"arguments_check"`
+	Capable         *ebpf.ProgramSpec `ebpf:"capable"`
 	ExecCheck       *ebpf.ProgramSpec `ebpf:"exec_check"`
+	FileMprotect    *ebpf.ProgramSpec `ebpf:"file_mprotect"`
 	FileOpen        *ebpf.ProgramSpec `ebpf:"file_open"`
 	FileTruncate    *ebpf.ProgramSpec `ebpf:"file_truncate"`
 	LabelExecBegins *ebpf.ProgramSpec `ebpf:"label_exec_begins"`
@@ -571,6 +637,7 @@ type MusterProgramSpecs struct {
 	MarkInodes      *ebpf.ProgramSpec `ebpf:"mark_inodes"`
 	MarkLinked      *ebpf.ProgramSpec `ebpf:"mark_linked"`
 	MarkRenamed     *ebpf.ProgramSpec `ebpf:"mark_renamed"`
+	MmapFile        *ebpf.ProgramSpec `ebpf:"mmap_file"`
 	PathChmod       *ebpf.ProgramSpec `ebpf:"path_chmod"`
 	PathChown       *ebpf.ProgramSpec `ebpf:"path_chown"`
 	PathLink        *ebpf.ProgramSpec `ebpf:"path_link"`
@@ -604,43 +671,49 @@ type MusterMapSpecs struct {
 	Scripts   *ebpf.MapSpec `ebpf:"scripts"`
 	Sequences *ebpf.MapSpec `ebpf:"sequences"`
 	Slots     *ebpf.MapSpec `ebpf:"slots"`
+	Starts    *ebpf.MapSpec `ebpf:"starts"`
 }
 
 // MusterVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type MusterVariableSpecs struct {
-	Instance           *ebpf.VariableSpec `ebpf:"instance"`
-	KeepClass          *ebpf.VariableSpec `ebpf:"keep_class"`
-	KeepClassFlag      *ebpf.VariableSpec `ebpf:"keep_class_flag"`
-	KeepCounter        *ebpf.VariableSpec `ebpf:"keep_counter"`
-	KeepEventFlag      *ebpf.VariableSpec `ebpf:"keep_event_flag"`
-	KeepFold           *ebpf.VariableSpec `ebpf:"keep_fold"`
-	KeepFoldKind       *ebpf.VariableSpec `ebpf:"keep_fold_kind"`
-	KeepFoundInode     *ebpf.VariableSpec `ebpf:"keep_found_inode"`
-	KeepHook           *ebpf.VariableSpec `ebpf:"keep_hook"`
-	KeepImageClass     *ebpf.VariableSpec `ebpf:"keep_image_class"`
-	KeepImageConcern   *ebpf.VariableSpec `ebpf:"keep_image_concern"`
-	KeepImageEntry     *ebpf.VariableSpec `ebpf:"keep_image_entry"`
-	KeepImageException *ebpf.VariableSpec `ebpf:"keep_image_exception"`
-	KeepImageHeader    *ebpf.VariableSpec `ebpf:"keep_image_header"`
-	KeepImageMark      *ebpf.VariableSpec `ebpf:"keep_image_mark"`
-	KeepImagePosture   *ebpf.VariableSpec `ebpf:"keep_image_posture"`
-	KeepImageSet       *ebpf.VariableSpec `ebpf:"keep_image_set"`
-	KeepImageSource    *ebpf.VariableSpec `ebpf:"keep_image_source"`
-	KeepImageState     *ebpf.VariableSpec `ebpf:"keep_image_state"`
-	KeepLabelFlag      *ebpf.VariableSpec `ebpf:"keep_label_flag"`
-	KeepLimit          *ebpf.VariableSpec `ebpf:"keep_limit"`
-	KeepMagic          *ebpf.VariableSpec `ebpf:"keep_magic"`
-	KeepMode           *ebpf.VariableSpec `ebpf:"keep_mode"`
-	KeepOperation      *ebpf.VariableSpec `ebpf:"keep_operation"`
-	KeepPosture        *ebpf.VariableSpec `ebpf:"keep_posture"`
-	KeepProtocol       *ebpf.VariableSpec `ebpf:"keep_protocol"`
-	KeepRowBit         *ebpf.VariableSpec `ebpf:"keep_row_bit"`
-	KeepStateKind      *ebpf.VariableSpec `ebpf:"keep_state_kind"`
-	KeepVerdict        *ebpf.VariableSpec `ebpf:"keep_verdict"`
-	MountLockAddr      *ebpf.VariableSpec `ebpf:"mount_lock_addr"`
-	RenameLockAddr     *ebpf.VariableSpec `ebpf:"rename_lock_addr"`
+	Instance            *ebpf.VariableSpec `ebpf:"instance"`
+	KeepArgumentsState  *ebpf.VariableSpec `ebpf:"keep_arguments_state"`
+	KeepClass           *ebpf.VariableSpec `ebpf:"keep_class"`
+	KeepClassFlag       *ebpf.VariableSpec `ebpf:"keep_class_flag"`
+	KeepCounter         *ebpf.VariableSpec `ebpf:"keep_counter"`
+	KeepEventFlag       *ebpf.VariableSpec `ebpf:"keep_event_flag"`
+	KeepFold            *ebpf.VariableSpec `ebpf:"keep_fold"`
+	KeepFoldKind        *ebpf.VariableSpec `ebpf:"keep_fold_kind"`
+	KeepFoundInode      *ebpf.VariableSpec `ebpf:"keep_found_inode"`
+	KeepHook            *ebpf.VariableSpec `ebpf:"keep_hook"`
+	KeepImageArgs       *ebpf.VariableSpec `ebpf:"keep_image_args"`
+	KeepImageClass      *ebpf.VariableSpec `ebpf:"keep_image_class"`
+	KeepImageConcern    *ebpf.VariableSpec `ebpf:"keep_image_concern"`
+	KeepImageCondition  *ebpf.VariableSpec `ebpf:"keep_image_condition"`
+	KeepImageConditions *ebpf.VariableSpec `ebpf:"keep_image_conditions"`
+	KeepImageEntry      *ebpf.VariableSpec `ebpf:"keep_image_entry"`
+	KeepImageException  *ebpf.VariableSpec `ebpf:"keep_image_exception"`
+	KeepImageHeader     *ebpf.VariableSpec `ebpf:"keep_image_header"`
+	KeepImageMark       *ebpf.VariableSpec `ebpf:"keep_image_mark"`
+	KeepImagePosture    *ebpf.VariableSpec `ebpf:"keep_image_posture"`
+	KeepImageSet        *ebpf.VariableSpec `ebpf:"keep_image_set"`
+	KeepImageSource     *ebpf.VariableSpec `ebpf:"keep_image_source"`
+	KeepImageState      *ebpf.VariableSpec `ebpf:"keep_image_state"`
+	KeepLabelFlag       *ebpf.VariableSpec `ebpf:"keep_label_flag"`
+	KeepLimit           *ebpf.VariableSpec `ebpf:"keep_limit"`
+	KeepMagic           *ebpf.VariableSpec `ebpf:"keep_magic"`
+	KeepMode            *ebpf.VariableSpec `ebpf:"keep_mode"`
+	KeepOperation       *ebpf.VariableSpec `ebpf:"keep_operation"`
+	KeepPosture         *ebpf.VariableSpec `ebpf:"keep_posture"`
+	KeepPriorityBit     *ebpf.VariableSpec `ebpf:"keep_priority_bit"`
+	KeepProtocol        *ebpf.VariableSpec `ebpf:"keep_protocol"`
+	KeepRowBit          *ebpf.VariableSpec `ebpf:"keep_row_bit"`
+	KeepStateKind       *ebpf.VariableSpec `ebpf:"keep_state_kind"`
+	KeepVerdict         *ebpf.VariableSpec `ebpf:"keep_verdict"`
+	MountLockAddr       *ebpf.VariableSpec `ebpf:"mount_lock_addr"`
+	RenameLockAddr      *ebpf.VariableSpec `ebpf:"rename_lock_addr"`
 }
 
 // MusterObjects contains all objects after they have been loaded into the kernel.
@@ -673,6 +746,7 @@ type MusterMaps struct {
 	Scripts   *ebpf.Map `ebpf:"scripts"`
 	Sequences *ebpf.Map `ebpf:"sequences"`
 	Slots     *ebpf.Map `ebpf:"slots"`
+	Starts    *ebpf.Map `ebpf:"starts"`
 }
 
 func (m *MusterMaps) Close() error {
@@ -687,6 +761,7 @@ func (m *MusterMaps) Close() error {
 		m.Scripts,
 		m.Sequences,
 		m.Slots,
+		m.Starts,
 	)
 }
 
@@ -694,44 +769,52 @@ func (m *MusterMaps) Close() error {
 //
 // It can be passed to LoadMusterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MusterVariables struct {
-	Instance           *ebpf.Variable `ebpf:"instance"`
-	KeepClass          *ebpf.Variable `ebpf:"keep_class"`
-	KeepClassFlag      *ebpf.Variable `ebpf:"keep_class_flag"`
-	KeepCounter        *ebpf.Variable `ebpf:"keep_counter"`
-	KeepEventFlag      *ebpf.Variable `ebpf:"keep_event_flag"`
-	KeepFold           *ebpf.Variable `ebpf:"keep_fold"`
-	KeepFoldKind       *ebpf.Variable `ebpf:"keep_fold_kind"`
-	KeepFoundInode     *ebpf.Variable `ebpf:"keep_found_inode"`
-	KeepHook           *ebpf.Variable `ebpf:"keep_hook"`
-	KeepImageClass     *ebpf.Variable `ebpf:"keep_image_class"`
-	KeepImageConcern   *ebpf.Variable `ebpf:"keep_image_concern"`
-	KeepImageEntry     *ebpf.Variable `ebpf:"keep_image_entry"`
-	KeepImageException *ebpf.Variable `ebpf:"keep_image_exception"`
-	KeepImageHeader    *ebpf.Variable `ebpf:"keep_image_header"`
-	KeepImageMark      *ebpf.Variable `ebpf:"keep_image_mark"`
-	KeepImagePosture   *ebpf.Variable `ebpf:"keep_image_posture"`
-	KeepImageSet       *ebpf.Variable `ebpf:"keep_image_set"`
-	KeepImageSource    *ebpf.Variable `ebpf:"keep_image_source"`
-	KeepImageState     *ebpf.Variable `ebpf:"keep_image_state"`
-	KeepLabelFlag      *ebpf.Variable `ebpf:"keep_label_flag"`
-	KeepLimit          *ebpf.Variable `ebpf:"keep_limit"`
-	KeepMagic          *ebpf.Variable `ebpf:"keep_magic"`
-	KeepMode           *ebpf.Variable `ebpf:"keep_mode"`
-	KeepOperation      *ebpf.Variable `ebpf:"keep_operation"`
-	KeepPosture        *ebpf.Variable `ebpf:"keep_posture"`
-	KeepProtocol       *ebpf.Variable `ebpf:"keep_protocol"`
-	KeepRowBit         *ebpf.Variable `ebpf:"keep_row_bit"`
-	KeepStateKind      *ebpf.Variable `ebpf:"keep_state_kind"`
-	KeepVerdict        *ebpf.Variable `ebpf:"keep_verdict"`
-	MountLockAddr      *ebpf.Variable `ebpf:"mount_lock_addr"`
-	RenameLockAddr     *ebpf.Variable `ebpf:"rename_lock_addr"`
+	Instance            *ebpf.Variable `ebpf:"instance"`
+	KeepArgumentsState  *ebpf.Variable `ebpf:"keep_arguments_state"`
+	KeepClass           *ebpf.Variable `ebpf:"keep_class"`
+	KeepClassFlag       *ebpf.Variable `ebpf:"keep_class_flag"`
+	KeepCounter         *ebpf.Variable `ebpf:"keep_counter"`
+	KeepEventFlag       *ebpf.Variable `ebpf:"keep_event_flag"`
+	KeepFold            *ebpf.Variable `ebpf:"keep_fold"`
+	KeepFoldKind        *ebpf.Variable `ebpf:"keep_fold_kind"`
+	KeepFoundInode      *ebpf.Variable `ebpf:"keep_found_inode"`
+	KeepHook            *ebpf.Variable `ebpf:"keep_hook"`
+	KeepImageArgs       *ebpf.Variable `ebpf:"keep_image_args"`
+	KeepImageClass      *ebpf.Variable `ebpf:"keep_image_class"`
+	KeepImageConcern    *ebpf.Variable `ebpf:"keep_image_concern"`
+	KeepImageCondition  *ebpf.Variable `ebpf:"keep_image_condition"`
+	KeepImageConditions *ebpf.Variable `ebpf:"keep_image_conditions"`
+	KeepImageEntry      *ebpf.Variable `ebpf:"keep_image_entry"`
+	KeepImageException  *ebpf.Variable `ebpf:"keep_image_exception"`
+	KeepImageHeader     *ebpf.Variable `ebpf:"keep_image_header"`
+	KeepImageMark       *ebpf.Variable `ebpf:"keep_image_mark"`
+	KeepImagePosture    *ebpf.Variable `ebpf:"keep_image_posture"`
+	KeepImageSet        *ebpf.Variable `ebpf:"keep_image_set"`
+	KeepImageSource     *ebpf.Variable `ebpf:"keep_image_source"`
+	KeepImageState      *ebpf.Variable `ebpf:"keep_image_state"`
+	KeepLabelFlag       *ebpf.Variable `ebpf:"keep_label_flag"`
+	KeepLimit           *ebpf.Variable `ebpf:"keep_limit"`
+	KeepMagic           *ebpf.Variable `ebpf:"keep_magic"`
+	KeepMode            *ebpf.Variable `ebpf:"keep_mode"`
+	KeepOperation       *ebpf.Variable `ebpf:"keep_operation"`
+	KeepPosture         *ebpf.Variable `ebpf:"keep_posture"`
+	KeepPriorityBit     *ebpf.Variable `ebpf:"keep_priority_bit"`
+	KeepProtocol        *ebpf.Variable `ebpf:"keep_protocol"`
+	KeepRowBit          *ebpf.Variable `ebpf:"keep_row_bit"`
+	KeepStateKind       *ebpf.Variable `ebpf:"keep_state_kind"`
+	KeepVerdict         *ebpf.Variable `ebpf:"keep_verdict"`
+	MountLockAddr       *ebpf.Variable `ebpf:"mount_lock_addr"`
+	RenameLockAddr      *ebpf.Variable `ebpf:"rename_lock_addr"`
 }
 
 // MusterPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to LoadMusterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MusterPrograms struct {
+	ArgumentsCheck  *ebpf.Program `ebpf:"arguments_check"`
+	Capable         *ebpf.Program `ebpf:"capable"`
 	ExecCheck       *ebpf.Program `ebpf:"exec_check"`
+	FileMprotect    *ebpf.Program `ebpf:"file_mprotect"`
 	FileOpen        *ebpf.Program `ebpf:"file_open"`
 	FileTruncate    *ebpf.Program `ebpf:"file_truncate"`
 	LabelExecBegins *ebpf.Program `ebpf:"label_exec_begins"`
@@ -743,6 +826,7 @@ type MusterPrograms struct {
 	MarkInodes      *ebpf.Program `ebpf:"mark_inodes"`
 	MarkLinked      *ebpf.Program `ebpf:"mark_linked"`
 	MarkRenamed     *ebpf.Program `ebpf:"mark_renamed"`
+	MmapFile        *ebpf.Program `ebpf:"mmap_file"`
 	PathChmod       *ebpf.Program `ebpf:"path_chmod"`
 	PathChown       *ebpf.Program `ebpf:"path_chown"`
 	PathLink        *ebpf.Program `ebpf:"path_link"`
@@ -764,7 +848,10 @@ type MusterPrograms struct {
 
 func (p *MusterPrograms) Close() error {
 	return _MusterClose(
+		p.ArgumentsCheck,
+		p.Capable,
 		p.ExecCheck,
+		p.FileMprotect,
 		p.FileOpen,
 		p.FileTruncate,
 		p.LabelExecBegins,
@@ -776,6 +863,7 @@ func (p *MusterPrograms) Close() error {
 		p.MarkInodes,
 		p.MarkLinked,
 		p.MarkRenamed,
+		p.MmapFile,
 		p.PathChmod,
 		p.PathChown,
 		p.PathLink,

@@ -234,6 +234,7 @@ enum operation {
 	OP_SEND,
 	OP_QUERY,
 	OP_MAP,
+	OP_CAPABLE,
 };
 
 enum hook {
@@ -260,6 +261,7 @@ enum hook {
 	HOOK_MMAP_FILE,
 	HOOK_FILE_MPROTECT,
 	HOOK_BPRM_COMMITTING,
+	HOOK_CAPABLE,
 };
 
 /* Every way out that does not decide by rules, and every loss, is counted here. */

@@ -115,6 +115,7 @@ static __always_inline void begin(struct scratch *s, u32 class, u32 operation, u
 	s->arguments.state = ARGUMENTS_UNKNOWN;
 	s->arguments.rule = 0;
 	s->by_caller = 0;
+	s->quiet = 0;
 	__builtin_memset(&s->result, 0, sizeof(s->result));
 }
 
@@ -236,7 +237,7 @@ __noinline int judge(struct scratch *s)
 	}
 	if (s->result.verdict == VERDICT_DENY && is_agent())
 		return 0;
-	if (s->result.verdict == VERDICT_DENY || s->result.flags || s->result.audits[0])
+	if (!s->quiet && (s->result.verdict == VERDICT_DENY || s->result.flags || s->result.audits[0]))
 		event_emit(s);
 	return s->result.verdict == VERDICT_DENY;
 }

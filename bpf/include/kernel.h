@@ -43,6 +43,7 @@ typedef _Bool bool;
 #define BPF_F_INNER_MAP (1U << 12)
 #define BPF_LOCAL_STORAGE_GET_F_CREATE 1
 
+#define EPERM 1
 #define EACCES 13
 #define PF_KTHREAD 0x00200000
 #define FMODE_READ 0x1
@@ -81,6 +82,7 @@ typedef _Bool bool;
 #define IPPROTO_MPTCP 262
 
 struct seq_file;
+struct user_namespace;
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 

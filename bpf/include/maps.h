@@ -181,6 +181,7 @@ struct scratch {
 	u32 class;
 	u32 operation;
 	u32 hook;
+	u32 quiet; /* nothing is told of this decision */
 	u32 by_caller; /* judge by who started the program, not by the program */
 	u32 mode;
 	u64 image;

@@ -77,7 +77,9 @@ func (b *Backend) Name() string { return Name }
 func (b *Backend) Capabilities() enforce.Capabilities {
 	return enforce.Capabilities{
 		Backend: Name,
-		Classes: map[policies.Class]bool{policies.ClassProcess: true, policies.ClassFile: true, policies.ClassNetwork: true},
+		Classes: map[policies.Class]bool{
+			policies.ClassProcess: true, policies.ClassFile: true, policies.ClassNetwork: true, policies.ClassCapabilities: true,
+		},
 		Features: map[string]bool{
 			enforce.FeaturePattern: true, enforce.FeatureExecName: true, enforce.FeatureOwnerOnly: true,
 			enforce.FeaturePts: true, enforce.FeatureAllowedArgs: true, enforce.FeatureHardLink: true, enforce.FeatureRename: true,

@@ -27,7 +27,7 @@ var (
 		bpf.MusterOperationOP_SOCKET: "socket", bpf.MusterOperationOP_BIND: "bind", bpf.MusterOperationOP_LISTEN: "listen",
 		bpf.MusterOperationOP_CONNECT: "connect", bpf.MusterOperationOP_ACCEPT: "accept", bpf.MusterOperationOP_SEND: "send",
 		bpf.MusterOperationOP_QUERY: "query",
-		bpf.MusterOperationOP_MAP:   "map",
+		bpf.MusterOperationOP_MAP:   "map", bpf.MusterOperationOP_CAPABLE: "capable",
 	}
 	hooks = map[bpf.MusterHook]string{
 		bpf.MusterHookHOOK_BPRM_CHECK: "BPRM_CHECK_SECURITY", bpf.MusterHookHOOK_FILE_OPEN: "FILE_OPEN",
@@ -42,6 +42,7 @@ var (
 		bpf.MusterHookHOOK_SOCKET_SENDMSG: "SOCKET_SENDMSG", bpf.MusterHookHOOK_PACKET: "CGROUP_SKB_EGRESS",
 		bpf.MusterHookHOOK_MMAP_FILE:     "MMAP_FILE",
 		bpf.MusterHookHOOK_FILE_MPROTECT: "FILE_MPROTECT", bpf.MusterHookHOOK_BPRM_COMMITTING: "BPRM_COMMITTING_CREDS",
+		bpf.MusterHookHOOK_CAPABLE: "CAPABLE",
 	}
 )
 

@@ -137,6 +137,22 @@ func operate(f []string) error {
 		return mapFile(f[1], unix.PROT_READ|unix.PROT_EXEC, 0)
 	case "protect": // executable what is mapped for reading
 		return mapFile(f[1], unix.PROT_READ, unix.PROT_READ|unix.PROT_EXEC)
+	case "raw": // a socket that needs CAP_NET_RAW
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_UDP)
+		if err == nil {
+			err = unix.Close(fd)
+		}
+		return err
+	case "clock": // set to what it is
+		var now unix.Timeval
+		if err := unix.Gettimeofday(&now); err != nil {
+			return err
+		}
+		return unix.Settimeofday(&now)
+	case "userns":
+		return apartAsUser()
+	case "probe-only":
+		return probeOnly()
 	case "stat":
 		_, err := os.Stat(f[1])
 		return err

@@ -36,6 +36,7 @@ var attached = []program{
 	{name: bpf.MusterProgMarkLinked, tracing: true},
 	{name: bpf.MusterProgArgumentsCheck},
 	{name: bpf.MusterProgExecCheck},
+	{name: bpf.MusterProgCapable},
 	{name: bpf.MusterProgMmapFile},
 	{name: bpf.MusterProgFileMprotect},
 	{name: bpf.MusterProgFileOpen},
