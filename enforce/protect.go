@@ -17,7 +17,7 @@ import (
 // ProtectPair is one thing that must stay possible for the host to be manageable: Source does Class to
 // Object. The paths are what the kernel sees: resolved.
 type ProtectPair struct {
-	// Class is process (running Object) or file.
+	// Class is process (running Object), file, or capabilities (Object is a capability's name).
 	Class  policies.Class `json:"class"`
 	Source string         `json:"source"`
 	Object string         `json:"object"`
@@ -51,6 +51,12 @@ func DefaultProtect(p inventory.Programs, agent AgentPaths) []ProtectPair {
 	list.run(p.Runtimes, p.Runtimes)
 	list.run(p.Kubelet, p.Kubelet, p.Runtimes)
 	list.run(nonEmpty(agent.Binary), nonEmpty(agent.Binary))
+	list.use(p.Init, privileged, "kill", "setpcap", "sys_admin", "sys_boot", "sys_chroot", "sys_resource", "net_admin")
+	list.use(slices.Concat(p.Logins, p.Elevate), privileged)
+	list.use(p.SSH, privileged, "sys_chroot", "net_bind_service")
+	list.use(p.Runtimes, privileged, "kill", "setpcap", "sys_admin", "sys_chroot", "net_admin", "mknod")
+	list.use(p.Kubelet, privileged, "kill", "sys_admin", "net_admin")
+	list.use(nonEmpty(agent.Binary), privileged[:2], "sys_admin", "bpf", "perfmon", "syslog")
 	for _, sources := range [][]string{p.Init, p.Consoles, p.Logins, p.SSH, p.Elevate, p.Shells, p.Runtimes, p.Kubelet, nonEmpty(agent.Binary)} {
 		list.read(sources, p.Files)
 	}
@@ -66,6 +72,9 @@ func DefaultProtect(p inventory.Programs, agent AgentPaths) []ProtectPair {
 	return list.pairs
 }
 
+// privileged is what starting somebody else's session takes; the first two, what reading every file does.
+var privileged = []string{"dac_override", "dac_read_search", "chown", "fowner", "setgid", "setuid"}
+
 // ProtectFor is what a (source, object) pair of the agent's configuration stands for: the source may run the
 // object and read it, whoever the user is.
 func ProtectFor(source, object string) []ProtectPair {
@@ -79,7 +88,10 @@ func ProtectFor(source, object string) []ProtectPair {
 func ProtectPaths(pairs []ProtectPair) []string {
 	var paths []string
 	for _, p := range pairs {
-		paths = append(paths, p.Source, p.Object)
+		paths = append(paths, p.Source)
+		if isPathClass(p.Class) {
+			paths = append(paths, p.Object)
+		}
 	}
 	slices.Sort(paths)
 	return slices.Compact(paths)
@@ -122,6 +134,15 @@ func (l *protectList) run(sources []string, objects ...[]string) {
 	}
 }
 
+// use: each source uses each capability.
+func (l *protectList) use(sources, capabilities []string, more ...string) {
+	for _, source := range sources {
+		for _, name := range slices.Concat(capabilities, more) {
+			l.add(ProtectPair{Class: policies.ClassCapabilities, Source: source, Object: name, AnyUser: true})
+		}
+	}
+}
+
 // read: each source reads each object, and maps it when it is a library.
 func (l *protectList) read(sources, objects []string) {
 	for _, source := range sources {
@@ -145,6 +166,8 @@ func nonEmpty(path string) []string {
 func (p ProtectPair) String() string {
 	verb := "read"
 	switch {
+	case p.Class == policies.ClassCapabilities:
+		verb = "use"
 	case p.Map:
 		verb = "map"
 	case p.Class == policies.ClassProcess:
@@ -177,6 +200,9 @@ func (p ProtectPair) operations() []Operation {
 	for bits := range 8 {
 		op := atIndex(p.Class, bits)
 		op.Class, op.Path, op.Source = p.Class, p.Object, ProcessSource{Executable: p.Source}
+		if !isPathClass(p.Class) {
+			op.Path, op.Names = "", []string{p.Object}
+		}
 		needless := !op.Owner && !p.AnyUser || op.Mapped != p.Map ||
 			!op.Read && p.Class == policies.ClassFile && !p.Write
 		if needless {

@@ -49,6 +49,9 @@ func TestCheckProtect(t *testing.T) {
 		{"a shell with certain arguments only", rules(nil, block(process, "/usr/bin/bash", args("-l"))), []string{"bash"}},
 		{"running the C library", rules(nil, block(process, "/usr/lib/x86_64-linux-gnu/libc.so.6")), []string{"map", "libc"}},
 		{"running what lies beside the C library", rules(nil, block(process, "/usr/lib/", as(directory), recursive, from("/usr/sbin/nginx"))), nil},
+		{"what a session is started with", rules(nil, useBlock("setuid")), []string{"setuid"}},
+		{"what a web server does not need", rules(nil, useBlock("setuid", from("/usr/sbin/nginx"))), nil},
+		{"raw sockets", rules(nil, useBlock("net_raw")), nil},
 		{"all programs", rules(nil, block(process, "/usr/", as(directory), recursive)), []string{"/usr/"}},
 		{"the runtime", rules(nil, block(process, "runc", as(policies.ObjectExecName))), []string{"runc"}},
 		{"the kubelet", rules(nil, block(process, "/usr/bin/kube*", as(policies.ObjectPattern))), []string{"kubelet"}},
@@ -116,4 +119,8 @@ func TestResolveProtect(t *testing.T) {
 			t.Errorf("held %q", held)
 		}
 	}
+}
+
+func useBlock(name string, options ...ruleOption) enforce.Rule {
+	return block(capabilities, name, append(options, as(policies.ObjectCapability))...)
 }

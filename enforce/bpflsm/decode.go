@@ -100,6 +100,7 @@ func (d *decoder) decode(sample []byte, cut bool) (enforce.Event, error) {
 	}
 	event.Time = d.clock.at(header.Time)
 	event.Resource, event.ResourceTo = d.name(paths[0]), d.name(paths[1])
+	describe(&event, header)
 	event.Source, event.Parent = d.name(paths[2]), d.name(paths[3])
 	event.Comm, event.TTY = d.name(text(header.Comm[:])), d.name(text(header.Tty[:]))
 	if header.Script != 0 {
@@ -173,7 +174,6 @@ func (image *Image) event(h *bpf.MusterEvent) (enforce.Event, error) {
 		WouldDeny: h.Flags&uint8(bpf.MusterEventFlagEVENT_WOULD_DENY) != 0,
 		PID:       h.Pid, PPID: h.Ppid, UID: h.Uid, Sequence: h.Sequence, CPU: h.Cpu, Count: 1,
 	}
-	describe(&e, h)
 	if h.Rule > 0 {
 		e.Rule = &rs.Rules[h.Rule-1]
 	}

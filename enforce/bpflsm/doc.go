@@ -14,6 +14,6 @@
 //
 // # Limits
 //
-// The host subject; classes process and file; no allowedArgs. A file is known by at most four protected
+// The host subject. A file is known by at most four protected
 // paths, a source by two. What the package cannot do stands in Capabilities.
 package bpflsm

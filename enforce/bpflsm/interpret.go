@@ -46,25 +46,33 @@ func interpret(image []byte, a *attempt) outcome {
 	}
 	for _, set := range objectSets(image, h, a) {
 		for i, class := range known {
-			if i > 0 && class == 0 {
-				continue
-			}
-			row := rowOf(image, set, class)
-			if row == 0 && i < 2 {
-				row = view[bpf.MusterImageSet](image, set, 0).Row
-			}
-			if row != 0 {
+			if row := rowFor(image, set, i, class); row != 0 {
 				e := view[bpf.MusterImageEntry](image, ref(row+a.attributes), 0)
 				o.combine(&best, e)
 				o.conditional(&best, image, ref(e.Conditions), a.args)
 			}
 		}
 	}
-	mapped := a.class == int(bpf.MusterClassCLASS_PROCESS) && a.attributes&uint32(bpf.MusterRowBitROW_MAPPED) != 0
-	if best.Priority == 0 && !mapped && h.Postures != 0 {
+	if best.Priority == 0 && !a.mapped() && h.Postures != 0 {
 		o.posture(image, h, a.class, known[:])
 	}
 	return o.inMode(h)
+}
+
+func (a *attempt) mapped() bool {
+	return a.class == int(bpf.MusterClassCLASS_PROCESS) && a.attributes&uint32(bpf.MusterRowBitROW_MAPPED) != 0
+}
+
+// rowFor is the row of a set for the caller's i-th source, or 0. The executable always counts, if only as no
+// known source; the others when they are there.
+func rowFor(image []byte, set ref, i int, class uint32) uint32 {
+	if i > 0 && class == 0 {
+		return 0
+	}
+	if row := rowOf(image, set, class); row != 0 || i >= 2 {
+		return row
+	}
+	return view[bpf.MusterImageSet](image, set, 0).Row
 }
 
 // objectSets are the sets of the name in every automaton, and those of the object's marks.

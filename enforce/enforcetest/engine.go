@@ -55,17 +55,7 @@ type identity struct {
 // Decide is the decision as a backend makes it.
 func (e *Engine) Decide(op enforce.Operation) enforce.Decision {
 	identities := e.identities(&op.Source)
-	best, audits := enforce.Entry{Rule: -1}, [][]int(nil)
-	for _, set := range e.sets(&op) {
-		for _, id := range identities {
-			for _, entry := range entries(e.rows.Row(set, id.class, id.byMark)[op.RowIndex()], op.Args) {
-				audits = append(audits, entry.Audits)
-				if entry.Priority > best.Priority || entry.Priority == best.Priority && entry.Priority > 0 && entry.Rule < best.Rule {
-					best = entry
-				}
-			}
-		}
-	}
+	best, audits := e.best(&op, identities)
 	d := enforce.Decision{Rule: best.Rule, Verdict: best.Verdict, Audits: e.rs.MergeAudits(audits...)}
 	switch {
 	case op.NoPath:
@@ -85,6 +75,22 @@ func (e *Engine) Decide(op enforce.Operation) enforce.Decision {
 		d.Verdict, d.WouldDeny = enforce.Permit, true
 	}
 	return d
+}
+
+// best is the entry that decides, and the audit lists of all.
+func (e *Engine) best(op *enforce.Operation, identities []identity) (enforce.Entry, [][]int) {
+	best, audits := enforce.Entry{Rule: -1}, [][]int(nil)
+	for _, set := range e.sets(op) {
+		for _, id := range identities {
+			for _, entry := range entries(e.rows.Row(set, id.class, id.byMark)[op.RowIndex()], op.Args) {
+				audits = append(audits, entry.Audits)
+				if entry.Priority > best.Priority || entry.Priority == best.Priority && entry.Priority > 0 && entry.Rule < best.Rule {
+					best = entry
+				}
+			}
+		}
+	}
+	return best, audits
 }
 
 // sets are the sets of rules that the object falls under: by its path or its names, and by each mark of its
