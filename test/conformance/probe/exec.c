@@ -77,7 +77,9 @@ static int run_exec_fd(int argc, char **argv)
 // refused_in: the loader tells a denied open or mapping only by what it prints.
 static int refused_in(const char *text)
 {
-	return strstr(text, "Permission denied") || strstr(text, "Operation not permitted");
+	/* glibc gives no reason for a mapping that failed. */
+	return strstr(text, "Permission denied") || strstr(text, "Operation not permitted") ||
+	       strstr(text, "failed to map segment");
 }
 
 static int run_exec_loader(int argc, char **argv)
