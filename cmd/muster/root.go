@@ -31,6 +31,7 @@ func newRootCmd() *cobra.Command {
 	root.AddCommand(newExplainCmd())
 	root.AddCommand(newStatusCmd())
 	root.AddCommand(newLogsCmd())
+	root.AddCommand(newPromoteCmd())
 	root.AddCommand(newSyncCmd())
 	root.AddCommand(newSuspendCmd())
 	root.AddCommand(newResumeCmd())

@@ -52,6 +52,7 @@ func appendEventData(b []byte, d *EventData) []byte {
 	b = appendOptional(b, "Example", d.Example)
 	b = appendText(b, "Lsm", d.Lsm)
 	b = appendText(b, "Operation", d.Operation)
+	b = appendOptional(b, "Rule", d.Rule)
 	b = appendOptional(b, "Script", d.Script)
 	b = appendOptional(b, "Since", d.Since)
 	b = appendOptional(b, "To", d.To)

@@ -9,6 +9,7 @@
 package events
 
 import (
+	"fmt"
 	"path"
 	"strconv"
 	"strings"
@@ -65,6 +66,7 @@ type EventData struct {
 	Example   string `json:"Example,omitempty"` // of the objects that Count tells of, when they differed
 	Lsm       string `json:"Lsm"`
 	Operation string `json:"Operation"`
+	Rule      string `json:"Rule,omitempty"` // where the rule stands in the release: FILE:LINE:COLUMN
 	Script    string `json:"Script,omitempty"`
 	Since     string `json:"Since,omitempty"`
 	To        string `json:"To,omitempty"`
@@ -184,6 +186,9 @@ func named(r *Record, rule *enforce.Rule) {
 	r.Message = rule.Rule.Message
 	r.Tags = strings.Join(rule.Rule.Tags, ",")
 	r.ATags = append(r.ATags, rule.Rule.Tags...)
+	if at := rule.Rule.Position; at.File != "" {
+		r.EventData.Rule = fmt.Sprintf("%s:%d:%d", at.File, at.Line, at.Column)
+	}
 	if rule.Rule.Severity > 0 {
 		r.Severity = strconv.Itoa(rule.Rule.Severity)
 	}
