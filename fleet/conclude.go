@@ -138,15 +138,15 @@ func sortedDrift(list []enforce.Drift) []enforce.Drift {
 	return out
 }
 
-// mergeConditions joins the lists, one entry for each type and digest; the oldest Since is kept, the newest
+// mergeConditions joins the lists, one entry for each type, tenant and digest; the oldest Since is kept, the newest
 // words win.
 func mergeConditions(lists ...[]Condition) []Condition {
-	type key struct{ kind, digest string }
+	type key struct{ kind, tenant, digest string }
 	at := map[key]int{}
 	var out []Condition
 	for _, list := range lists {
 		for _, c := range list {
-			k := key{c.Type, c.Digest}
+			k := key{c.Type, c.Tenant, c.Digest}
 			i, ok := at[k]
 			if !ok {
 				at[k] = len(out)
@@ -158,7 +158,7 @@ func mergeConditions(lists ...[]Condition) []Condition {
 		}
 	}
 	slices.SortStableFunc(out, func(a, b Condition) int {
-		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Digest, b.Digest))
+		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Tenant, b.Tenant), cmp.Compare(a.Digest, b.Digest))
 	})
 	return out
 }
