@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -52,9 +53,24 @@ type stream struct {
 	exit           chan wire.Exit
 }
 
+// bootAttempts is how often a machine may start whose kernel panics before anything of ours runs in it: QEMU's
+// emulation of several processors now and then executes an instruction that the booting kernel is just patching.
+const bootAttempts = 3
+
 // Boot starts a machine and waits until its agent answers. The machine lives until Close or the end of ctx.
+// A panic after that is never tried again.
 func Boot(ctx context.Context, o Options) (*Machine, error) {
 	o = o.withDefaults()
+	for attempt := 1; ; attempt++ {
+		m, err := bootOnce(ctx, o)
+		if err == nil || attempt == bootAttempts || ctx.Err() != nil || !strings.Contains(err.Error(), "Kernel panic") {
+			return m, err
+		}
+		fmt.Fprintf(o.Progress, "attempt %d of %d: the kernel panicked while it booted: %v\n", attempt, bootAttempts, err)
+	}
+}
+
+func bootOnce(ctx context.Context, o Options) (*Machine, error) {
 	dir, err := os.MkdirTemp("", "muster-lab-")
 	if err != nil {
 		return nil, err
