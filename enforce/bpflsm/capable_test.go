@@ -4,13 +4,14 @@
 package bpflsm
 
 import (
-	"github.com/muster-fleet/muster/enforce"
-	"github.com/muster-fleet/muster/policies"
-	"github.com/muster-fleet/muster/test/vm"
 	"os"
 	"os/exec"
 	"syscall"
 	"testing"
+
+	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/policies"
+	"github.com/muster-fleet/muster/test/vm"
 )
 
 // apartAsUser gives the process a user namespace of its own, in which it has every capability. A process of

@@ -43,15 +43,20 @@ var classes = []policies.Class{
 // named are what rules of the classes without paths speak of; few, so that they meet.
 var named = map[policies.Class][]policies.Object{
 	policies.ClassNetwork: {
-		{Kind: policies.ObjectProtocol, Value: "tcp"}, {Kind: policies.ObjectProtocol, Value: "stream"},
-		{Kind: policies.ObjectProtocol, Value: "all"}, {Kind: policies.ObjectProtocol, Value: "raw"},
+		{Kind: policies.ObjectProtocol, Value: "tcp"},
+		{Kind: policies.ObjectProtocol, Value: "stream"},
+		{Kind: policies.ObjectProtocol, Value: "all"},
+		{Kind: policies.ObjectProtocol, Value: "raw"},
 	},
 	policies.ClassDNS: {
-		{Kind: policies.ObjectDomain, Value: "example"}, {Kind: policies.ObjectDomain, Value: "a.example"},
-		{Kind: policies.ObjectDomain, Value: "b.a.Example"}, {Kind: policies.ObjectDomain, Value: "example.org"},
+		{Kind: policies.ObjectDomain, Value: "example"},
+		{Kind: policies.ObjectDomain, Value: "a.example"},
+		{Kind: policies.ObjectDomain, Value: "b.a.Example"},
+		{Kind: policies.ObjectDomain, Value: "example.org"},
 	},
 	policies.ClassCapabilities: {
-		{Kind: policies.ObjectCapability, Value: "chown"}, {Kind: policies.ObjectCapability, Value: "net_raw"},
+		{Kind: policies.ObjectCapability, Value: "chown"},
+		{Kind: policies.ObjectCapability, Value: "net_raw"},
 		{Kind: policies.ObjectCapability, Value: "bpf"},
 	},
 }
