@@ -27,6 +27,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"github.com/muster-fleet/muster/test/vm"
 )
@@ -51,6 +52,8 @@ type Options struct {
 	Rounds int
 	// Cases are the names of the cases, in order; the first must be "none".
 	Cases []string
+	// Operations are the names of the rows; none means all.
+	Operations []string
 	// Scale divides the number of operations: 1 for a measurement, more for a test of the method.
 	Scale int
 	// Progress receives what the driver tells about itself.
@@ -117,7 +120,10 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 }
 
 func measure(ctx context.Context, m *vm.Machine, o Options, report *Report) error {
-	args := []string{guestDriver, fmt.Sprintf("-rounds=%d", o.Rounds), fmt.Sprintf("-scale=%d", o.Scale)}
+	args := []string{
+		guestDriver, fmt.Sprintf("-rounds=%d", o.Rounds), fmt.Sprintf("-scale=%d", o.Scale),
+		"-ops=" + strings.Join(o.Operations, ","),
+	}
 	// The driver's lines arrive in pieces; a pipe puts them together.
 	lines, feed := io.Pipe()
 	read := make(chan error, 1)

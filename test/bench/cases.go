@@ -5,6 +5,7 @@ package bench
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -67,4 +68,19 @@ func Operations(work string) []Operation {
 		{"exec", "exec", work, 200},
 		{"connect", "connect", "", 500},
 	}
+}
+
+// Names splits a list of names with commas between them; nothing is no names.
+func Names(list string) []string {
+	if list == "" {
+		return nil
+	}
+	return strings.Split(list, ",")
+}
+
+// Selected are the operations of those names, in the order of the table; no names means all.
+func Selected(work string, names []string) []Operation {
+	return slices.DeleteFunc(Operations(work), func(o Operation) bool {
+		return len(names) > 0 && !slices.Contains(names, o.Name)
+	})
 }

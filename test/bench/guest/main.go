@@ -30,6 +30,7 @@ const (
 func main() {
 	rounds := flag.Int("rounds", 1, "rounds")
 	scale := flag.Int("scale", 1, "divide the counts of operations")
+	ops := flag.String("ops", "", "rows to measure; empty means all")
 	checked := flag.Int("check", 0, "only check that this many rules on files hold")
 	flag.Parse()
 	if *checked > 0 {
@@ -39,7 +40,11 @@ func main() {
 		}
 		return
 	}
-	d := &driver{rounds: *rounds, scale: *scale, out: json.NewEncoder(os.Stdout), work: filepath.Join(filepath.Dir(os.Args[0]), "work")}
+	work := filepath.Join(filepath.Dir(os.Args[0]), "work")
+	d := &driver{
+		rounds: *rounds, scale: *scale, out: json.NewEncoder(os.Stdout), work: work,
+		operations: bench.Selected(work, bench.Names(*ops)),
+	}
 	if err := d.run(context.Background(), flag.Args()); err != nil {
 		fmt.Fprintf(os.Stderr, "driver: %v\n", err)
 		os.Exit(1)
@@ -50,6 +55,7 @@ type driver struct {
 	rounds, scale int
 	out           *json.Encoder
 	work          string
+	operations    []bench.Operation
 	engine        engine
 }
 
@@ -122,7 +128,7 @@ func (d *driver) measure(ctx context.Context, name string, round int, stays bool
 			return errors.Join(err, s.leave(ctx))
 		}
 	}
-	for _, op := range bench.Operations(d.work) {
+	for _, op := range d.operations {
 		if err := d.once(ctx, op, name, round); err != nil {
 			return errors.Join(err, s.leave(ctx))
 		}

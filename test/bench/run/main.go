@@ -23,9 +23,13 @@ func main() {
 	kernel := flag.String("kernel", "6.12", "the lab's kernel line")
 	rounds := flag.Int("rounds", 6, "how often each case has its turn")
 	cases := flag.String("cases", strings.Join(bench.Cases(), ","), "what to compare; the first must be none")
+	ops := flag.String("ops", "", "rows to measure, by name; empty means all")
 	out := flag.String("json", "dist/bench.json", "where the samples and the summary go")
 	flag.Parse()
-	o := bench.Options{Kernel: *kernel, Rounds: *rounds, Cases: strings.Split(*cases, ","), Scale: 1, Progress: os.Stderr}
+	o := bench.Options{
+		Kernel: *kernel, Rounds: *rounds, Cases: strings.Split(*cases, ","), Operations: bench.Names(*ops),
+		Scale: 1, Progress: os.Stderr,
+	}
 	if err := run(ctx, o, *out); err != nil {
 		fmt.Fprintf(os.Stderr, "bench: error: %v\n", err)
 		os.Exit(1)
