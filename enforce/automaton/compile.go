@@ -99,6 +99,10 @@ func build(matchers []Matcher, opts Options) (*DFA, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Without patterns it is a trie, in which nearly every end has a set of its own: nothing would be merged.
+	if !slices.ContainsFunc(matchers, func(m Matcher) bool { return m.Kind == Pattern }) {
+		return d, nil
+	}
 	return minimise(d), nil
 }
 
