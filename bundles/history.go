@@ -88,7 +88,8 @@ func (h *history) add(rev Revision, raw *Raw, err error, digests map[string]bool
 
 // verify takes a release that any one signer signed, of the publisher's trust file or of one before it.
 func (h *history) verify(raw *Raw, now time.Time) (*Verified, error) {
-	if !h.before.known() {
+	// A stranger's tip may carry a part of the way only: the longest that any revision has is the one to go on with.
+	if int64(len(h.before.trusts)) < h.trust.Version-1 {
 		link := h.link
 		if link == nil {
 			if own, err := readLink(raw.FS, h.trust.Version); err == nil {
@@ -96,7 +97,9 @@ func (h *history) verify(raw *Raw, now time.Time) (*Verified, error) {
 			}
 		}
 		if link != nil {
-			h.before = findPredecessors(raw.FS, h.trust, *link)
+			if found := findPredecessors(raw.FS, h.trust, *link); len(found.trusts) > len(h.before.trusts) {
+				h.before = found
+			}
 		}
 	}
 	v, err := Verify(raw, h.trust.anySigner(), Seen{}, now)
