@@ -9,6 +9,7 @@
 #include "include/match.h"
 #include "include/judge.h"
 #include "include/socket.h"
+#include "include/question.h"
 #include "include/keep.h"
 
 #include "label.bpf.c"
@@ -18,6 +19,7 @@
 #include "map.bpf.c"
 #include "capable.bpf.c"
 #include "file.bpf.c"
+#include "dns.bpf.c"
 #include "net.bpf.c"
 #include "probe.bpf.c"
 

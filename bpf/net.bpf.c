@@ -70,5 +70,7 @@ int BPF_PROG(socket_accept, struct socket *sock, struct socket *fresh, int ret)
 SEC("lsm/socket_sendmsg")
 int BPF_PROG(socket_sendmsg, struct socket *sock, struct msghdr *message, int size, int ret)
 {
-	return ret ? ret : socket_use(sock, 0, OP_SEND, HOOK_SOCKET_SENDMSG);
+	if (!ret)
+		ret = socket_use(sock, 0, OP_SEND, HOOK_SOCKET_SENDMSG);
+	return ret ? ret : dns_use(sock, message);
 }

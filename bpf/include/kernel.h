@@ -185,10 +185,15 @@ struct task_struct {
 	struct signal_struct *signal;
 };
 
+struct in6_addr {
+	u8 bytes[16];
+};
+
 struct sock_common {
 	u16 skc_family;
 	u16 skc_dport; /* network order */
 	u32 skc_daddr;
+	struct in6_addr skc_v6_daddr;
 };
 
 struct sock {
@@ -202,8 +207,32 @@ struct socket {
 	struct sock *sk;
 };
 
+enum iter_type {
+	ITER_IOVEC = 100, /* the kernel's own numbers are read from its BTF */
+	ITER_UBUF,
+};
+
+struct iovec {
+	void *iov_base;
+	u64 iov_len;
+};
+
+struct iov_iter {
+	u8 iter_type;
+	u64 iov_offset;
+	u64 count;
+	u64 nr_segs;
+	const struct iovec *__iov;
+	void *ubuf;
+};
+
+struct iov_iter___5_20 {
+	const struct iovec *iov;
+};
+
 struct msghdr {
 	void *msg_name;
+	struct iov_iter msg_iter;
 };
 
 struct sockaddr {

@@ -152,6 +152,23 @@ enum path_status {
 	PATH_RACED,
 };
 
+enum question_state {
+	QUESTION_NONE, /* no question */
+	QUESTION_UNREAD, /* one that cannot be read */
+	QUESTION_NAMED,
+};
+
+/* The reading of a DNS message. */
+struct question {
+	u32 size; /* of all that is sent */
+	u32 end; /* of what of it is at hand */
+	u32 at;
+	u32 left; /* bytes of the label */
+	u32 to;
+	u32 start;
+	u32 state;
+};
+
 struct result {
 	u32 priority;
 	u32 rule;
@@ -196,6 +213,7 @@ struct scratch {
 	struct object source;
 	struct arguments arguments;
 	struct endpoint endpoint;
+	struct question question;
 	struct fold_key key;
 	struct fold_head head; /* with the two behind it, a struct fold */
 	struct event event;

@@ -79,6 +79,7 @@ func (b *Backend) Capabilities() enforce.Capabilities {
 		Backend: Name,
 		Classes: map[policies.Class]bool{
 			policies.ClassProcess: true, policies.ClassFile: true, policies.ClassNetwork: true, policies.ClassCapabilities: true,
+			policies.ClassDNS: true,
 		},
 		Features: map[string]bool{
 			enforce.FeaturePattern: true, enforce.FeatureExecName: true, enforce.FeatureOwnerOnly: true,

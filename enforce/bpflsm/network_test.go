@@ -41,6 +41,8 @@ func numbersOf(words []string) []int {
 // network carries out the probe's operations on sockets.
 func network(f []string) error {
 	switch n := numbersOf(f[1:]); f[0] {
+	case "ask": // NAME HOW
+		return ask(f[1], f[2])
 	case "socket": // FAMILY TYPE PROTOCOL
 		fd, err := unix.Socket(n[0], n[1], n[2])
 		if err == nil {
