@@ -301,7 +301,7 @@ static long posture_step(u32 index, struct posture_search *p)
 	return 0;
 }
 
-static __always_inline void decide_posture(void *image, struct image_header *h, struct scratch *s)
+static __noinline void decide_posture(void *image, struct image_header *h, struct scratch *s)
 {
 	struct posture_search p = { .image = image, .scratch = s, .table = h->postures };
 
@@ -351,7 +351,7 @@ static long names_step(u32 index, struct names *n)
 	return 0;
 }
 
-static __always_inline bool match_names(void *image, struct image_header *h, struct scratch *s, struct object *o)
+static __noinline bool match_names(void *image, struct image_header *h, struct scratch *s, struct object *o)
 {
 	struct names n = {
 		.match = { .image = image, .object = o, .cursor = &s->cursor },
@@ -380,15 +380,23 @@ static long marks_step(u32 index, struct marks_search *m)
 	return 0;
 }
 
-/* Decides s->class on object o for s->classes, into s->result. Answers false when the image is broken. */
-static __always_inline bool decide(void *image, struct image_header *h, struct scratch *s, struct object *o)
+static __noinline void match_marks(void *image, struct image_header *h, struct scratch *s, struct object *o)
 {
-	struct combine c = { .image = image, .scratch = s, .attributes = o->attributes };
 	struct marks_search m = {
 		.find = { .image = image, .table = h->marks, .mask = h->mark_mask, .cursor = &s->cursor },
 		.scratch = s,
 		.object = o,
 	};
+
+	bpf_loop(OBJECT_MARKS, marks_step, &m, 0);
+}
+
+/* Decides s->class on object o for s->classes, into s->result. Answers false when the image is broken. Its
+ * steps are functions of their own, so that what they keep is not on the stack while the rules are combined:
+ * the kernel counts 512 bytes along the deepest chain of calls. */
+static __always_inline bool decide(void *image, struct image_header *h, struct scratch *s, struct object *o)
+{
+	struct combine c = { .image = image, .scratch = s, .attributes = o->attributes };
 	u32 any = 0;
 
 	s->cursor.broken = 0;
@@ -399,7 +407,7 @@ static __always_inline bool decide(void *image, struct image_header *h, struct s
 	if (o->status == PATH_NAMED)
 		match_numbers(image, h, s, o);
 	if (o->marks[0])
-		bpf_loop(OBJECT_MARKS, marks_step, &m, 0);
+		match_marks(image, h, s, o);
 	/* Most files are in no rule: then there is nothing to combine. */
 	for (u32 i = 0; i < AUTOMATA + OBJECT_MARKS; i++)
 		any |= s->sets[i];
