@@ -52,7 +52,7 @@ type world struct {
 
 func newWorld(t *testing.T, binary string) *world {
 	t.Helper()
-	dir := t.TempDir()
+	dir := workingDirectory(t)
 	w := &world{
 		t: t, dir: dir, binary: binary, fleet: bundlestest.New(t, "alice", "bob"), clock: bundlestest.NewKey(t),
 		repo: newRepo(t, filepath.Join(dir, "policy.git")), probe: newProber(t),
@@ -64,6 +64,20 @@ func newWorld(t *testing.T, binary string) *world {
 	w.writeGoodConfig()
 	t.Cleanup(w.kill)
 	return w
+}
+
+// workingDirectory is one that the test need not remove inside a lab machine: what is blocked there stays blocked
+// after the agent has ended, and goes with the machine.
+func workingDirectory(t *testing.T) string {
+	t.Helper()
+	if !vm.Inside() {
+		return t.TempDir()
+	}
+	dir, err := os.MkdirTemp("", "hostile-") //nolint:usetesting // removing it is what the policy forbids
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // at lets a row's own test do the failing.
