@@ -23,7 +23,7 @@ import (
 )
 
 // The tests below run inside the lab's kernels.
-func TestInVM(t *testing.T) { vm.TestPackage(t, vm.Options{LSM: vm.BPF}) }
+func TestInVM(t *testing.T) { vm.TestPackage(t, vm.Options{LSM: vm.BPF, TestLimit: 30 * time.Minute}) }
 
 // guard is a backend with its events, for one test.
 type guard struct {
