@@ -52,14 +52,6 @@ static __always_inline bool is_blank(u8 c)
 	return c == ' ' || c == '\t';
 }
 
-/* The argument in "#! NAME ARGUMENT", from and to in the buffer, as the kernel finds it. */
-struct first_line {
-	struct scratch *scratch;
-	u32 where;
-	u32 from;
-	u32 to;
-};
-
 enum where {
 	BEFORE_NAME,
 	IN_NAME,
@@ -67,43 +59,58 @@ enum where {
 	IN_ARGUMENT,
 };
 
+/* Looks for the argument in "#! NAME ARGUMENT" as the kernel finds it: from cursor.low to cursor.high in the
+ * buffer, cursor.state says where the look has come to. In memory, as all that a loop changes: the verifier of
+ * 6.1 follows one turn of what is on the stack, and removes what only the next turns come to. */
+struct first_line {
+	struct scratch *scratch;
+};
+
 /* Blanks at the end of a line are no part of it; those before a NUL are, even when nothing else is. */
-static __always_inline void line_ends(struct first_line *l, u32 at, u8 c)
+static __always_inline void line_ends(struct cursor *l, u32 at, u8 c)
 {
-	if (c || l->where < BEHIND_NAME)
+	if (c || l->state < BEHIND_NAME)
 		return;
-	if (l->where == BEHIND_NAME)
-		l->from = at;
-	l->where = IN_ARGUMENT;
-	l->to = at;
+	if (l->state == BEHIND_NAME)
+		l->low = at;
+	l->state = IN_ARGUMENT;
+	l->high = at;
 }
 
-static long line_step(u32 index, struct first_line *l)
+static long line_step(u32 index, struct first_line *line)
 {
+	struct cursor *l = &line->scratch->cursor;
 	u64 at = index + 2; /* behind #! */
 	u8 c;
 
 	if (at >= 255)
 		return 1;
 	BOUND(at, 255);
-	c = l->scratch->source.buffer[at];
+	c = line->scratch->source.buffer[at];
 	if (!c || c == '\n') {
 		line_ends(l, at, c);
 		return 1;
 	}
 	if (is_blank(c)) {
-		if (l->where == IN_NAME)
-			l->where = BEHIND_NAME;
+		if (l->state == IN_NAME)
+			l->state = BEHIND_NAME;
 		return 0;
 	}
-	if (l->where == BEFORE_NAME)
-		l->where = IN_NAME;
-	if (l->where == BEHIND_NAME) {
-		l->where = IN_ARGUMENT;
-		l->from = at;
+	if (l->state == BEFORE_NAME)
+		l->state = IN_NAME;
+	if (l->state == BEHIND_NAME) {
+		l->state = IN_ARGUMENT;
+		l->low = at;
 	}
-	l->to = at + 1;
+	l->high = at + 1;
 	return 0;
+}
+
+static __always_inline void before_shift(u64 *before)
+{
+#pragma unroll
+	for (int i = SCRIPT_ARGUMENTS - 1; i > 0; i--)
+		before[i] = before[i - 1];
 }
 
 /* The kernel puts the script's name, and before it the argument of its first line, before the arguments of a
@@ -119,9 +126,10 @@ static __always_inline int arguments_script(struct scratch *s, struct linux_binp
 	if (!st)
 		return 0;
 	bpf_probe_read_kernel(s->source.buffer, sizeof(bprm->buf), bprm->buf);
+	s->cursor.state = BEFORE_NAME;
 	bpf_loop(256, line_step, &l, 0);
-	if (l.where == IN_ARGUMENT) {
-		argument = bytes_hash(&s->source, l.from, l.to - l.from);
+	if (s->cursor.state == IN_ARGUMENT) {
+		argument = bytes_hash(&s->source, s->cursor.low, s->cursor.high - s->cursor.low);
 		added = 2;
 	}
 	n = bpf_probe_read_kernel_str(s->source.buffer, PATH_END, bprm->interp);
@@ -131,9 +139,9 @@ static __always_inline int arguments_script(struct scratch *s, struct linux_binp
 		st->count_before = SCRIPT_ARGUMENTS + 1;
 		return 0;
 	}
-	for (int i = SCRIPT_ARGUMENTS - 1; i >= 0; i--)
-		if (i >= (int)added)
-			st->before[i] = st->before[i - added];
+	before_shift(st->before);
+	if (argument)
+		before_shift(st->before);
 	st->before[0] = argument ? argument : name;
 	if (argument)
 		st->before[1] = name;
