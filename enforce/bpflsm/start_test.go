@@ -166,7 +166,7 @@ func loaderOf(t *testing.T, program string) string {
 	defer f.Close()
 	s := f.Section(".interp")
 	if s == nil {
-		t.Skipf("%s is not dynamic", program)
+		t.Fatalf("%s is not dynamic", program)
 	}
 	name, err := s.Data()
 	if err != nil {
