@@ -4,7 +4,6 @@
 package bpflsm
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"os/exec"
@@ -154,21 +153,7 @@ func TestNoGap(t *testing.T) {
 			rule(policies.ClassFile, policies.ActionBlock, policies.ObjectPattern, d+"/f*")),
 	}
 	g.apply(t, enforce.StepPublish{Ruleset: both[0]})
-	c := exec.Command("/proc/self/exe")
-	c.Env = []string{probeVariable + "=hammer " + d + "/f"}
-	in, err := c.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := c.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	lines := bufio.NewScanner(out)
-	lines.Scan() // ready
+	c, in, lines := startChild(t, "hammer "+d+"/f")
 	for i := range 10 {
 		g.apply(t, enforce.StepPublish{Ruleset: both[i%2]})
 		if i%5 == 4 {

@@ -4,13 +4,11 @@
 package bpflsm
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -145,21 +143,7 @@ func TestProtocols(t *testing.T) {
 func TestHeldSocket(t *testing.T) {
 	vm.Require(t, vm.BPFLSM)
 	g := newGuard(t)
-	c := exec.CommandContext(t.Context(), "/proc/self/exe")
-	c.Env = []string{probeVariable + "=hold"}
-	in, err := c.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := c.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	lines := bufio.NewScanner(out)
-	lines.Scan() // ready
+	c, in, lines := startChild(t, "hold")
 	g.apply(t, enforce.StepPublish{Ruleset: rules(enforce.ModeEnforce, enforce.PostureAudit,
 		protocol(policies.ActionBlock, "tcp"), protocol(policies.ActionBlock, "udp"))})
 	if err := in.Close(); err != nil {

@@ -4,6 +4,7 @@
 package bpflsm
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -259,4 +260,26 @@ func write(t testing.TB, path, content string, mode os.FileMode) {
 	if err := os.WriteFile(path, []byte(content), mode); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// startChild starts this binary with a script and waits until it says that it is ready. It goes on when its standard
+// input ends, and says how it went.
+func startChild(t *testing.T, script string) (*exec.Cmd, io.Closer, *bufio.Scanner) {
+	t.Helper()
+	c := exec.CommandContext(t.Context(), "/proc/self/exe")
+	c.Env = []string{probeVariable + "=" + script}
+	in, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	lines.Scan() // ready
+	return c, in, lines
 }

@@ -31,21 +31,7 @@ func startHammers(t *testing.T, scripts ...string) *hammers {
 	t.Helper()
 	h := &hammers{}
 	for _, script := range scripts {
-		c := exec.CommandContext(t.Context(), "/proc/self/exe")
-		c.Env = []string{probeVariable + "=" + script}
-		in, err := c.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := c.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-		lines := bufio.NewScanner(out)
-		lines.Scan() // ready
+		c, in, lines := startChild(t, script)
 		h.commands, h.inputs, h.outputs = append(h.commands, c), append(h.inputs, in), append(h.outputs, lines)
 	}
 	return h
