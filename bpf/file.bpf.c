@@ -50,7 +50,7 @@ static __always_inline int file_two(struct vfsmount *mnt, struct dentry *old, st
 	if (l) {
 		l->move_dentry[0] = (u64)old;
 		l->move_mark[0] = s->object[1].protects;
-		l->move_dentry[1] = (u64)new;
+		l->move_dentry[1] = (u64) new;
 		l->move_mark[1] = s->object[0].protects;
 	}
 	scratch_give(s);
@@ -85,8 +85,7 @@ int BPF_PROG(path_truncate, struct path *path, int ret)
 SEC("lsm/file_truncate")
 int BPF_PROG(file_truncate, struct file *file, int ret)
 {
-	return ret ? ret :
-		     file_one(file->f_path.mnt, file->f_path.dentry, OP_TRUNCATE, HOOK_FILE_TRUNCATE, false);
+	return ret ? ret : file_one(file->f_path.mnt, file->f_path.dentry, OP_TRUNCATE, HOOK_FILE_TRUNCATE, false);
 }
 
 SEC("lsm/path_mknod")

@@ -11,7 +11,8 @@ static __always_inline void mapped_set(struct object *o, struct file *file)
 	path.mnt = BPF_CORE_READ(file, f_path.mnt);
 	path.dentry = BPF_CORE_READ(file, f_path.dentry);
 	if (bpf_core_type_exists(struct backing_file) && BPF_CORE_READ(file, f_mode) & FMODE_BACKING) {
-		struct backing_file *backing = (struct backing_file *)((void *)file - bpf_core_field_offset(struct backing_file, file));
+		struct backing_file *backing =
+			(struct backing_file *)((void *)file - bpf_core_field_offset(struct backing_file, file));
 
 		path.mnt = BPF_CORE_READ(backing, user_path.mnt);
 		path.dentry = BPF_CORE_READ(backing, user_path.dentry);

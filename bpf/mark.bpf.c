@@ -28,8 +28,8 @@ int BPF_PROG(mark_renamed, struct renamedata *rd, int ret)
 }
 
 SEC("fexit/vfs_link")
-int BPF_PROG(mark_linked, struct dentry *old, void *mapping, struct inode *dir, struct dentry *new,
-	     void *delegated, int ret)
+int BPF_PROG(mark_linked, struct dentry *old, void *mapping, struct inode *dir, struct dentry *new, void *delegated,
+	     int ret)
 {
 	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
 

@@ -376,7 +376,8 @@ static long marks_step(u32 index, struct marks_search *m)
 
 	BOUND(at, OBJECT_MARKS - 1);
 	table_find(&m->find, m->object->marks[at]);
-	m->scratch->sets[AUTOMATA + at] = m->scratch->class == CLASS_PROCESS ? m->find.cursor->values[0] : m->find.cursor->values[1];
+	m->scratch->sets[AUTOMATA + at] =
+		m->scratch->class == CLASS_PROCESS ? m->find.cursor->values[0] : m->find.cursor->values[1];
 	return 0;
 }
 

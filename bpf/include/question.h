@@ -95,7 +95,8 @@ static __always_inline void question_read_stream(struct scratch *s, struct objec
 {
 	struct question *q = &s->question;
 
-	if (q->end > QUESTION_HEADER + 2 && question_word(s, 0) > QUESTION_HEADER && question_word(s, 0) + 2 <= q->size) {
+	if (q->end > QUESTION_HEADER + 2 && question_word(s, 0) > QUESTION_HEADER &&
+	    question_word(s, 0) + 2 <= q->size) {
 		question_read(s, o, 2);
 		if (q->state != QUESTION_NONE)
 			return;
@@ -153,7 +154,8 @@ static __always_inline void question_gather(struct scratch *s, struct msghdr *me
 
 	s->question.end = 0;
 	s->question.size = BPF_CORE_READ(it, count);
-	if (bpf_core_enum_value_exists(enum iter_type, ITER_UBUF) && kind == bpf_core_enum_value(enum iter_type, ITER_UBUF)) {
+	if (bpf_core_enum_value_exists(enum iter_type, ITER_UBUF) &&
+	    kind == bpf_core_enum_value(enum iter_type, ITER_UBUF)) {
 		gather_bytes(s, (u64)BPF_CORE_READ(it, ubuf) + g.skip, s->question.size);
 		return;
 	}
