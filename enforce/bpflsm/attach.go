@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 
 	"github.com/cilium/ebpf"
@@ -192,10 +193,8 @@ func (b *Backend) usesMap(name string, m *ebpf.Map) (bool, error) {
 	}
 	id, _ := wanted.ID()
 	ids, _ := info.MapIDs()
-	for _, used := range ids {
-		if used == id {
-			return true, nil
-		}
+	if slices.Contains(ids, id) {
+		return true, nil
 	}
 	return false, nil
 }
@@ -348,7 +347,7 @@ func (set *programSet) close() {
 			_ = l.Close()
 		}
 	}
-	set.Collection.Close()
+	set.Close()
 }
 
 // linkCondition says what is wrong with a pinned link: "" nothing, "missing", or "altered" when it holds

@@ -27,9 +27,11 @@ func apartAsUser() error {
 		UidMappings: []syscall.SysProcIDMap{{HostID: 0, Size: 1}}, GidMappings: []syscall.SysProcIDMap{{HostID: 0, Size: 1}},
 	}
 	c.Stdout = os.Stdout
-	err := c.Run()
+	if err := c.Run(); err != nil {
+		return err
+	}
 	os.Exit(0)
-	return err
+	return nil
 }
 
 func capability(action policies.Action, name string, sources ...string) enforce.Rule {

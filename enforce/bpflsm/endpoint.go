@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/bits"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -72,8 +73,8 @@ func endpointText(p *bpf.MusterEndpoint) string {
 func domainText(path string) string {
 	labels := strings.Split(strings.TrimPrefix(path, "/"), "/")
 	var name strings.Builder
-	for i := len(labels) - 1; i >= 0; i-- {
-		name.WriteString(labels[i])
+	for i, label := range slices.Backward(labels) {
+		name.WriteString(label)
 		if i > 0 {
 			name.WriteByte('.')
 		}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -366,9 +367,7 @@ var lossNames = map[bpf.MusterCounter]string{
 func (b *Backend) Losses() (map[string]uint64, error) {
 	losses := map[string]uint64{}
 	b.reader.mu.Lock()
-	for reason, n := range b.reader.losses {
-		losses[reason] = n
-	}
+	maps.Copy(losses, b.reader.losses)
 	b.reader.mu.Unlock()
 	b.mu.Lock()
 	defer b.mu.Unlock()

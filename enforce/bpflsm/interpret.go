@@ -4,6 +4,8 @@
 package bpflsm
 
 import (
+	"slices"
+
 	"github.com/muster-fleet/muster/bpf"
 )
 
@@ -221,10 +223,8 @@ func (o *outcome) conditional(best *bpf.MusterImageEntry, image []byte, list ref
 }
 
 func (o *outcome) addAudits(list uint32) {
-	for _, had := range o.audits {
-		if had == list {
-			return
-		}
+	if slices.Contains(o.audits, list) {
+		return
 	}
 	o.audits = append(o.audits, list)
 }

@@ -69,8 +69,7 @@ func (g *guard) take(e enforce.Event) {
 func (g *guard) apply(t *testing.T, step enforce.Step) {
 	t.Helper()
 	err := g.Apply(t.Context(), step)
-	var refused *ebpf.VerifierError
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*ebpf.VerifierError](err); ok {
 		t.Fatalf("%T: %+v", step, refused)
 	}
 	if err != nil {

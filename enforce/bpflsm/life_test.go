@@ -54,7 +54,7 @@ func live(f []string) error {
 func first(steps ...func() error) error {
 	for i, step := range steps {
 		if err := step(); err != nil {
-			return fmt.Errorf("step %d: %v", i, err)
+			return fmt.Errorf("step %d: %w", i, err)
 		}
 	}
 	return nil

@@ -94,15 +94,15 @@ func TestDrift(t *testing.T) {
 	publish := enforce.StepPublish{Ruleset: rs}
 	g.apply(t, publish)
 	want(t, faults(g.observe(t, rs)))
-	for _, break_ := range []struct{ path, fault string }{
+	for _, damage := range []struct{ path, fault string }{
 		{g.pins.linkPath(bpf.MusterProgFileOpen), "link file_open missing"},
 		{g.pins.mapPath(bpf.MusterMapMarks), "map marks missing"},
 	} {
-		if err := os.Remove(break_.path); err != nil {
+		if err := os.Remove(damage.path); err != nil {
 			t.Fatal(err)
 		}
-		want(t, faults(g.observe(t, rs)), break_.fault)
-		g.apply(t, enforce.StepAttach{Reason: break_.fault})
+		want(t, faults(g.observe(t, rs)), damage.fault)
+		g.apply(t, enforce.StepAttach{Reason: damage.fault})
 		want(t, faults(g.observe(t, rs)))
 		want(t, try(t, "read "+d+"/f"), "EACCES")
 	}
