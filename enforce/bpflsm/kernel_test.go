@@ -10,7 +10,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -24,47 +23,6 @@ import (
 
 // The tests below run inside the lab's kernels.
 func TestInVM(t *testing.T) { vm.TestPackage(t, vm.Options{LSM: vm.BPF, TestLimit: 30 * time.Minute}) }
-
-// guard is a backend with its events, for one test.
-type guard struct {
-	*Backend
-	mu     sync.Mutex
-	events []enforce.Event
-}
-
-func newGuard(t *testing.T) *guard {
-	t.Helper()
-	return startGuard(t, "/sys/fs/bpf/muster-test")
-}
-
-func startGuard(t *testing.T, root string) *guard {
-	t.Helper()
-	b, err := New(Config{Root: root, RingBytes: 1 << 18})
-	if err != nil {
-		t.Fatal(err)
-	}
-	g := &guard{Backend: b}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- b.Events(ctx, g.take) }()
-	t.Cleanup(func() {
-		if err := b.Apply(context.Background(), enforce.StepDetach{}); err != nil {
-			t.Error(err)
-		}
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	g.apply(t, enforce.StepAttach{Reason: "test"})
-	return g
-}
-
-func (g *guard) take(e enforce.Event) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.events = append(g.events, e)
-}
 
 func (g *guard) apply(t *testing.T, step enforce.Step) {
 	t.Helper()

@@ -268,7 +268,7 @@ func TestOrdinaryLife(t *testing.T) {
 // is told, and told once.
 func TestUpgradeSpeaks(t *testing.T) {
 	vm.Require(t, vm.BPFLSM)
-	g := newGuard(t)
+	g := startGuard(t, testRoot)
 	d := t.TempDir()
 	write(t, d+"/f", "x", 0o644)
 	audited := rule(policies.ClassFile, policies.ActionAudit, policies.ObjectPath, d+"/g")

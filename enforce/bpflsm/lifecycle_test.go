@@ -42,6 +42,7 @@ func (g *guard) observe(t *testing.T, wanted ...*enforce.Ruleset) enforce.State 
 // TestSurvivesKill kills an agent with SIGKILL: what it published goes on, and the next agent adopts it.
 func TestSurvivesKill(t *testing.T) {
 	vm.Require(t, vm.BPFLSM)
+	alone(t)
 	d := t.TempDir()
 	write(t, d+"/f", "x", 0o644)
 	c := exec.Command("/proc/self/exe")
@@ -87,7 +88,7 @@ func TestSurvivesKill(t *testing.T) {
 // TestDrift breaks things by hand: each is named, and StepAttach or StepPublish repairs it.
 func TestDrift(t *testing.T) {
 	vm.Require(t, vm.BPFLSM)
-	g := newGuard(t)
+	g := startGuard(t, testRoot)
 	d := t.TempDir()
 	write(t, d+"/f", "x", 0o644)
 	rs := rules(enforce.ModeEnforce, enforce.PostureAudit, block(d+"/f"))
@@ -143,7 +144,7 @@ func publishImage(g *guard, other *Backend, image *Image) error {
 // TestNoGap hammers a file that both rulesets deny while programs are replaced and rulesets swapped.
 func TestNoGap(t *testing.T) {
 	vm.Require(t, vm.BPFLSM)
-	g := newGuard(t)
+	g := startGuard(t, testRoot)
 	d := t.TempDir()
 	write(t, d+"/f", "x", 0o644)
 	write(t, d+"/g", "x", 0o644)
@@ -183,6 +184,7 @@ func TestNoGap(t *testing.T) {
 // TestContract is what every backend keeps.
 func TestContract(t *testing.T) {
 	vm.Require(t, vm.BPFLSM)
+	alone(t)
 	backend := func(t *testing.T) enforce.Backend {
 		b, err := New(Config{Root: testRoot, RingBytes: 1 << 18})
 		if err != nil {
