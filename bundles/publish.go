@@ -35,7 +35,9 @@ type PublishOptions struct {
 	// Attestations are statements about the content, in bundles.
 	Attestations [][]byte
 	Content      Content
-	Keys         []*KeySigner
+	// Check looks at what of the content is no policy and makes hosts refuse a release; nil looks at nothing.
+	Check func(content fs.FS) error
+	Keys  []*KeySigner
 	// External signs too, or instead; nil does not.
 	External SignFunc
 	// RollbackTo publishes the files of that earlier sequence again, as a new release.
@@ -177,7 +179,7 @@ func publishOnce(ctx context.Context, ch Channel, o PublishOptions, by *signers)
 	if err := checkFileList(fileList(content.Files)); err != nil {
 		return nil, err
 	}
-	if err := lint(memFS(content.Files)); err != nil {
+	if err := o.lint(memFS(content.Files)); err != nil {
 		return nil, err
 	}
 	if p := h.unchanged(content, o); p != nil {

@@ -37,9 +37,13 @@ func (e *examination) checkScope() (string, error) {
 // Scoped says that the trust limits what its releases may hold.
 func (t *Trust) Scoped() bool { return len(t.Scope.Kinds) > 0 || len(t.Scope.Namespaces) > 0 }
 
-// lint parses the policies of what is about to be published.
-func lint(files fs.FS) error {
-	if _, err := policies.Parse(files); err != nil {
+// lint parses what is about to be published as the hosts will.
+func (o *PublishOptions) lint(files fs.FS) error {
+	_, err := policies.Parse(files)
+	if err == nil && o.Check != nil {
+		err = o.Check(files)
+	}
+	if err != nil {
 		return refuse(ErrPublishBlocked, "the policies have problems").because(err).withHint("muster lint shows them all")
 	}
 	return nil

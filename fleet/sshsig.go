@@ -4,6 +4,10 @@
 package fleet
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
+
 	"golang.org/x/crypto/ssh"
 
 	"github.com/muster-fleet/muster/bundles/sshsig"
@@ -31,6 +35,22 @@ type AllowedSigners = sshsig.AllowedSigners
 // ParseAllowedSigners reads a whole file whose principals are host ids; name is used in positions.
 func ParseAllowedSigners(name string, b []byte) (*AllowedSigners, error) {
 	return sshsig.Parse(name, b, CheckHostID)
+}
+
+// EnrolledFile is where a release lists who may report for which host.
+const EnrolledFile = "hosts.allowed_signers"
+
+// Enrolled reads that list out of a release; nil when the release has none. Every host refuses a release whose list
+// has an error, so lint and publish ask this function, too.
+func Enrolled(release fs.FS) (*AllowedSigners, error) {
+	text, err := fs.ReadFile(release, EnrolledFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil //nolint:nilnil // nobody is known to be enrolled, which AllowedSigners' methods understand
+	}
+	if err != nil {
+		return nil, fmt.Errorf("enrolled hosts: %w", err)
+	}
+	return ParseAllowedSigners(EnrolledFile, text)
 }
 
 // Sign makes a detached, armored SSHSIG over message, as "ssh-keygen -Y sign -n NAMESPACE" does.

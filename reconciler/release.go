@@ -97,9 +97,6 @@ func (l *Loop) readopt(t *tenant, v *bundles.Verified, now time.Time) {
 	t.place(r)
 }
 
-// enrolledFile lists who may report for which host.
-const enrolledFile = "hosts.allowed_signers"
-
 // parse reads everything in a verified release that this host understands, strictly.
 func (l *Loop) parse(t *tenant, v *bundles.Verified, now time.Time) (*release, error) {
 	var earlier *policies.Set
@@ -114,14 +111,7 @@ func (l *Loop) parse(t *tenant, v *bundles.Verified, now time.Time) (*release, e
 	if t.Name != "" || t.Trust.Scoped() {
 		return r, nil // a team does not say who may report for the fleet's hosts
 	}
-	content, err := fs.ReadFile(v.FS(), enrolledFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return r, nil
-	}
-	if err == nil {
-		r.hosts, err = fleet.ParseAllowedSigners(enrolledFile, content)
-	}
-	if err != nil {
+	if r.hosts, err = fleet.Enrolled(v.FS()); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrPolicy, err)
 	}
 	return r, nil

@@ -191,8 +191,27 @@ func (a *AllowedSigners) addLine(pos linePosition, text string) error {
 	return nil
 }
 
+// LineError is one thing wrong at one place of the file.
+type LineError struct {
+	File         string
+	Line, Column int // from 1
+	Message      string
+}
+
+func (e *LineError) Error() string {
+	return fmt.Sprintf("%s:%d:%d: %v: %s", e.File, e.Line, e.Column, ErrAllowedSigners, e.Message)
+}
+
+// Unwrap makes errors.Is(err, ErrAllowedSigners) true.
+func (e *LineError) Unwrap() error { return ErrAllowedSigners }
+
+// Hint is what to write instead.
+func (e *LineError) Hint() string {
+	return "a line is: NAME [options] KEYTYPE BASE64, as muster join prints it; # begins a comment"
+}
+
 func lineError(pos linePosition, at int, format string, args ...any) error {
-	return fmt.Errorf("%s:%d:%d: %w: %s", pos.file, pos.line, at+1, ErrAllowedSigners, fmt.Sprintf(format, args...))
+	return &LineError{File: pos.file, Line: pos.line, Column: at + 1, Message: fmt.Sprintf(format, args...)}
 }
 
 // Who answers the principals of the line that lets key sign in this namespace at this moment, whoever it names. A

@@ -6,13 +6,11 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/muster-fleet/muster/enforce"
-	"github.com/muster-fleet/muster/policies"
 	"github.com/muster-fleet/muster/reconciler"
 )
 
@@ -66,7 +64,7 @@ func (f *explainFlags) run(cmd *cobra.Command, args []string) error {
 	}
 	rulesets := offline.Facts.Rulesets
 	if f.dir != "" {
-		set, err := policies.Parse(os.DirFS(f.dir))
+		set, _, err := parsePolicies(f.dir)
 		if err != nil {
 			return err
 		}

@@ -22,9 +22,6 @@ import (
 	"github.com/muster-fleet/muster/reconciler/config"
 )
 
-// enrolledFile is where a release lists who may report for which host.
-const enrolledFile = "hosts.allowed_signers"
-
 // newFleetCmd groups the verbs that look at all hosts at once.
 func newFleetCmd() *cobra.Command {
 	cmd := &cobra.Command{
@@ -129,14 +126,7 @@ func (f *fleetFlags) enrolled(ctx context.Context, trust *bundles.Trust, now tim
 	if err != nil {
 		return nil, err
 	}
-	text, err := fs.ReadFile(v.FS(), enrolledFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil // as above
-	}
-	if err != nil {
-		return nil, err
-	}
-	return fleet.ParseAllowedSigners(enrolledFile, text)
+	return fleet.Enrolled(v.FS())
 }
 
 type collectFlags struct {

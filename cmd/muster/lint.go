@@ -11,10 +11,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/muster-fleet/muster/bundles"
+	"github.com/muster-fleet/muster/bundles/sshsig"
+	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/policies"
 )
 
@@ -27,8 +30,10 @@ func newLintCmd() *cobra.Command {
 		Long: `Check the policies of each directory as one release would hold them, and print every problem with its
 file, line and column and a hint. A file may be named in place of a directory.
 
-Policies are every *.yaml and *.yml file but muster.yaml, rollout.yaml, waivers/ and .muster/. Warnings name
-rules that are right and yet have no effect; they do not change the exit code. It is 0 when nothing is wrong.`,
+Of a policy repository, which has a muster.yaml, what lies below its root is checked: what muster publish takes.
+Policies are every *.yaml and *.yml file but muster.yaml, rollout.yaml, waivers/ and .muster/; the list of hosts,
+hosts.allowed_signers, is checked with them. Warnings name rules that are right and yet have no effect; they do not
+change the exit code. It is 0 when nothing is wrong.`,
 		Example: `  muster lint .
   muster lint -o json policies/ | jq -r '.[].message'
   muster lint --attest lint.sigstore.json --key ci.key policies/ && muster publish --attestation lint.sigstore.json`,
@@ -59,12 +64,16 @@ func lintAndAttest(cmd *cobra.Command, dirs []string, output, file string, keys 
 	if err != nil {
 		return err
 	}
+	root, err := policyDir(dirs[0])
+	if err != nil {
+		return err
+	}
 	files := map[string][]byte{}
-	err = fs.WalkDir(os.DirFS(dirs[0]), ".", func(path string, d fs.DirEntry, err error) error {
+	err = fs.WalkDir(os.DirFS(root), ".", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		files[path], err = os.ReadFile(filepath.Join(dirs[0], filepath.FromSlash(path)))
+		files[path], err = os.ReadFile(filepath.Join(root, filepath.FromSlash(path)))
 		return err
 	})
 	if err != nil {
@@ -137,27 +146,76 @@ func lintOne(name string) (problems, warnings policies.Problems, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	var set *policies.Set
-	if info.IsDir() {
-		set, err = policies.Parse(os.DirFS(name))
-	} else {
-		set, err = parseOne(name)
+	if !info.IsDir() {
+		set, err := parseOne(name)
+		return foundIn(set, err)
 	}
-	if err != nil {
-		if !errors.As(err, &problems) {
-			return nil, nil, err
+	set, root, err := parsePolicies(name)
+	if problems, warnings, err = foundIn(set, err); err != nil {
+		return nil, nil, err
+	}
+	placeIn(root, warnings)
+	enrolled, err := lintEnrolled(os.DirFS(root))
+	placeIn(root, enrolled)
+	return append(problems, enrolled...), warnings, err
+}
+
+// foundIn tells what is wrong with policies from what kept them from being read.
+func foundIn(set *policies.Set, err error) (problems, warnings policies.Problems, failure error) {
+	switch {
+	case err == nil:
+		return nil, policies.Warnings(set), nil
+	case errors.As(err, &problems):
+		return problems, nil, nil
+	}
+	return nil, nil, err
+}
+
+// checkEnrolled refuses a list of hosts that every host would refuse, and the release with it.
+func checkEnrolled(content fs.FS) error {
+	_, err := fleet.Enrolled(content)
+	return err
+}
+
+// lintEnrolled finds the lists of hosts, wherever the root of the release is going to be, and what is wrong with them.
+func lintEnrolled(dir fs.FS) (policies.Problems, error) {
+	var problems policies.Problems
+	err := fs.WalkDir(dir, ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && name != "." && strings.HasPrefix(d.Name(), "."):
+			return fs.SkipDir
+		case d.Name() != fleet.EnrolledFile || !d.Type().IsRegular():
+			return nil
 		}
-	} else {
-		warnings = policies.Warnings(set)
-	}
-	if info.IsDir() {
-		for _, list := range []policies.Problems{problems, warnings} {
-			for i := range list {
-				list[i].File = filepath.Join(name, list[i].File)
-			}
+		text, err := fs.ReadFile(dir, name)
+		if err != nil {
+			return err
 		}
+		_, err = fleet.ParseAllowedSigners(name, text)
+		problems = append(problems, lineProblems(err)...)
+		return nil
+	})
+	return problems, err
+}
+
+// lineProblems takes apart what is joined in err.
+func lineProblems(err error) policies.Problems {
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) {
+		var problems policies.Problems
+		for _, one := range joined.Unwrap() {
+			problems = append(problems, lineProblems(one)...)
+		}
+		return problems
 	}
-	return problems, warnings, nil
+	line, is := errors.AsType[*sshsig.LineError](err)
+	if !is {
+		return nil
+	}
+	at := policies.Position{File: line.File, Line: line.Line, Column: line.Column}
+	return policies.Problems{{Position: at, Message: line.Message, Hint: line.Hint()}}
 }
 
 func parseOne(name string) (*policies.Set, error) {

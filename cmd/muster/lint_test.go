@@ -46,7 +46,8 @@ func TestLint(t *testing.T) {
 	dir := t.TempDir()
 	good := writeFile(t, filepath.Join(dir, "good/a.yaml"), goodPolicy)
 	bad := writeFile(t, filepath.Join(dir, "bad/sub/a.yaml"), badPolicy)
-	writeFile(t, filepath.Join(dir, "bad/muster.yaml"), "not: a policy\n")
+	writeFile(t, filepath.Join(dir, "bad/muster.yaml"), "root: sub\n")
+	writeFile(t, filepath.Join(dir, "bad/trust.yaml"), "not: a policy\n")
 
 	out, err := runMuster(t, "lint", filepath.Join(dir, "good"))
 	if err != nil || !strings.HasPrefix(out, good+":6:26: warning: ") {
@@ -102,5 +103,21 @@ func TestSchema(t *testing.T) {
 	}
 	if _, err := runMuster(t, "schema", "Pod"); err == nil || !strings.Contains(err.Error(), "KubeArmorHostPolicy") {
 		t.Errorf("%v", err)
+	}
+}
+
+// A list of hosts with an error makes every host refuse the release: lint finds it, wherever it lies.
+func TestLintEnrolled(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "policies/a.yaml"), goodPolicy)
+	list := writeFile(t, filepath.Join(dir, "policies/hosts.allowed_signers"), "# none yet\n")
+	if out, err := runMuster(t, "lint", dir); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	writeFile(t, list, "# two\nweb-1 ssh-ed25519 AAAA\nweb_2 nonsense\n")
+	out, err := runMuster(t, "lint", dir)
+	if err == nil || err.Error() != "2 problems found" || !strings.Contains(out, list+":2:") || !strings.Contains(out, list+":3:7: option") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }

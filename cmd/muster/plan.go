@@ -6,7 +6,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -79,7 +78,8 @@ func (f *planFlags) plan(cmd *cobra.Command, args []string) (*control.Plan, erro
 // policies reads the directory, or the blobs of the commit.
 func (f *planFlags) policies(args []string) (*policies.Set, error) {
 	if f.ref == "" {
-		return policies.Parse(os.DirFS(args[0]))
+		set, _, err := parsePolicies(args[0])
+		return set, err
 	}
 	repo, err := git.OpenRepository(f.repo)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/muster-fleet/muster/bundles"
 	"github.com/muster-fleet/muster/enforce"
 	"github.com/muster-fleet/muster/policies"
 	"github.com/muster-fleet/muster/reconciler"
@@ -67,7 +68,7 @@ What the agent lost or rotated away is not in them: muster status tells of losse
 }
 
 func (f *promoteFlags) run(cmd *cobra.Command, name string) error {
-	policy, err := f.policy(name)
+	policy, root, err := f.policy(name)
 	if err != nil {
 		return err
 	}
@@ -75,7 +76,7 @@ func (f *promoteFlags) run(cmd *cobra.Command, name string) error {
 		return hinted(fmt.Sprintf("only a policy with the label %s: audit can be promoted; the mode of a whole host is in its musterd.yaml", enforce.ModeLabel),
 			"policy %s is not in audit mode", name)
 	}
-	path := filepath.Join(f.dir, policy.Position.File)
+	path := filepath.Join(root, policy.Position.File)
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err
@@ -91,24 +92,24 @@ func (f *promoteFlags) run(cmd *cobra.Command, name string) error {
 		}
 	}
 	soak.Sort()
-	result := promotion{Soak: soak, File: policy.Position.File, Line: change.Line, Old: change.Old, New: change.New, Done: f.write}
+	result := promotion{Soak: soak, File: path, Line: change.Line, Old: change.Old, New: change.New, Done: f.write}
 	if f.write {
 		info, err := os.Stat(path)
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(path, change.Text, info.Mode().Perm()); err != nil {
+		if err := bundles.WriteAtomic(path, change.Text, info.Mode().Perm()); err != nil {
 			return err
 		}
 	}
 	return f.out.write(cmd.OutOrStdout(), result, func(w io.Writer) { printPromotion(w, result) })
 }
 
-// policy finds the one policy of this name.
-func (f *promoteFlags) policy(name string) (*policies.Policy, error) {
-	set, err := policies.Parse(os.DirFS(f.dir))
+// policy finds the one policy of this name, and where the policies lie.
+func (f *promoteFlags) policy(name string) (*policies.Policy, string, error) {
+	set, root, err := parsePolicies(f.dir)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	var found []*policies.Policy
 	for _, p := range set.Policies() {
@@ -118,11 +119,11 @@ func (f *promoteFlags) policy(name string) (*policies.Policy, error) {
 	}
 	switch len(found) {
 	case 1:
-		return found[0], nil
+		return found[0], root, nil
 	case 0:
-		return nil, hinted("give the directory with --policies", "no policy %s in %s", name, f.dir)
+		return nil, "", hinted("give the directory with --policies", "no policy %s in %s", name, f.dir)
 	default:
-		return nil, hinted("name it as "+reconciler.PolicyName(found[0].ID), "%d policies are called %s", len(found), name)
+		return nil, "", hinted("name it as "+reconciler.PolicyName(found[0].ID), "%d policies are called %s", len(found), name)
 	}
 }
 

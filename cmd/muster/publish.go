@@ -174,7 +174,7 @@ func (f *publishFlags) copy(cmd *cobra.Command, p *project, ch bundles.Channel, 
 func (f *publishFlags) options(cmd *cobra.Command, p *project) (bundles.PublishOptions, error) {
 	o := bundles.PublishOptions{
 		Trust: p.trust, TrustBytes: p.text, TrustSignatures: p.signed, RollbackTo: f.rollbackTo, Sequence: f.sequence,
-		AcknowledgeRemoval: f.acknowledge, Now: time.Now(),
+		AcknowledgeRemoval: f.acknowledge, Now: time.Now(), Check: checkEnrolled,
 		Fresh: bundles.FreshOptions{Valid: f.freshFor, Only: f.freshOnly},
 	}
 	if key := cmp.Or(f.freshKey, os.Getenv("MUSTER_FRESH_KEY")); key != "" {
