@@ -38,9 +38,12 @@ func NewReview(ctx context.Context, ch Channel, t *Trust, now time.Time) (*Revie
 		return nil, err
 	}
 	if tip == "" {
+		if _, err := recall(ctx, ch, tip); err != nil {
+			return nil, err
+		}
 		return nil, refuse(ErrNoRelease, "the channel does not exist yet")
 	}
-	h, err := readHistory(ch, tip, t, nil, now, historyDepth)
+	h, err := readHistory(ctx, ch, tip, t, nil, now, historyDepth)
 	if err != nil {
 		return nil, err
 	}
@@ -130,6 +133,9 @@ func approveOnce(ctx context.Context, ch Channel, r *Review, by *signers, now ti
 	if err != nil {
 		return nil, err
 	}
+	if _, err := recall(ctx, ch, tip); err != nil {
+		return nil, err
+	}
 	raw, _, err := ch.Release(tip)
 	if err != nil {
 		return nil, err
@@ -164,6 +170,8 @@ func approveOnce(ctx context.Context, ch Channel, r *Review, by *signers, now ti
 		return p, nil
 	}
 	message := fmt.Sprintf("Approve release %d of %s/%s\n\n%s%s\n", v.release.Sequence, t.Fleet, t.Channel, ReleaseTrailer, v.digest)
-	p.Revision, err = ch.Append(ctx, tip, files, message, now)
-	return p, err
+	if p.Revision, err = ch.Append(ctx, tip, files, message, now); err != nil {
+		return p, err
+	}
+	return p, remember(ch, p.Revision, v.Mark())
 }

@@ -29,10 +29,16 @@ type Raw struct {
 	Revision Revision
 	// FS holds regular files only: no symlinks, no "..", within the limits.
 	FS fs.FS
-	// Rewritten is true when the revision is known not to descend from the one fetched before. Where that
-	// cannot be known, it is false and AncestryUnknown says so.
+	// Rewritten is true when the revision is known not to descend from the one that was accepted last. Where that
+	// cannot be known, it is false and AncestryUnknown says why; ErrWire in it says that another try may tell.
 	Rewritten       bool
-	AncestryUnknown bool
+	AncestryUnknown error
+}
+
+// Follower is a Source that wants to know which revision was accepted last: what it brings next should descend from
+// it. What was only seen does not count: a history that was refused stays refused when somebody builds on it.
+type Follower interface {
+	Accepted(rev Revision)
 }
 
 // Level is what a release has enough signers for.
@@ -82,8 +88,10 @@ type Seen struct {
 	Enforce Mark `json:"enforce"`
 	Audit   Mark `json:"audit"`
 	// Trust is the version of the trust file under which the newest of them was accepted.
-	Trust int64     `json:"trust,omitempty"`
-	Floor time.Time `json:"floor"`
+	Trust int64 `json:"trust,omitempty"`
+	// Revision is where the release that was accepted last came from: the next one should descend from it.
+	Revision Revision  `json:"revision,omitempty"`
+	Floor    time.Time `json:"floor"`
 	// Clock is the wall clock when this was written: a clock behind it went backwards.
 	Clock time.Time `json:"clock"`
 }

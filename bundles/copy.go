@@ -44,7 +44,7 @@ func copyOnce(ctx context.Context, v *Verified, files map[string][]byte, to Chan
 	if err != nil {
 		return nil, err
 	}
-	h, err := readHistory(to, tip, t, nil, now, historyDepth)
+	h, err := readHistory(ctx, to, tip, t, nil, now, historyDepth)
 	if err != nil {
 		return nil, err
 	}

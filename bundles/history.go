@@ -4,6 +4,7 @@
 package bundles
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"slices"
@@ -33,7 +34,11 @@ type history struct {
 	claimed    int64       // of this epoch, also unverified
 }
 
-func readHistory(ch Channel, tip Revision, trust *Trust, link *Link, now time.Time, depth int) (*history, error) {
+func readHistory(ctx context.Context, ch Channel, tip Revision, trust *Trust, link *Link, now time.Time, depth int) (*history, error) {
+	was, err := recall(ctx, ch, tip)
+	if err != nil {
+		return nil, err
+	}
 	h := &history{trust: trust, tip: tip, link: link}
 	digests := map[string]bool{}
 	for rev, n := tip, 0; rev != "" && n < depth; n++ {
@@ -47,7 +52,19 @@ func readHistory(ch Channel, tip Revision, trust *Trust, link *Link, now time.Ti
 		h.add(rev, raw, err, digests, now)
 		rev = parent
 	}
-	return h, nil
+	return h, h.recall(ch, was.Newest)
+}
+
+// recall makes the newest release that was ever seen here a floor, and notes the newest there is now.
+func (h *history) recall(ch Channel, was Mark) error {
+	var now Mark
+	for _, v := range h.verified {
+		now = newest(now, v.Mark())
+	}
+	if was.Epoch == h.trust.Epoch {
+		h.highest = max(h.highest, was.Sequence)
+	}
+	return remember(ch, h.tip, now)
 }
 
 // add files one revision. What does not verify is passed over: a broken or hostile tip must not keep the

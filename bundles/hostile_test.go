@@ -241,6 +241,10 @@ func trustCases() []hostile {
 			k.extra, k.raw.Rewritten = "requireAncestry: true\n", true
 			return k.fs(k.good())
 		}},
+		{"history that nobody knows where ancestry is required", "ancestry-unknown", func(k *kit) fs.FS {
+			k.extra, k.raw.AncestryUnknown = "requireAncestry: true\n", errors.New("too far back")
+			return k.fs(k.good())
+		}},
 	}
 }
 

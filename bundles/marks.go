@@ -3,7 +3,11 @@
 
 package bundles
 
-import "time"
+import (
+	"cmp"
+	"slices"
+	"time"
+)
 
 func (m Mark) less(o Mark) bool {
 	return m.Epoch < o.Epoch || m.Epoch == o.Epoch && m.Sequence < o.Sequence
@@ -41,7 +45,7 @@ func (v *Verified) Advance(seen Seen, now time.Time) Seen {
 		seen.Floor = latest(seen.Floor, v.release.Issued).UTC()
 	}
 	seen.Audit = advance(seen.Audit, this)
-	seen.Trust = max(seen.Trust, v.trust)
+	seen.Trust, seen.Revision = max(seen.Trust, v.trust), v.revision
 	seen.Clock = now.UTC()
 	return seen
 }
@@ -54,12 +58,16 @@ func advance(old, this Mark) Mark {
 	return this
 }
 
+func older(a, b *Verified) int {
+	return cmp.Or(cmp.Compare(a.release.Epoch, b.release.Epoch), cmp.Compare(a.release.Sequence, b.release.Sequence))
+}
+
 // RecoverSeen is the floor of TRUST for a host whose state is lost: the highest of what the cache holds and
 // of the marks that the caller knows from elsewhere (the pinned map, the host's own last signed report). The
 // trust's minSequence is a floor by itself, in Verify. The caller reports StateLost.
 func RecoverSeen(cached []*Verified, marks ...Mark) Seen {
 	var s Seen
-	for _, v := range cached {
+	for _, v := range slices.SortedFunc(slices.Values(cached), older) {
 		s = v.Advance(s, time.Time{})
 	}
 	s.Clock = time.Time{}

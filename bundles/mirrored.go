@@ -210,12 +210,10 @@ func (m *Mirrored) Judged(rev Revision, refusal error, stale bool) {
 	}
 }
 
-// Accepted tells the member that gave a revision that it was accepted, if it wants to know.
+// Accepted implements Follower. All members are told, whoever brought it: a mirror has the same history.
 func (m *Mirrored) Accepted(rev Revision) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	for _, one := range m.members {
-		if f, wants := one.Source.(interface{ Accepted(rev Revision) }); wants && one.rev == rev {
+		if f, wants := one.Source.(Follower); wants {
 			f.Accepted(rev)
 		}
 	}
@@ -254,6 +252,7 @@ func (c *SourceCondition) add(one *member, what string) {
 }
 
 var (
-	_ Source = (*Mirrored)(nil)
-	_ Judge  = (*Mirrored)(nil)
+	_ Source   = (*Mirrored)(nil)
+	_ Judge    = (*Mirrored)(nil)
+	_ Follower = (*Mirrored)(nil)
 )

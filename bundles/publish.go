@@ -162,7 +162,7 @@ func publishOnce(ctx context.Context, ch Channel, o PublishOptions, by *signers)
 	if err != nil {
 		return nil, err
 	}
-	h, err := o.history(ch, tip)
+	h, err := o.history(ctx, ch, tip)
 	if err != nil {
 		return nil, err
 	}
@@ -213,17 +213,17 @@ func publishOnce(ctx context.Context, ch Channel, o PublishOptions, by *signers)
 	return &Published{
 		Changed: true, Revision: rev, Sequence: sequence, Epoch: o.Trust.Epoch, Digest: DigestOf(doc),
 		Signers: sortedNames(signatures), Files: len(content.Files), Over: h.tipProblem, TrustChanged: h.trustChanged(o),
-	}, nil
+	}, remember(ch, rev, Mark{Epoch: o.Trust.Epoch, Sequence: sequence, Digest: DigestOf(doc)})
 }
 
 // history reads what the channel has, and whether its hosts could follow the trust file.
-func (o *PublishOptions) history(ch Channel, tip Revision) (*history, error) {
+func (o *PublishOptions) history(ctx context.Context, ch Channel, tip Revision) (*history, error) {
 	depth := historyDepth
 	if o.RollbackTo > 0 {
 		depth = deepHistory
 	}
 	link := o.link()
-	h, err := readHistory(ch, tip, o.Trust, &link, o.Now, depth)
+	h, err := readHistory(ctx, ch, tip, o.Trust, &link, o.Now, depth)
 	if err != nil || o.Fresh.Only {
 		return h, err
 	}

@@ -337,6 +337,9 @@ func (e *examination) checkSuccession() (string, error) {
 
 func (e *examination) checkAncestry() (string, error) {
 	if !e.raw.Rewritten {
+		if e.raw.AncestryUnknown != nil && e.trust.RequireAncestry && !e.held {
+			return "", refuse(ErrAncestry, "revision %s", e.raw.Revision).because(e.raw.AncestryUnknown)
+		}
 		return "not known to be rewritten", nil
 	}
 	if e.trust.RequireAncestry {

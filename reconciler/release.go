@@ -52,6 +52,7 @@ func (l *Loop) restore(t *tenant, now time.Time) error {
 		seen.Trust = max(seen.Trust, older.Trust, t.Trust.Version)
 	}
 	t.seen = seen
+	t.follow(seen.Revision)
 	l.freezeIfOlder(t, now)
 	t.unheard = !t.known()
 	return nil
@@ -155,7 +156,9 @@ func (l *Loop) consider(ctx context.Context, result pullResult) {
 		l.send(false)
 		return
 	}
-	t.pull.known = result.revision
+	if !errors.Is(err, bundles.ErrWire) { // then the next look may bring another answer
+		t.pull.known = result.revision
+	}
 	t.judge(result.revision, err)
 	if err != nil {
 		l.refuse(t, result.revision, documentDigest(result.raw.FS), err)
@@ -201,6 +204,7 @@ func (l *Loop) accept(t *tenant, r *release, now time.Time) error {
 	}
 	t.solve(areaState)
 	t.seen = seen
+	t.follow(seen.Revision)
 	t.refused = nil
 	if r.verified.Level() == bundles.LevelEnforce {
 		t.frozen = false

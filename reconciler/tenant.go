@@ -106,6 +106,13 @@ func (t *tenant) judge(revision bundles.Revision, refusal error) {
 	source.Judged(revision, refusal, stale(t.enforced) || stale(t.audited))
 }
 
+// follow tells a source that wants to know which revision the next one should descend from.
+func (t *tenant) follow(accepted bundles.Revision) {
+	if source, wants := t.Source.(bundles.Follower); wants {
+		source.Accepted(accepted)
+	}
+}
+
 // own is the host's own tenant.
 func (l *Loop) own() *tenant { return l.tenants[0] }
 
@@ -146,6 +153,7 @@ func (l *Loop) follow(settings *Settings, now time.Time) error {
 			l.due.verify = now
 		}
 		t.Tenant = s
+		t.follow(t.seen.Revision)
 		l.schedulePoll(t, now)
 		t.poll = now
 		tenants = append(tenants, t)

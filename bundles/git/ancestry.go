@@ -6,50 +6,58 @@ package git
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/object"
+
+	"github.com/muster-fleet/muster/bundles"
 )
 
 // historyDepth is how many commits are fetched to find the one from before.
 const historyDepth = 1024
 
-type ancestry int
-
-const (
-	unknown ancestry = iota
-	descends
-	rewritten
-)
-
-// ancestry says whether commit descends from the revision fetched before. The usual case costs nothing: the
-// one before is its parent, or it is the same.
-func (s *Source) ancestry(ctx context.Context, commit *object.Commit) ancestry {
+// ancestry says whether commit is known not to descend from the revision that was accepted last, or why that cannot
+// be known. The usual cases cost nothing: there is none before, it is the commit's parent, or it is the same.
+func (s *Source) ancestry(ctx context.Context, commit *object.Commit) (rewritten bool, unknown error) {
+	s.mu.Lock()
+	accepted := string(s.accepted)
+	s.mu.Unlock()
+	if accepted == "" {
+		return false, nil
+	}
+	if !plumbing.IsHash(accepted) {
+		return false, fmt.Errorf("the release before came from elsewhere (%s)", accepted)
+	}
+	old := plumbing.NewHash(accepted)
 	switch {
-	case s.last.IsZero():
-		return unknown
-	case s.last == commit.Hash || slices.Contains(commit.ParentHashes, s.last):
-		return descends
+	case old == commit.Hash || slices.Contains(commit.ParentHashes, old):
+		return false, nil
 	case len(commit.ParentHashes) == 0:
-		return rewritten
+		return true, nil
 	}
 	deep, err := s.fetch(ctx, commit.Hash, historyDepth)
-	if err != nil {
-		return unknown
+	if err == nil {
+		return deep.rewritten(commit.Hash, old)
 	}
-	return deep.walk(commit.Hash, s.last)
+	if bundles.RefusalName(err) == "" {
+		err = fmt.Errorf("%w: %w", bundles.ErrWire, err)
+	}
+	return false, fmt.Errorf("its history cannot be fetched: %w", err)
 }
 
-// walk searches old among the ancestors of tip. A missing parent is the edge of what was fetched.
-func (o *objects) walk(tip, old plumbing.Hash) ancestry {
+var errEdge = fmt.Errorf("the accepted revision is not among the last %d commits", historyDepth)
+
+// rewritten searches old among the ancestors of tip. A missing parent is the edge of what was fetched.
+func (o *objects) rewritten(tip, old plumbing.Hash) (bool, error) {
 	edge := false
 	seen := map[plumbing.Hash]bool{}
 	for queue := []plumbing.Hash{tip}; len(queue) > 0; {
 		h := queue[0]
 		queue = queue[1:]
 		if h == old {
-			return descends
+			return false, nil
 		}
 		if seen[h] {
 			continue
@@ -61,12 +69,12 @@ func (o *objects) walk(tip, old plumbing.Hash) ancestry {
 			continue
 		}
 		if err != nil {
-			return unknown
+			return false, err
 		}
 		queue = append(queue, c.ParentHashes...)
 	}
 	if edge {
-		return unknown
+		return false, errEdge
 	}
-	return rewritten
+	return true, nil
 }

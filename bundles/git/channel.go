@@ -134,6 +134,14 @@ func (c *Channel) Release(rev bundles.Revision) (*bundles.Raw, bundles.Revision,
 	return &bundles.Raw{Revision: rev, FS: bundles.NewMemFS(files)}, parent, nil
 }
 
+// Rewritten says whether the branch, fetched whole by Refresh, does not go back to an older revision.
+func (c *Channel) Rewritten(_ context.Context, tip, old bundles.Revision) (bool, error) {
+	if !plumbing.IsHash(string(old)) {
+		return false, fmt.Errorf("%s is no commit", old)
+	}
+	return (&objects{store: c.store}).rewritten(plumbing.NewHash(string(tip)), plumbing.NewHash(string(old)))
+}
+
 // Append commits the files and pushes them as a fast-forward of parent. The server compares and swaps.
 func (c *Channel) Append(ctx context.Context, parent bundles.Revision, files map[string][]byte, message string, when time.Time) (bundles.Revision, error) {
 	tree, err := c.writeTree(files, "")

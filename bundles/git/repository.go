@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/plumbing/transport"
+	"github.com/go-git/go-git/v5/storage/filesystem"
 
 	"github.com/muster-fleet/muster/bundles"
 )
@@ -37,6 +39,15 @@ func OpenRepository(dir string) (*Repository, error) {
 		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
 	return &Repository{repo: r}, nil
+}
+
+// StateDir is a directory below .git for what commands remember beside the repository.
+func (r *Repository) StateDir() (string, error) {
+	s, ok := r.repo.Storer.(*filesystem.Storage)
+	if !ok {
+		return "", errors.New("the repository is not on a file system")
+	}
+	return filepath.Join(s.Filesystem().Root(), "muster"), nil
 }
 
 // Resolve resolves a revision ("HEAD", a branch, a tag, a hash) once; the hash is used afterwards.

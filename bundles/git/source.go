@@ -29,8 +29,6 @@ type Config struct {
 	Channel     string
 	Credentials Credentials
 	Limits      Limits
-	// Last is the revision that the host fetched before it started, if it knows.
-	Last bundles.Revision
 }
 
 // Limits bound one poll or fetch.
@@ -75,8 +73,8 @@ type Source struct {
 	cfg    Config
 	remote *remote
 
-	mu   sync.Mutex
-	last plumbing.Hash
+	mu       sync.Mutex
+	accepted bundles.Revision // what the next one should descend from; "" for nothing
 }
 
 // Branch is the channel's branch.
@@ -99,7 +97,14 @@ func New(cfg Config) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Source{cfg: cfg, remote: r, last: plumbing.NewHash(string(cfg.Last))}, nil
+	return &Source{cfg: cfg, remote: r}, nil
+}
+
+// Accepted implements bundles.Follower.
+func (s *Source) Accepted(rev bundles.Revision) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.accepted = rev
 }
 
 // Latest reads the ref advertisement, one request over HTTP, and writes nothing anywhere.
@@ -133,7 +138,7 @@ func (s *Source) tip(ctx context.Context, sess session) (plumbing.Hash, *packp.A
 	return tip, adv, nil
 }
 
-// Fetch brings one commit's tree (depth 1). When the commit is not a child of the one fetched before, the
+// Fetch brings one commit's tree (depth 1). When the commit is not a child of the one accepted before, the
 // history is fetched too, to say whether it was rewritten; beyond historyDepth commits that is unknown.
 func (s *Source) Fetch(ctx context.Context, rev bundles.Revision) (*bundles.Raw, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Limits.Time)
@@ -155,16 +160,7 @@ func (s *Source) Fetch(ctx context.Context, rev bundles.Revision) (*bundles.Raw,
 		return nil, err
 	}
 	raw := &bundles.Raw{Revision: rev, FS: bundles.NewMemFS(files)}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch s.ancestry(ctx, commit) {
-	case descends:
-	case rewritten:
-		raw.Rewritten = true
-	default:
-		raw.AncestryUnknown = true
-	}
-	s.last = want
+	raw.Rewritten, raw.AncestryUnknown = s.ancestry(ctx, commit)
 	return raw, nil
 }
 
@@ -206,3 +202,8 @@ func (s *Source) explain(err error) error {
 	}
 	return fmt.Errorf("%s: %w", s.remote.shown, err)
 }
+
+var (
+	_ bundles.Source   = (*Source)(nil)
+	_ bundles.Follower = (*Source)(nil)
+)

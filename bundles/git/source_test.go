@@ -5,8 +5,10 @@ package git_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -140,37 +142,67 @@ func TestUnchangedPoll(t *testing.T) {
 	}
 }
 
-// TestAncestry: whether the history was rewritten is known from the parent, else from the history, else said to be unknown.
+// TestAncestry: whether the history was rewritten is known from the parent, else from the history, else said to be
+// unknown. What counts is the revision that was accepted, not what was seen since.
 func TestAncestry(t *testing.T) {
 	t.Parallel()
 	f := bundlestest.New(t, "alice")
 	repo := bare(t)
 	srv := serveHTTP(t, repo, "", "")
-	step := func(s *git.Source, rewritten, unknown bool, what string) {
+	s := source(t, git.Config{URL: srv.url(repo)})
+	step := func(rewritten, unknown bool, what string) {
 		t.Helper()
 		raw := brought(t, s)
-		if raw.Rewritten != rewritten || raw.AncestryUnknown != unknown {
-			t.Fatalf("%s: rewritten %v, unknown %v", what, raw.Rewritten, raw.AncestryUnknown)
+		if raw.Rewritten != rewritten || (raw.AncestryUnknown != nil) != unknown {
+			t.Fatalf("%s: rewritten %v, unknown: %v", what, raw.Rewritten, raw.AncestryUnknown)
 		}
 	}
-	s := source(t, git.Config{URL: srv.url(repo)})
 	one := commit(t, repo, f.Release(t, 1, "alice"))
-	step(s, false, true, "the first fetch")
-	step(s, false, false, "the same again")
+	step(false, false, "nothing was accepted before")
+	s.Accepted(bundles.Revision(one))
+	step(false, false, "the same again")
 	tip := commit(t, repo, f.Release(t, 2, "alice"), one)
-	step(s, false, false, "a child")
+	step(false, false, "a child")
 	for seq := int64(3); seq < 7; seq++ {
 		tip = commit(t, repo, f.Release(t, seq, "alice"), tip)
 	}
-	step(s, false, false, "four commits later")
+	step(false, false, "five commits later, none of them accepted")
+	s.Accepted(bundles.Revision(tip))
 	other := commit(t, repo, f.Release(t, 7, "alice"), one)
-	step(s, true, false, "a branch off an older commit")
-	commit(t, repo, f.Release(t, 8, "alice"))
-	step(s, true, false, "an orphan")
-	// A host that knows its last revision from before it was restarted.
+	step(true, false, "a branch off an older commit")
+	other = commit(t, repo, f.Release(t, 8, "alice"), other)
+	step(true, false, "a child of what was refused")
+	orphan := commit(t, repo, f.Release(t, 8, "alice"))
+	step(true, false, "an orphan")
+	commit(t, repo, f.Release(t, 9, "alice"), orphan)
+	step(true, false, "a child of the orphan")
+	commit(t, repo, f.Release(t, 9, "alice"), padded(t, repo, 1030))
+	step(false, true, "behind more commits than are looked through")
+	s.Accepted(bundles.Revision("sha256:" + strings.Repeat("0", 64) + "+00"))
+	step(false, true, "the release before came out of a registry")
+	s.Accepted(bundles.Revision(other))
 	commit(t, repo, f.Release(t, 9, "alice"), other)
-	step(source(t, git.Config{URL: srv.url(repo), Last: bundles.Revision(tip)}), true, false, "after a restart")
-	step(source(t, git.Config{URL: srv.url(repo), Last: bundles.Revision(other)}), false, false, "after a restart, in order")
+	step(false, false, "what was accepted goes on")
+}
+
+// padded answers the last of n empty commits.
+func padded(t *testing.T, repo string, n int) string {
+	t.Helper()
+	var in strings.Builder
+	in.WriteString("reset refs/heads/padding\n")
+	for i := range n {
+		fmt.Fprintf(&in, "commit refs/heads/padding\ncommitter x <x@example.com> %d +0000\ndata 1\nx\n", i+1)
+	}
+	cmd := exec.CommandContext(t.Context(), "git", "-C", repo, "fast-import", "--quiet")
+	cmd.Stdin = strings.NewReader(in.String())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	out, err := exec.CommandContext(t.Context(), "git", "-C", repo, "rev-parse", "refs/heads/padding").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
 }
 
 func TestMovedAndMissing(t *testing.T) {

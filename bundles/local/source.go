@@ -60,7 +60,7 @@ func New(raw string) (*Source, error) {
 	return &Source{path: filepath.Clean(path), dir: dir}, nil
 }
 
-// Accepted is told which revision the host accepted.
+// Accepted implements bundles.Follower.
 func (s *Source) Accepted(rev bundles.Revision) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -149,14 +149,19 @@ func (s *Source) Fetch(ctx context.Context, rev bundles.Revision) (*bundles.Raw,
 	if err != nil {
 		return nil, err
 	}
+	raw := &bundles.Raw{Revision: rev, FS: bundles.NewMemFS(files)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// A directory or a file has no history: once something was accepted, what comes next cannot be told from it.
-	return &bundles.Raw{Revision: rev, FS: bundles.NewMemFS(files), AncestryUnknown: s.accepted != "" && s.accepted != rev}, nil
+	if s.accepted != "" && s.accepted != rev {
+		raw.AncestryUnknown = errNoHistory
+	}
+	return raw, nil
 }
 
 // ErrMoved says that the release was replaced between the look and the reading: look again.
 var ErrMoved = errors.New("the release changed between the poll and the fetch")
+
+var errNoHistory = errors.New("a directory or a file has no history")
 
 func (s *Source) read(ctx context.Context, rev bundles.Revision) (map[string][]byte, error) {
 	if !s.dir {
@@ -185,4 +190,7 @@ func (s *Source) read(ctx context.Context, rev bundles.Revision) (map[string][]b
 	return files, nil
 }
 
-var _ bundles.Source = (*Source)(nil)
+var (
+	_ bundles.Source   = (*Source)(nil)
+	_ bundles.Follower = (*Source)(nil)
+)

@@ -108,6 +108,15 @@ func (c *Channel) Release(rev bundles.Revision) (*bundles.Raw, bundles.Revision,
 	return raw, previousOf(files[bundles.ArtifactManifestPath]), nil
 }
 
+// Rewritten says whether the artifacts before the tip are known not to lead back to an older one.
+func (c *Channel) Rewritten(ctx context.Context, tip, old bundles.Revision) (bool, error) {
+	manifest, err := c.client.manifest(ctx, c.client.byDigest(string(tip)))
+	if err != nil {
+		return false, explain(c.ref, err)
+	}
+	return c.client.ancestry(ctx, string(tip), manifest, old)
+}
+
 func previousOf(manifest []byte) bundles.Revision {
 	m, err := parseManifest(manifest)
 	if err != nil {

@@ -37,9 +37,7 @@ type Config struct {
 	// Recheck is how often the signatures of an unchanged artifact are listed again; approving and renewing
 	// freshness move no tag.
 	Recheck time.Duration
-	// Last is the revision that the host accepted before it started, if it knows.
-	Last bundles.Revision
-	Now  func() time.Time
+	Now     func() time.Time
 }
 
 // Limits bound one poll or fetch.
@@ -68,7 +66,7 @@ type Source struct {
 	mu       sync.Mutex
 	client   *client
 	last     look
-	accepted string // the digest of the artifact that the host accepted last
+	accepted bundles.Revision // of what the host accepted last
 }
 
 // look is what the last poll saw.
@@ -108,9 +106,7 @@ func New(cfg Config) (*Source, error) {
 	if cfg.Now == nil {
 		return nil, errors.New("the source needs a clock")
 	}
-	s := &Source{cfg: cfg, ref: ref}
-	s.Accepted(cfg.Last)
-	return s, nil
+	return &Source{cfg: cfg, ref: ref}, nil
 }
 
 // do runs one call against the registry. When the registry stops accepting a session that worked, the credentials
@@ -238,35 +234,42 @@ func digestOf(rev bundles.Revision) string {
 	return digest
 }
 
-// Accepted is told which revision the host accepted: the next one should descend from it.
+// Accepted implements bundles.Follower.
 func (s *Source) Accepted(rev bundles.Revision) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.accepted = digestOf(rev)
+	s.accepted = rev
 }
 
 // ancestorsMost is how many artifacts are looked through for the one that was accepted before.
 const ancestorsMost = 64
 
 // ancestry follows what each artifact says of the one before it: the digests make a chain, as commits do.
-func (c *client) ancestry(ctx context.Context, digest string, manifest []byte, accepted string) (rewritten, unknown bool) {
-	if accepted == "" || accepted == digest {
-		return false, false
+func (c *client) ancestry(ctx context.Context, digest string, manifest []byte, before bundles.Revision) (rewritten bool, unknown error) {
+	accepted := digestOf(before)
+	if before == "" || accepted == digest {
+		return false, nil
+	}
+	if accepted == "" {
+		return false, fmt.Errorf("the release before came from elsewhere (%s)", before)
 	}
 	for range ancestorsMost {
 		previous := previousOf(manifest)
 		if string(previous) == accepted {
-			return false, false
+			return false, nil
 		}
 		if previous == "" {
-			return true, false
+			return true, nil
 		}
 		var err error
 		if manifest, err = c.manifest(ctx, c.byDigest(string(previous))); err != nil {
-			return false, true
+			if !passedOver(err) {
+				err = wire(err)
+			}
+			return false, fmt.Errorf("the artifact %s cannot be read: %w", previous, err)
 		}
 	}
-	return false, true
+	return false, fmt.Errorf("the accepted artifact is not among the last %d", ancestorsMost)
 }
 
 // release reads the artifact alone.
@@ -346,7 +349,10 @@ func (c *client) tags(ctx context.Context, most int) ([]string, error) {
 	return out, nil
 }
 
-var _ bundles.Source = (*Source)(nil)
+var (
+	_ bundles.Source   = (*Source)(nil)
+	_ bundles.Follower = (*Source)(nil)
+)
 
 // contains says whether a list of parts has this content already.
 func contains(parts []v1.Descriptor, data []byte) bool {

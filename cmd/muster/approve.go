@@ -20,6 +20,7 @@ import (
 type approveFlags struct {
 	dir, remote string
 	yes, plan   bool
+	rewritten   bool
 	keys        keyFlags
 	from        sourceFlags
 	out         outputFlag
@@ -40,6 +41,7 @@ func newApproveCmd() *cobra.Command {
 	fl.StringVar(&f.dir, "dir", ".", "the policy repository")
 	fl.StringVar(&f.remote, "remote", "", "name or URL of the remote (default that of muster.yaml)")
 	fl.BoolVar(&f.yes, "yes", false, "sign without asking")
+	fl.BoolVar(&f.rewritten, "accept-rewritten", false, "go on although the channel's history is not what this repository saw before")
 	fl.BoolVar(&f.plan, "plan", false, "only show what would be signed")
 	f.keys.register(cmd)
 	f.keys.registerCommand(cmd)
@@ -56,6 +58,9 @@ func (f *approveFlags) run(cmd *cobra.Command) error {
 	}
 	ch, err := f.from.channel(p.url, p.trust.Channel, nil, 0)
 	if err != nil {
+		return err
+	}
+	if ch, err = p.remembering(ch, f.rewritten); err != nil {
 		return err
 	}
 	review, err := bundles.NewReview(cmd.Context(), ch, p.trust, time.Now())
@@ -92,6 +97,9 @@ func (f *approveFlags) sign(cmd *cobra.Command, p *project, review *bundles.Revi
 	}
 	ch, err := f.from.channel(p.url, p.trust.Channel, keys, 0)
 	if err != nil {
+		return err
+	}
+	if ch, err = p.remembering(ch, f.rewritten); err != nil {
 		return err
 	}
 	var done *bundles.Published

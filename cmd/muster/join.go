@@ -132,7 +132,7 @@ func (f *joinFlags) checkSource(url string) error {
 			return err
 		}
 	}
-	if _, err := sources.Open(config.Source{URL: url, Credentials: f.from.of(url)}, f.channel, "", time.Now); err != nil {
+	if _, err := sources.Open(config.Source{URL: url, Credentials: f.from.of(url)}, f.channel, time.Now); err != nil {
 		return hinted("see the --git-… and --oci-… flags; the files stay where they are, musterd reads them", "%w", err)
 	}
 	return nil

@@ -25,6 +25,7 @@ type publishFlags struct {
 	to                    []string
 	rollbackTo, sequence  int64
 	acknowledge           bool
+	rewritten             bool
 	freshOnly             bool
 	freshFor              time.Duration
 	keys                  keyFlags
@@ -57,6 +58,7 @@ func newPublishCmd() *cobra.Command {
 	fl.Int64Var(&f.rollbackTo, "rollback-to", 0, "publish the files of this earlier sequence again, as a new release")
 	fl.Int64Var(&f.sequence, "sequence", 0, "sequence of the release, above the last (default the next)")
 	fl.BoolVar(&f.acknowledge, "acknowledge-removal", false, "say, signed, that removing more than half of a host's rules is meant")
+	fl.BoolVar(&f.rewritten, "accept-rewritten", false, "go on although the channel's history is not what this repository saw before")
 	fl.StringVar(&f.freshKey, "fresh-key", "", "freshness signer's key: also write fresh.json (default $MUSTER_FRESH_KEY)")
 	fl.DurationVar(&f.freshFor, "fresh-for", 48*time.Hour, "how long fresh.json is valid")
 	fl.BoolVar(&f.freshOnly, "fresh-only", false, "only renew fresh.json of the newest release")
@@ -90,6 +92,9 @@ func (f *publishFlags) run(cmd *cobra.Command, args []string) error {
 	}
 	ch, err := f.from.channel(p.url, p.trust.Channel, o.Keys, lookBack)
 	if err != nil {
+		return err
+	}
+	if ch, err = p.remembering(ch, f.rewritten); err != nil {
 		return err
 	}
 	done, err := bundles.Publish(cmd.Context(), ch, o)

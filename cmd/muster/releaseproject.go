@@ -58,6 +58,12 @@ func openProject(dir, rev, remote string) (*project, error) {
 	return p, nil
 }
 
+// remembering is the project's channel for somebody who remembers what it showed before.
+func (p *project) remembering(ch bundles.Channel, forget bool) (bundles.Channel, error) {
+	dir, err := p.repo.StateDir()
+	return bundles.Remembering(ch, bundles.NewChannelMemory(dir, p.url, p.trust.Channel, forget)), err
+}
+
 func (p *project) content() (bundles.Content, error) {
 	files, err := p.commit.Files(p.Root)
 	return bundles.Content{

@@ -136,7 +136,7 @@ func (f *sourceFlags) source(target, channel string) (bundles.Source, error) {
 	if oci.IsReference(target) {
 		return oci.New(oci.Config{Reference: target, Channel: channel, Credentials: f.registry(), Now: time.Now})
 	}
-	return sources.Open(config.Source{URL: target, Credentials: f.git}, channel, "", time.Now)
+	return sources.Open(config.Source{URL: target, Credentials: f.git}, channel, time.Now)
 }
 
 // localTarget turns a path on this machine into the URL that leads to it.

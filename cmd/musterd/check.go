@@ -36,7 +36,7 @@ func checkConfig(path string, out io.Writer) error {
 	c.credentials("status", cfg.Status.Credentials)
 	c.sourceCredentials("source", &cfg.Source)
 	if trust != nil {
-		_, err = sources.Open(cfg.Source, trust.Channel, "", time.Now)
+		_, err = sources.Open(cfg.Source, trust.Channel, time.Now)
 		c.failed("source", err)
 	}
 	for _, t := range cfg.Tenants {
@@ -90,7 +90,7 @@ func (c *checkList) tenant(t config.Tenant) {
 	if !trust.Scoped() {
 		c.warn(name, "may release anything for this host: give its trust file a scope")
 	}
-	_, err = sources.Open(t.Source, trust.Channel, "", time.Now)
+	_, err = sources.Open(t.Source, trust.Channel, time.Now)
 	c.failed(name, err)
 }
 

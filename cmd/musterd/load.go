@@ -83,7 +83,7 @@ func (l *loader) tenant(cfg *config.Config, t config.Tenant, opened map[string]o
 		opened[t.Name], out.Source = old, old.source
 		return out, nil
 	}
-	out.Source, err = sources.Open(t.Source, pinned.Channel, lastRevision(out.Cache, out.Trust), time.Now)
+	out.Source, err = sources.Open(t.Source, pinned.Channel, time.Now)
 	if err != nil {
 		// No reason not to enforce the last good release: the agent runs, and says what is wrong.
 		out.Source = brokenSource{err}
@@ -91,22 +91,6 @@ func (l *loader) tenant(cfg *config.Config, t config.Tenant, opened map[string]o
 	}
 	opened[t.Name] = openedSource{of: t.Source, channel: pinned.Channel, source: out.Source}
 	return out, nil
-}
-
-// lastRevision is where the newest cached release came from, so that a history that was rewritten while no
-// agent ran is noticed, too.
-func lastRevision(cache *bundles.Cache, trust *bundles.Trust) bundles.Revision {
-	var newest *bundles.Verified
-	for _, level := range []bundles.Level{bundles.LevelEnforce, bundles.LevelAudit} {
-		v, _, err := cache.Load(level, trust, bundles.Seen{}, time.Now())
-		if err == nil && v != nil && (newest == nil || v.Release().Sequence > newest.Release().Sequence) {
-			newest = v
-		}
-	}
-	if newest == nil {
-		return ""
-	}
-	return newest.Revision()
 }
 
 // brokenSource is a source whose configuration cannot work.

@@ -90,23 +90,6 @@ func marks() []attack {
 			control: func(w *world) map[string][]byte { w.sequence = first; return w.republished() },
 		},
 		{
-			area: "Order of releases", name: "history rewritten, where ancestry is required", want: "history-rewritten", only: "git",
-			setup: func(w *world) {
-				v := w.firstTrust()
-				v.Extra = "requireAncestry: true\n"
-				w.trust = w.fleet.YAML(w.t, v)
-			},
-			play: func(w *world) map[string][]byte { return w.rewritten(w.bad()) },
-			control: func(w *world) map[string][]byte {
-				w.ref("update-ref", "refs/heads/muster/stable", w.tip)
-				return w.good()
-			},
-		},
-		{
-			area: "Order of releases", name: "history rewritten, where it is reported", want: "HistoryRewritten", only: "git",
-			play: func(w *world) map[string][]byte { return w.rewritten(w.good()) },
-		},
-		{
 			area: "Order of releases", name: "a release from tomorrow", want: "FutureIssued",
 			play: func(w *world) map[string][]byte {
 				w.sequence += 2
@@ -124,13 +107,6 @@ func marks() []attack {
 
 // republished is the first release's files under the next number.
 func (w *world) republished() map[string][]byte { return w.release(right(first), first+1, w.sign...) }
-
-// rewritten puts a release on a channel that begins anew.
-func (w *world) rewritten(files map[string][]byte) map[string][]byte {
-	w.tip = w.ref("rev-parse", "refs/heads/muster/stable")
-	w.ref("update-ref", "-d", "refs/heads/muster/stable")
-	return files
-}
 
 // freshness are attempts to keep a host on what it has: nothing is refused, everything goes on, and it is told.
 func freshness() []attack {

@@ -36,7 +36,7 @@ type attack struct {
 }
 
 func attacks() []attack {
-	return slices.Concat(signatures(), keyless(), documents(), marks(), freshness(), paths(), limits(), contents(), succession(), tenants(), commits(), attestations(), memory(), sources())
+	return slices.Concat(signatures(), keyless(), documents(), marks(), histories(), freshness(), paths(), limits(), contents(), succession(), tenants(), commits(), attestations(), memory(), sources())
 }
 
 // result is one attack, done.

@@ -17,16 +17,15 @@ import (
 	"github.com/muster-fleet/muster/reconciler/config"
 )
 
-// Open opens a source with its mirrors. It checks the configuration and touches no network. last is the revision
-// that a Git source fetched before, if that is known.
-func Open(cfg config.Source, channel string, last bundles.Revision, now func() time.Time) (bundles.Source, error) {
-	first, err := open(cfg, config.Mirror{URL: cfg.URL, Credentials: cfg.Credentials}, channel, last, now)
+// Open opens a source with its mirrors. It checks the configuration and touches no network.
+func Open(cfg config.Source, channel string, now func() time.Time) (bundles.Source, error) {
+	first, err := open(cfg, config.Mirror{URL: cfg.URL, Credentials: cfg.Credentials}, channel, now)
 	if err != nil || len(cfg.Mirrors) == 0 {
 		return first, err
 	}
 	members := []bundles.Member{{Name: Shown(cfg.URL), Source: first}}
 	for _, m := range cfg.Mirrors {
-		s, err := open(cfg, m, channel, "", now)
+		s, err := open(cfg, m, channel, now)
 		if err != nil {
 			return nil, err
 		}
@@ -35,7 +34,7 @@ func Open(cfg config.Source, channel string, last bundles.Revision, now func() t
 	return bundles.NewMirrored(members, now), nil
 }
 
-func open(cfg config.Source, at config.Mirror, channel string, last bundles.Revision, now func() time.Time) (bundles.Source, error) {
+func open(cfg config.Source, at config.Mirror, channel string, now func() time.Time) (bundles.Source, error) {
 	switch {
 	case oci.IsReference(at.URL):
 		limits := oci.DefaultLimits()
@@ -43,7 +42,7 @@ func open(cfg config.Source, at config.Mirror, channel string, last bundles.Revi
 			limits.Time = cfg.Timeout
 		}
 		return oci.New(oci.Config{
-			Reference: at.URL, Channel: channel, Credentials: OCI(at.Credentials), Limits: limits, Recheck: cfg.Recheck, Last: last, Now: now,
+			Reference: at.URL, Channel: channel, Credentials: OCI(at.Credentials), Limits: limits, Recheck: cfg.Recheck, Now: now,
 		})
 	case local.Is(at.URL):
 		return local.New(at.URL)
@@ -52,7 +51,7 @@ func open(cfg config.Source, at config.Mirror, channel string, last bundles.Revi
 	if cfg.Timeout > 0 {
 		limits.Time = cfg.Timeout
 	}
-	return git.New(git.Config{URL: at.URL, Channel: channel, Credentials: Git(at.Credentials), Limits: limits, Last: last})
+	return git.New(git.Config{URL: at.URL, Channel: channel, Credentials: Git(at.Credentials), Limits: limits})
 }
 
 // Git is what of the credentials is for Git.
