@@ -6,7 +6,6 @@ package bundles
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -17,7 +16,6 @@ import (
 	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
 	"github.com/sigstore/sigstore-go/pkg/bundle"
 	"github.com/sigstore/sigstore-go/pkg/sign"
-	sigsig "github.com/sigstore/sigstore/pkg/signature"
 	"google.golang.org/protobuf/encoding/protojson"
 )
 
@@ -34,13 +32,6 @@ const (
 	ArtifactType       = "application/vnd.muster.release.v1+json"
 	ArtifactConfigType = "application/vnd.muster.release.config.v1+json"
 )
-
-// SimpleSignature is one signature of cosign's older kind (the .sig tag), as a transport hands it over.
-type SimpleSignature struct {
-	Payload     []byte `json:"payload"`
-	Signature   string `json:"signature"`
-	Certificate string `json:"certificate,omitempty"`
-}
 
 // PredicateSign is what cosign's signature of an artifact predicates.
 const PredicateSign = "https://sigstore.dev/cosign/sign/v1"
@@ -159,56 +150,6 @@ func parseArtifactBundle(file string, data []byte) (*sigBundle, error) {
 		return nil, refuse(ErrDSSE, "%s states %q", file, statement.PredicateType)
 	}
 	return &sigBundle{file: file, bundle: &b}, nil
-}
-
-// signedSimply checks a signature of cosign's older kind: by a key, over a payload that names the manifest.
-func (e *examination) signedSimply(f signatureFile) (*Signer, string, error) {
-	var s SimpleSignature
-	if err := json.Unmarshal(f.data, &s); err != nil {
-		return nil, "", refuse(ErrBadSignature, "%s", f.name).because(err)
-	}
-	if s.Certificate != "" {
-		return nil, "", refuse(ErrUnsupported, "%s: a signature by a certificate at a .sig tag is not checked", f.name).
-			withHint("sign with cosign v3, or with v2 and --new-bundle-format")
-	}
-	signature, err := base64.StdEncoding.DecodeString(s.Signature)
-	if err != nil {
-		return nil, "", refuse(ErrBadSignature, "%s", f.name).because(err)
-	}
-	signer := e.keyThatSigned(signature, s.Payload)
-	if signer == nil {
-		return nil, "", refuse(ErrBadSignature, "%s verifies with no trusted key", f.name)
-	}
-	// Parsed only now: these are the signer's own words.
-	var payload struct {
-		Critical struct {
-			Type  string `json:"type"`
-			Image struct {
-				Digest string `json:"docker-manifest-digest"`
-			} `json:"image"`
-		} `json:"critical"`
-	}
-	if err := json.Unmarshal(s.Payload, &payload); err != nil {
-		return nil, "", refuse(ErrBadSignature, "%s", f.name).because(err)
-	}
-	if payload.Critical.Type != "cosign container image signature" || payload.Critical.Image.Digest != DigestOf(e.v.artifact.manifest) {
-		return nil, "", refuse(ErrAltered, "%s is over another artifact", f.name)
-	}
-	return signer, "key " + signer.id[:12], nil
-}
-
-func (e *examination) keyThatSigned(signature, payload []byte) *Signer {
-	for i := range e.trust.Signers {
-		s := &e.trust.Signers[i]
-		if s.public == nil {
-			continue
-		}
-		verifier, err := sigsig.LoadDefaultVerifier(s.public)
-		if err == nil && verifier.VerifySignature(bytes.NewReader(signature), bytes.NewReader(payload)) == nil {
-			return s
-		}
-	}
-	return nil
 }
 
 // keep adds what a host keeps of the artifact.

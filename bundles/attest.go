@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
@@ -109,10 +110,17 @@ func (e *examination) checkAttestations() (string, error) {
 		return "", err
 	}
 	e.v.attestations = files
+	// It is about the release's document, or about the files before there was one.
+	about := [][]byte{e.v.doc, content}
+	// cosign attest puts its statements beside the artifact, and says them of the manifest, which names the document.
+	if a := e.v.artifact; a != nil && a.names(e.v.doc) == nil {
+		about = append(about, a.manifest)
+		files = slices.Concat(files, a.signatures)
+	}
 	var found []string
 	for i := range e.trust.Attestations {
 		a := &e.trust.Attestations[i]
-		by, err := e.attested(a, files, content)
+		by, err := e.attested(a, files, about)
 		if err != nil {
 			return "", refuse(ErrAttestation, "%s", a.Type).because(err)
 		}
@@ -121,8 +129,8 @@ func (e *examination) checkAttestations() (string, error) {
 	return strings.Join(found, "; "), nil
 }
 
-func (e *examination) attested(a *Attestation, files []signatureFile, content []byte) (string, error) {
-	problems := []error{fmt.Errorf("%d statements lie in %s", len(files), AttestationsDir)}
+func (e *examination) attested(a *Attestation, files []signatureFile, about [][]byte) (string, error) {
+	problems := []error{fmt.Errorf("%d statements lie in %s, and beside the artifact", len(files), AttestationsDir)}
 	for _, f := range files {
 		st, err := parseStatement(f)
 		if err != nil {
@@ -132,7 +140,7 @@ func (e *examination) attested(a *Attestation, files []signatureFile, content []
 		if st.PredicateType != a.Type {
 			continue
 		}
-		by, err := e.believes(a, st, content)
+		by, err := e.believes(a, st, about)
 		if err == nil {
 			return by, nil
 		}
@@ -142,11 +150,10 @@ func (e *examination) attested(a *Attestation, files []signatureFile, content []
 }
 
 // believes checks who signed, what about, and what the statement says.
-func (e *examination) believes(a *Attestation, st *statement, content []byte) (string, error) {
+func (e *examination) believes(a *Attestation, st *statement, about [][]byte) (string, error) {
 	var s *Signer
 	var err error
-	// It is about the release's document, or about the files before there was one.
-	for _, doc := range [][]byte{e.v.doc, content} {
+	for _, doc := range about {
 		if s, _, err = signedBy(e.verifier, st.bundle, doc, a.Signers); err == nil {
 			break
 		}

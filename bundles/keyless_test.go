@@ -12,6 +12,9 @@ import (
 	"testing"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
 	"github.com/muster-fleet/muster/bundles"
 	"github.com/muster-fleet/muster/bundles/bundlestest"
 )
@@ -90,8 +93,113 @@ func TestKeyless(t *testing.T) {
 			if err == nil && (v.Level() != bundles.LevelEnforce || !strings.Contains(v.Checks()[4].Evidence, "witnessed by")) {
 				t.Fatalf("%s: %+v", v.Level(), v.Checks()[4])
 			}
+			if by.Envelope {
+				return
+			}
+			// The same over the artifact, as cosign's older kind has it at a tag .sig.
+			raw = simpleRelease(t, func(payload []byte) any { return s.Simple(t, payload, by) })
+			v, err = bundles.Verify(raw, keylessTrust(t, s), bundles.Seen{}, bundlestest.Now().AddDate(5, 0, 0))
+			if got := bundles.RefusalName(err); got != c.want {
+				t.Fatalf("at .sig: %q (%v), wanted %q", got, err, c.want)
+			}
+			if err != nil {
+				return
+			}
+			if again, err := v.Again(keylessTrust(t, s), bundles.Seen{}, bundlestest.Now()); err != nil || again.Level() != bundles.LevelEnforce {
+				t.Fatalf("kept: %v", err)
+			}
 		})
 	}
+}
+
+// simpleRelease is a release that came out of a registry, with one signature at its tag .sig.
+func simpleRelease(t testing.TB, sign func(payload []byte) any) *bundles.Raw {
+	t.Helper()
+	f := &bundlestest.Fleet{}
+	doc := f.Doc(t, bundlestest.Files(), 6)
+	files := f.Sign(t, bundlestest.Files(), doc)
+	manifest, err := json.Marshal(v1.Manifest{
+		SchemaVersion: 2, MediaType: types.OCIManifestSchema1, ArtifactType: bundles.ArtifactType, Layers: []v1.Descriptor{},
+		Config: v1.Descriptor{MediaType: bundles.ArtifactConfigType, Size: int64(len(doc)), Digest: hashOf(t, doc)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	files[bundles.ArtifactManifestPath] = manifest
+	files[bundles.ArtifactSignaturesDir+"/0.simple.json"], err = json.Marshal(sign(simplePayload(bundles.DigestOf(manifest))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bundlestest.Raw(files)
+}
+
+func simplePayload(digest string) []byte {
+	return []byte(`{"critical":{"identity":{"docker-reference":"acme/policy"},"image":{"docker-manifest-digest":"` + digest +
+		`"},"type":"cosign container image signature"},"optional":null}`)
+}
+
+func hashOf(t testing.TB, data []byte) v1.Hash {
+	t.Helper()
+	h, err := v1.NewHash(bundles.DigestOf(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// TestSimpleSignaturesThatDoNotCount: by a certificate over another artifact, with another's log entry or timestamp, or
+// none that can be read.
+func TestSimpleSignaturesThatDoNotCount(t *testing.T) {
+	t.Parallel()
+	parts := []bundlestest.Part{bundlestest.WithLog, bundlestest.WithTime}
+	ours, theirs := bundlestest.NewSigstore(t, parts...), bundlestest.NewSigstore(t, parts...)
+	other := simplePayload("sha256:" + strings.Repeat("0", 64))
+	for name, c := range map[string]struct {
+		change func(s *bundles.SimpleSignature, payload []byte)
+		want   string
+	}{
+		"over another artifact":                           {func(s *bundles.SimpleSignature, _ []byte) { *s = ours.Simple(t, other, ci()) }, "altered"},
+		"a payload that was replaced":                     {func(s *bundles.SimpleSignature, p []byte) { *s = ours.Simple(t, other, ci()); s.Payload = p }, "untrusted-certificate"},
+		"another deployment's":                            {func(s *bundles.SimpleSignature, p []byte) { *s = theirs.Simple(t, p, ci()) }, "not-logged"},
+		"the log entry of another":                        {func(s *bundles.SimpleSignature, p []byte) { s.Log = ours.Simple(t, p, ci()).Log }, "not-logged"},
+		"the timestamp of another, and the log says when": {func(s *bundles.SimpleSignature, p []byte) { s.Timestamp = ours.Simple(t, p, ci()).Timestamp }, ""},
+		"another's certificate":                           {func(s *bundles.SimpleSignature, p []byte) { s.Certificate = ours.Simple(t, p, ci()).Certificate }, "not-logged"},
+		"a certificate for a key":                         {func(s *bundles.SimpleSignature, _ []byte) { s.Certificate = "" }, "too-few-signers"},
+		"two certificates":                                {func(s *bundles.SimpleSignature, _ []byte) { s.Certificate += s.Certificate }, "too-few-signers"},
+		"a log entry that is none":                        {func(s *bundles.SimpleSignature, _ []byte) { s.Log = `{"Payload":{"body":7}}` }, "too-few-signers"},
+		"a timestamp that is none":                        {func(s *bundles.SimpleSignature, _ []byte) { s.Timestamp = `[]` }, "too-few-signers"},
+	} {
+		raw := simpleRelease(t, func(payload []byte) any {
+			s := ours.Simple(t, payload, ci())
+			c.change(&s, payload)
+			return s
+		})
+		_, err := bundles.Verify(raw, keylessTrust(t, ours), bundles.Seen{}, bundlestest.Now())
+		if got := bundles.RefusalName(err); got != c.want {
+			t.Errorf("%s: %q (%v), wanted %q", name, got, err, c.want)
+		}
+	}
+}
+
+// FuzzSimple: no payload, signature, certificate, log entry and timestamp count for an artifact that nobody signed.
+func FuzzSimple(f *testing.F) {
+	s := bundlestest.NewSigstore(f, bundlestest.WithLog, bundlestest.WithTime)
+	trust, err := bundles.LoadTrust([]byte((&bundlestest.Fleet{}).TrustYAML(f, 1, 1, s.Keyless(f, "ci", ciIssuer, ciSubject))))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, by := range []bundlestest.Signing{ci(), {Issuer: ciIssuer, Subject: "a@example.com"}} {
+		one := s.Simple(f, simplePayload("sha256:"+strings.Repeat("0", 64)), by)
+		f.Add(one.Payload, one.Signature, one.Certificate, one.Log, one.Timestamp)
+	}
+	f.Fuzz(func(t *testing.T, payload []byte, signature, certificate, log, timestamp string) {
+		raw := simpleRelease(t, func([]byte) any {
+			return bundles.SimpleSignature{Payload: payload, Signature: signature, Certificate: certificate, Log: log, Timestamp: timestamp}
+		})
+		if _, err := bundles.Verify(raw, trust, bundles.Seen{}, bundlestest.Now()); bundles.RefusalName(err) == "" {
+			t.Fatalf("%q: %v", payload, err)
+		}
+	})
 }
 
 // TestKeylessForeign holds what another deployment signed, and what was signed over something else, away.

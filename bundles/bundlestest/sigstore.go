@@ -31,6 +31,8 @@ import (
 	"github.com/cyberphone/json-canonicalization/go/src/webpki.org/jsoncanonicalizer"
 	"github.com/digitorus/timestamp"
 	"github.com/sigstore/sigstore-go/pkg/root"
+
+	"github.com/muster-fleet/muster/bundles"
 )
 
 // Sigstore is a private deployment in memory: a certificate authority as Fulcio is one, and as far as it has them
@@ -159,12 +161,7 @@ type Signing struct {
 // Bundle signs a document with a new certificate.
 func (s *Sigstore) Bundle(t testing.TB, doc []byte, by Signing) []byte {
 	t.Helper()
-	if by.At.IsZero() {
-		by.At = Issued()
-	}
-	if by.Witnessed.IsZero() {
-		by.Witnessed = by.At.Add(5 * time.Minute)
-	}
+	by = by.withTimes()
 	key := ecKey(t)
 	cert := s.leaf(t, key.Public(), by)
 	message := doc
@@ -193,6 +190,48 @@ func (s *Sigstore) Bundle(t testing.TB, doc []byte, by Signing) []byte {
 	text, err := json.Marshal(bundle)
 	must(t, err)
 	return text
+}
+
+// Simple signs a payload as cosign's older kind has it: the layer at a tag .sig, and what its annotations say.
+func (s *Sigstore) Simple(t testing.TB, payload []byte, by Signing) bundles.SimpleSignature {
+	t.Helper()
+	by = by.withTimes()
+	key := ecKey(t)
+	cert := s.leaf(t, key.Public(), by)
+	sum := sha256.Sum256(payload)
+	sig, err := ecdsa.SignASN1(rand.Reader, key, sum[:])
+	must(t, err)
+	out := bundles.SimpleSignature{
+		Payload: payload, Signature: base64.StdEncoding.EncodeToString(sig),
+		Certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})),
+	}
+	if s.hasLog && !by.NoLog {
+		entry := s.logged(t, sum[:], sig, cert, by.Witnessed)
+		text, err := json.Marshal(map[string]any{
+			"SignedEntryTimestamp": entry["inclusionPromise"].(map[string]any)["signedEntryTimestamp"],
+			"Payload": map[string]any{
+				"body": entry["canonicalizedBody"], "integratedTime": by.Witnessed.Unix(), "logIndex": 0, "logID": hex.EncodeToString(logID(t, s.logKey)),
+			},
+		})
+		must(t, err)
+		out.Log = string(text)
+	}
+	if s.hasTime && !by.NoTime {
+		text, err := json.Marshal(map[string]any{"SignedRFC3161Timestamp": s.stamp(t, sig, by.Witnessed)})
+		must(t, err)
+		out.Timestamp = string(text)
+	}
+	return out
+}
+
+func (by Signing) withTimes() Signing {
+	if by.At.IsZero() {
+		by.At = Issued()
+	}
+	if by.Witnessed.IsZero() {
+		by.Witnessed = by.At.Add(5 * time.Minute)
+	}
+	return by
 }
 
 const payloadType = "application/vnd.in-toto+json"
@@ -318,10 +357,9 @@ func canonical(t testing.TB, v any) []byte {
 	return text
 }
 
-// SigningConfig serves the certificate authority and, when there is one, the timestamp authority over HTTP as the
-// stock tools ask them, and answers the signing_config.json that leads there. The authority asks for no identity
-// token's proof: whoever reaches it gets a certificate for this identity.
-func (s *Sigstore) SigningConfig(t testing.TB, by Signing) string {
+// Serve serves the certificate authority and the timestamp authority over HTTP as the stock tools ask them, and answers
+// the URL. The authority asks for no identity token's proof: whoever reaches it gets a certificate for this identity.
+func (s *Sigstore) Serve(t testing.TB, by Signing) string {
 	t.Helper()
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /api/v2/signingCert", func(w http.ResponseWriter, r *http.Request) {
@@ -346,11 +384,30 @@ func (s *Sigstore) SigningConfig(t testing.TB, by Signing) string {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		var chain []string
-		for _, c := range []*x509.Certificate{s.leaf(t, key, by), s.ca, s.root} {
-			chain = append(chain, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})))
+		_ = json.NewEncoder(w).Encode(map[string]any{"signedCertificateEmbeddedSct": map[string]any{"chain": map[string]any{"certificates": s.chain(t, key, by)}}})
+	})
+	mux.HandleFunc("POST /api/v1/signingCert", func(w http.ResponseWriter, r *http.Request) {
+		var ask struct {
+			PublicKey struct {
+				Content []byte `json:"content"`
+			} `json:"publicKey"`
 		}
-		_ = json.NewEncoder(w).Encode(map[string]any{"signedCertificateEmbeddedSct": map[string]any{"chain": map[string]any{"certificates": chain}}})
+		if err := json.NewDecoder(r.Body).Decode(&ask); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		block, _ := pem.Decode(ask.PublicKey.Content)
+		if block == nil {
+			http.Error(w, "no key", http.StatusBadRequest)
+			return
+		}
+		key, err := x509.ParsePKIXPublicKey(block.Bytes)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		w.WriteHeader(http.StatusCreated)
+		_, _ = io.WriteString(w, strings.Join(s.chain(t, key, by), ""))
 	})
 	mux.HandleFunc("POST /api/v1/timestamp", func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(io.LimitReader(r.Body, 1<<16))
@@ -369,9 +426,26 @@ func (s *Sigstore) SigningConfig(t testing.TB, by Signing) string {
 	})
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// chain is a new certificate and those above it.
+func (s *Sigstore) chain(t testing.TB, key crypto.PublicKey, by Signing) []string {
+	t.Helper()
+	var chain []string
+	for _, c := range []*x509.Certificate{s.leaf(t, key, by), s.ca, s.root} {
+		chain = append(chain, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})))
+	}
+	return chain
+}
+
+// SigningConfig is the signing_config.json that leads to what Serve serves.
+func (s *Sigstore) SigningConfig(t testing.TB, by Signing) string {
+	t.Helper()
+	base := s.Serve(t, by)
 	from, _ := validity()
 	service := func(path string) []any {
-		return []any{map[string]any{"url": server.URL + path, "majorApiVersion": 1, "validFor": map[string]any{"start": from.Format(time.RFC3339)}, "operator": "acme"}}
+		return []any{map[string]any{"url": base + path, "majorApiVersion": 1, "validFor": map[string]any{"start": from.Format(time.RFC3339)}, "operator": "acme"}}
 	}
 	config := map[string]any{"mediaType": "application/vnd.dev.sigstore.signingconfig.v0.2+json", "caUrls": service("")}
 	if s.hasTime {

@@ -16,6 +16,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/sigstore/cosign/v2/pkg/oci/static"
 
 	"github.com/muster-fleet/muster/bundles"
 )
@@ -184,8 +185,8 @@ func (c *client) simpleSignatures(ctx context.Context, digest string, left int, 
 			continue
 		}
 		data, err := json.Marshal(bundles.SimpleSignature{
-			Payload: payload, Signature: l.Annotations["dev.cosignproject.cosign/signature"],
-			Certificate: l.Annotations["dev.sigstore.cosign/certificate"],
+			Payload: payload, Signature: l.Annotations[static.SignatureAnnotationKey], Certificate: l.Annotations[static.CertificateAnnotationKey],
+			Log: l.Annotations[static.BundleAnnotationKey], Timestamp: l.Annotations[static.RFC3161TimestampAnnotationKey],
 		})
 		if err != nil {
 			return err

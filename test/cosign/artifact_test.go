@@ -34,7 +34,10 @@ func newShelf(t *testing.T, referrers bool, w *workshop, keys ...*bundles.KeySig
 	s := &shelf{ref: strings.TrimPrefix(server.URL, "http://") + "/acme/policy:stable"}
 	alice := bundlestest.NewKey(t)
 	f := &bundlestest.Fleet{Keys: map[string]*bundles.KeySigner{"alice": alice, "bob": w.key}}
-	s.trust = f.Trust(t, 1, 2, "")
+	if w.key == nil {
+		delete(f.Keys, "bob")
+	}
+	s.trust = f.Trust(t, 1, 2, w.trusts)
 	ch, err := oci.OpenChannel(oci.ChannelConfig{Reference: "oci://" + s.ref, Channel: "stable", Keys: keys, Now: bundlestest.Now})
 	if err != nil {
 		t.Fatal(err)
@@ -161,6 +164,9 @@ func TestArtifactSignaturesThatDoNotCount(t *testing.T) {
 			if level != bundles.LevelAudit || !says(checks, "not counted: dsse: ") {
 				t.Errorf("an attestation: %s %+v", level, checks)
 			}
+			// It is no signature; where the trust asks for such a statement by bob, it is one.
+			s.attested(t, w, "")
+			s.attested(t, newWorkshop(t, c, private, public), "attestation")
 
 			signed := newShelf(t, true, w, w.key)
 			raw, other := signed.fetch(t), s.fetch(t)
@@ -188,6 +194,66 @@ func TestArtifactSignaturesThatDoNotCount(t *testing.T) {
 			mixed[bundles.ArtifactManifestPath] = foreign[bundles.ArtifactManifestPath][:len(foreign[bundles.ArtifactManifestPath])-1]
 			if v, err := bundles.Verify(bundlestest.Raw(mixed), s.trust, bundles.Seen{}, bundlestest.Now()); err != nil || v.Level() != bundles.LevelAudit {
 				t.Errorf("a manifest that was cut: %v", err)
+			}
+		})
+	}
+}
+
+// attested asks for the statement that cosign attest makes of type custom, by the workshop's key.
+func (s *shelf) attested(t *testing.T, w *workshop, want string) {
+	t.Helper()
+	key := w.key
+	if want != "" {
+		key = bundlestest.NewKey(t)
+	}
+	asking := *s.trust
+	extra := "attestations:\n- type: https://cosign.sigstore.dev/attestation/v1\n  signers:\n" + bundlestest.Signer(t, "linter", key)
+	asking.Attestations = bundlestest.Load(t, []byte((&bundlestest.Fleet{Keys: map[string]*bundles.KeySigner{"x": bundlestest.NewKey(t)}}).TrustYAML(t, 1, 1, extra))).Attestations
+	v, err := bundles.Verify(s.fetch(t), &asking, bundles.Seen{}, bundlestest.Now())
+	if got := bundles.RefusalName(err); got != want {
+		t.Errorf("a statement beside the artifact: %q (%v), wanted %q", got, err, want)
+	}
+	if err != nil {
+		return
+	}
+	if _, err := v.Again(&asking, bundles.Seen{}, bundlestest.Now()); err != nil {
+		t.Errorf("kept: %v", err)
+	}
+}
+
+// TestArtifactSignaturesByCertificate: the stock tools ask a private certificate and timestamp authority and sign the
+// artifact, in either form; a host that trusts the identity counts it, and one that trusts another does not.
+func TestArtifactSignaturesByCertificate(t *testing.T) {
+	t.Parallel()
+	for _, c := range tools() {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			c.build(t)
+			sigstore := bundlestest.NewSigstore(t, bundlestest.WithTime)
+			by := bundlestest.Signing{Issuer: issuer, Subject: subject, At: bundlestest.Issued()}
+			base := sigstore.Serve(t, by)
+			w := newWorkshop(t, c, nil, nil)
+			w.write(t, "root.json", []byte(sigstore.TrustedRoot(t)))
+			w.write(t, "config.json", []byte(sigstore.SigningConfig(t, by)))
+			simply := []string{"--fulcio-url", base, "--timestamp-server-url", base + "/api/v1/timestamp", "--tlog-upload=false", "--insecure-skip-verify"}
+			bundled := []string{"--signing-config", "config.json", "--trusted-root", "root.json"}
+			if c.name == "v3" {
+				simply = append(simply, "--use-signing-config=false", "--new-bundle-format=false")
+			} else {
+				bundled = append(bundled, "--new-bundle-format")
+			}
+			for how, flags := range map[string][]string{"tag .sig": simply, "bundle": bundled} {
+				for who, want := range map[string]bundles.Level{subject: bundles.LevelEnforce, subject + "x": bundles.LevelAudit} {
+					w.trusts = sigstore.Keyless(t, "ci", issuer, who)
+					s := newShelf(t, true, w)
+					args := append([]string{"sign", "--yes", "--identity-token", token()}, flags...)
+					if err := c.run(t, w.dir, append(args, s.byDigest())...); err != nil {
+						t.Fatal(err)
+					}
+					if level, checks := s.level(t); level != want {
+						t.Errorf("%s, host trusts %s: %s %+v", how, who, level, checks)
+					}
+				}
 			}
 		})
 	}

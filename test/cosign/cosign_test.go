@@ -117,6 +117,8 @@ type workshop struct {
 	key  *bundles.KeySigner
 	doc  []byte
 	tool *tool
+	// trusts is a keyless signer that the shelf's hosts trust besides, as one entry of the list.
+	trusts string
 }
 
 func newWorkshop(t *testing.T, c *tool, private, public []byte) *workshop {

@@ -103,12 +103,16 @@ func TestKeylessSignedByCosign(t *testing.T) {
 	}
 }
 
-// keylessArgs sign with what the workshop's configuration and trusted root lead to.
-func (c *tool) keylessArgs(dir string) []string {
+// token is an identity token that nobody checks.
+func token() string {
 	claims := fmt.Sprintf(`{"iss":%q,"sub":%q,"aud":"sigstore","exp":%d,"iat":%d}`, issuer, subject, time.Now().Add(time.Hour).Unix(), time.Now().Unix())
 	part := base64.RawURLEncoding.EncodeToString
-	token := part([]byte(`{"alg":"RS256","typ":"JWT"}`)) + "." + part([]byte(claims)) + "." + part([]byte("nobody checks"))
-	args := []string{"sign-blob", "--yes", "--signing-config", filepath.Join(dir, "config.json"), "--trusted-root", filepath.Join(dir, "root.json"), "--identity-token", token}
+	return part([]byte(`{"alg":"RS256","typ":"JWT"}`)) + "." + part([]byte(claims)) + "." + part([]byte("nobody checks"))
+}
+
+// keylessArgs sign with what the workshop's configuration and trusted root lead to.
+func (c *tool) keylessArgs(dir string) []string {
+	args := []string{"sign-blob", "--yes", "--signing-config", filepath.Join(dir, "config.json"), "--trusted-root", filepath.Join(dir, "root.json"), "--identity-token", token()}
 	if c.name == "v2" {
 		args = append(args, "--new-bundle-format")
 	}
