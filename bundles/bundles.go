@@ -85,8 +85,10 @@ type Mark struct {
 
 // Seen is what a host remembers of what it accepted, one mark for each level, and the clock's floor.
 type Seen struct {
-	Enforce Mark `json:"enforce"`
-	Audit   Mark `json:"audit"`
+	// Of is the fleet and channel that all this is about, as FLEET/CHANNEL.
+	Of      string `json:"of,omitempty"`
+	Enforce Mark   `json:"enforce"`
+	Audit   Mark   `json:"audit"`
 	// Trust is the version of the trust file under which the newest of them was accepted.
 	Trust int64 `json:"trust,omitempty"`
 	// Revision is where the release that was accepted last came from: the next one should descend from it.

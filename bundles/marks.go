@@ -46,6 +46,7 @@ func (v *Verified) Advance(seen Seen, now time.Time) Seen {
 	}
 	seen.Audit = advance(seen.Audit, this)
 	seen.Trust, seen.Revision = max(seen.Trust, v.trust), v.revision
+	seen.Of = v.release.Name + "/" + v.release.Channel
 	seen.Clock = now.UTC()
 	return seen
 }
@@ -62,17 +63,32 @@ func older(a, b *Verified) int {
 	return cmp.Or(cmp.Compare(a.release.Epoch, b.release.Epoch), cmp.Compare(a.release.Sequence, b.release.Sequence))
 }
 
-// RecoverSeen is the floor of TRUST for a host whose state is lost: the highest of what the cache holds and
-// of the marks that the caller knows from elsewhere (the pinned map, the host's own last signed report). The
-// trust's minSequence is a floor by itself, in Verify. The caller reports StateLost.
-func RecoverSeen(cached []*Verified, marks ...Mark) Seen {
+// Raise answers the higher of each of two memories of one channel.
+func (s Seen) Raise(o Seen) Seen {
+	s.Enforce, s.Audit = highest(s.Enforce, o.Enforce), highest(s.Audit, o.Audit)
+	s.Trust, s.Floor = max(s.Trust, o.Trust), latest(s.Floor, o.Floor)
+	return s
+}
+
+// highest is newest; of two of one number it is the one that knows the digest.
+func highest(a, b Mark) Mark {
+	if a.less(b) || a.Epoch == b.Epoch && a.Sequence == b.Sequence && a.Digest == "" {
+		return b
+	}
+	return a
+}
+
+// RecoverSeen is the floor of TRUST for a host whose state is lost: the highest of what the cache holds and of what the
+// caller knows from elsewhere (the older state file, the pinned map, the host's own last signed report). The trust's
+// minSequence is a floor by itself, in Verify. The caller reports StateLost.
+func RecoverSeen(cached []*Verified, floors ...Seen) Seen {
 	var s Seen
 	for _, v := range slices.SortedFunc(slices.Values(cached), older) {
 		s = v.Advance(s, time.Time{})
 	}
 	s.Clock = time.Time{}
-	for _, m := range marks {
-		s.Enforce, s.Audit = newest(s.Enforce, m), newest(s.Audit, m)
+	for _, f := range floors {
+		s = s.Raise(f)
 	}
 	return s
 }

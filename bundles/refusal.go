@@ -44,8 +44,8 @@ var (
 	ErrUnsupported    = &Kind{"unsupported", "this version cannot check that", ""}
 	ErrRevoked        = &Kind{"revoked", "the trust file revokes it", "publish a new release with unrevoked keys"}
 	ErrMinSequence    = &Kind{"below-minimum", "the sequence is below the trust file's minSequence", ""}
-	ErrRewritten      = &Kind{"history-rewritten", "the channel's history was rewritten and the trust requires ancestry", ""}
-	ErrAncestry       = &Kind{"ancestry-unknown", "nobody can say whether the release descends from the accepted one, and the trust requires it", "requireAncestry needs one Git repository or one registry, and a host that looks more often than every thousand commits; muster join --force begins anew"}
+	ErrRewritten      = &Kind{"history-rewritten", "the channel's history was rewritten and the trust requires ancestry", "put the channel back to where it was; a trust file with a higher epoch begins anew"}
+	ErrAncestry       = &Kind{"ancestry-unknown", "nobody can say whether the release descends from the accepted one, and the trust requires it", "requireAncestry needs one Git repository or one registry, and a host that looks more often than every thousand commits; a trust file with a higher epoch begins anew"}
 	ErrNoRelease      = &Kind{"no-release", "there is no release here", "publish one with muster publish"}
 	ErrBadSignature   = &Kind{"bad-signature", "the signature cannot be used", ""}
 	ErrWeakKey        = &Kind{"weak-key", "the key is of a kind that releases are not signed with", "use ECDSA P-256 (muster keys new) or RSA of 3072 bits or more"}

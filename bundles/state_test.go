@@ -188,8 +188,8 @@ func TestRecoverSeen(t *testing.T) {
 	f := bundlestest.New(t, "alice")
 	trust := f.Trust(t, 1, 1, "")
 	five := f.Verified(t, trust, 5, "alice")
-	seen := bundles.RecoverSeen([]*bundles.Verified{five}, bundles.Mark{Epoch: 1, Sequence: 9}, bundles.Mark{Epoch: 1, Sequence: 3})
-	if seen.Enforce.Sequence != 9 || seen.Audit.Sequence != 9 || !seen.Floor.Equal(bundlestest.Issued()) {
+	seen := bundles.RecoverSeen([]*bundles.Verified{five}, bundles.Seen{Enforce: bundles.Mark{Epoch: 1, Sequence: 9}}, bundles.Seen{Audit: bundles.Mark{Epoch: 1, Sequence: 3}})
+	if seen.Enforce.Sequence != 9 || seen.Audit.Sequence != 5 || !seen.Floor.Equal(bundlestest.Issued()) {
 		t.Fatalf("%+v", seen)
 	}
 	_, err := bundles.Verify(bundlestest.Raw(f.Release(t, 8, "alice")), trust, seen, bundlestest.Now())

@@ -128,6 +128,7 @@ func (l Link) follow(t *Trust) (*Trust, *Standing, error) {
 		return nil, s, refuse(ErrSuccession, "trust version %d is signed by %d of %d needed signers of version %d (%s) and by %d of %d of its own (%s)",
 			next.Version, len(s.Old), s.OldNeeded, t.Version, strings.Join(s.Old, ", "), len(s.New), s.NewNeeded, strings.Join(s.New, ", "))
 	}
+	next.before = t
 	return next, s, nil
 }
 

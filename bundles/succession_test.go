@@ -228,6 +228,71 @@ func TestHeldAcrossEpochs(t *testing.T) {
 	}
 }
 
+// TestHeldAfterRotation: what is held stays when all who signed it were replaced, and is reported; what one of the
+// versions since then revoked does not, nor what nobody of any version signed.
+func TestHeldAfterRotation(t *testing.T) {
+	t.Parallel()
+	f := bundlestest.New(t, "alice", "bob", "carol")
+	first := bundlestest.First(1, "alice")
+	pinned := bundlestest.Load(t, f.YAML(t, first))
+	held := f.Verified(t, pinned, 5, "alice")
+	cache := bundles.NewCache(t.TempDir())
+	if err := cache.Store(held); err != nil {
+		t.Fatal(err)
+	}
+	follow := func(revoked ...string) *bundles.Trust {
+		t.Helper()
+		trust := pinned
+		for i, extra := range revoked {
+			v := bundlestest.First(1, "bob", "carol")
+			v.Version, v.Extra = int64(i+2), extra
+			files := map[string][]byte{}
+			f.Succession(t, files, v, "alice", "bob", "carol")
+			next, links, err := bundles.Succeed(bundles.NewMemFS(files), trust)
+			if err != nil || len(links) != 1 {
+				t.Fatalf("%v %v", links, err)
+			}
+			trust = next
+		}
+		return trust
+	}
+	now := bundlestest.Now()
+	for name, c := range map[string]struct {
+		trust *bundles.Trust
+		want  bool
+	}{
+		"replaced":                                {follow(""), true},
+		"replaced twice":                          {follow("", ""), true},
+		"revoked since":                           {follow("", "revoked: {keys: ["+f.Keys["alice"].ID()+"]}\n"), false},
+		"revoked once, and forgotten":             {follow("revoked: {keys: ["+f.Keys["alice"].ID()+"]}\n", ""), false},
+		"the release is revoked":                  {follow("revoked: {releases: [" + held.Digest() + "]}\n"), false},
+		"outside the scope that is left":          {follow("scope: {kinds: [KubeArmorPolicy]}\n"), false},
+		"the operator installed a file by others": {bundlestest.Load(t, f.YAML(t, bundlestest.First(1, "bob"))), false},
+	} {
+		v, problems, err := cache.Load(bundles.LevelEnforce, c.trust, bundles.Seen{}, now)
+		if err != nil || (v != nil) != c.want {
+			t.Errorf("%s: %v %v %v", name, v, problems, err)
+			continue
+		}
+		again, err := held.Again(c.trust, bundles.Seen{}, now)
+		if (err == nil) != c.want {
+			t.Errorf("%s: again: %v", name, err)
+		}
+		if !c.want {
+			continue
+		}
+		for _, got := range []*bundles.Verified{v, again} {
+			if got.Level() != bundles.LevelEnforce || len(got.Conditions()) != 1 || got.Conditions()[0].Type != bundles.ConditionDistrusted {
+				t.Errorf("%s: %s %+v", name, got.Level(), got.Conditions())
+			}
+		}
+		// As a new release it would not be taken.
+		if _, err := bundles.Verify(bundlestest.Raw(f.Release(t, 6, "alice")), c.trust, bundles.Seen{}, now); !errors.Is(err, bundles.ErrTooFewSigners) {
+			t.Errorf("%s: a new one: %v", name, err)
+		}
+	}
+}
+
 // FuzzSuccession: no bytes replace a trust file without its signers.
 func FuzzSuccession(f *testing.F) {
 	fleet := bundlestest.New(f, "alice")

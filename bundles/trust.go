@@ -40,6 +40,8 @@ type Trust struct {
 	Attestations []Attestation `yaml:"attestations"`
 
 	digest string
+	// before is the version that this one was followed from on this host; nil for the pinned file.
+	before *Trust
 }
 
 // Threshold says how many distinct signers each level needs.

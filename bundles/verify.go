@@ -32,6 +32,8 @@ const (
 	ConditionRewritten      = "HistoryRewritten"
 	ConditionClockBackwards = "ClockBackwards"
 	ConditionFutureIssued   = "FutureIssued"
+	// ConditionDistrusted is of a release that is held although the trust in force would not accept it any more.
+	ConditionDistrusted = "Distrusted"
 )
 
 // clockSlack is how far two honest clocks may be apart before it is worth a line in a report.
@@ -49,15 +51,6 @@ func Verify(raw *Raw, trust *Trust, seen Seen, now time.Time) (*Verified, error)
 func Inspect(raw *Raw, trust *Trust, seen Seen, now time.Time) (*Verified, []Check, error) {
 	e := &examination{raw: raw, trust: trust, seen: seen, now: now, verifier: cosignVerifier{}, v: &Verified{}}
 	return e.run()
-}
-
-// verifyHeld verifies a release that this host accepted before. What says how new a release must be does not
-// apply: an older one is held where a newer one was revoked, or because nothing newer came since the epoch rose.
-func verifyHeld(raw *Raw, trust *Trust, seen Seen, now time.Time) (*Verified, error) {
-	clock := Seen{Floor: seen.Floor, Clock: seen.Clock}
-	e := &examination{raw: raw, trust: trust, seen: clock, now: now, held: true, verifier: cosignVerifier{}, v: &Verified{}}
-	v, _, err := e.run()
-	return v, err
 }
 
 func (e *examination) run() (*Verified, []Check, error) {
@@ -336,13 +329,15 @@ func (e *examination) checkSuccession() (string, error) {
 }
 
 func (e *examination) checkAncestry() (string, error) {
+	// Only enough signers of the trust file raise the epoch: with it they may begin the history anew.
+	required := e.trust.RequireAncestry && e.v.release.Epoch <= newest(e.seen.Enforce, e.seen.Audit).Epoch
 	if !e.raw.Rewritten {
-		if e.raw.AncestryUnknown != nil && e.trust.RequireAncestry && !e.held {
+		if e.raw.AncestryUnknown != nil && required {
 			return "", refuse(ErrAncestry, "revision %s", e.raw.Revision).because(e.raw.AncestryUnknown)
 		}
 		return "not known to be rewritten", nil
 	}
-	if e.trust.RequireAncestry {
+	if required {
 		return "", refuse(ErrRewritten, "revision %s does not descend from the one before", e.raw.Revision)
 	}
 	e.v.note(ConditionRewritten, "revision %s does not descend from the one before", e.raw.Revision)

@@ -24,6 +24,7 @@ const (
 	areaKernel = "kernel"
 	areaConfig = "config"
 	areaReport = "report"
+	areaMemory = "memory"
 )
 
 // release is a verified release with its policies parsed.

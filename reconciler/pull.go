@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/muster-fleet/muster/bundles"
+	"github.com/muster-fleet/muster/fleet"
 )
 
 // puller remembers the one pull that may be under way.
@@ -39,6 +40,10 @@ type pullResult struct {
 	raw      *bundles.Raw // nil when nothing changed
 	err      error
 	took     time.Duration
+	// asked says that the host's own last report was asked for; report is nil when there is none.
+	asked     bool
+	report    *fleet.Report
+	recallErr error
 }
 
 // startPull looks at a tenant's source unless somebody is looking already.
@@ -52,12 +57,15 @@ func (l *Loop) startPull(ctx context.Context, t *tenant) {
 	t.pull.number++
 	pullCtx, cancel := context.WithTimeout(ctx, t.Look.Timeout)
 	t.pull.cancel = cancel
-	go l.look(pullCtx, t.Source, pullResult{tenant: t, number: t.pull.number}, t.pull.known)
+	go l.look(pullCtx, t.Source, pullResult{tenant: t, number: t.pull.number, asked: t.forgot}, t.pull.known, l.settings.HostID)
 }
 
 // look is the body of one pull. Nobody takes its result when the loop has ended.
-func (l *Loop) look(ctx context.Context, source bundles.Source, result pullResult, known bundles.Revision) {
+func (l *Loop) look(ctx context.Context, source bundles.Source, result pullResult, known bundles.Revision, hostID string) {
 	begun := l.deps.Clock.Now()
+	if result.asked {
+		l.recall(ctx, hostID, &result)
+	}
 	result.revision, result.err = source.Latest(ctx)
 	if result.err == nil && result.revision != known {
 		result.raw, result.err = source.Fetch(ctx, result.revision)
@@ -87,6 +95,7 @@ func (l *Loop) took(ctx context.Context, result pullResult) {
 	t.pull.last = now
 	heard := t.unheard
 	t.unheard = false
+	l.recalled(&result, now)
 	switch {
 	case !slices.Contains(l.tenants, t): // the configuration does not name it any more
 	case result.err != nil && ctx.Err() != nil: // the agent stops

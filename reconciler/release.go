@@ -28,15 +28,32 @@ func (l *Loop) restore(t *tenant, now time.Time) error {
 	if err != nil && !lost && !missing {
 		return fmt.Errorf("state: %w", err)
 	}
+	if seen.Of != "" && seen.Of != t.of() {
+		l.deps.Log.Info("the state is of another fleet or channel: it begins anew", "tenant", t.Name, "was", seen.Of, "is", t.of())
+		seen, lost, missing = bundles.Seen{}, false, true
+	}
 	if t.Lost != nil {
 		l.deps.Log.Warn("successions of the trust file lost", "tenant", t.Name, "error", t.Lost)
 		t.mark("StateLost", "successions of the trust file were lost: "+t.Lost.Error(), now)
 	}
+	cached, err := l.readCache(t, seen, now)
+	if err != nil {
+		return err
+	}
+	t.seen = l.recover(t, seen, lost, missing, cached, now)
+	t.follow(t.seen.Revision)
+	l.freezeIfOlder(t, now)
+	t.unheard = !t.known()
+	return nil
+}
+
+// readCache takes up the last good releases of each level.
+func (l *Loop) readCache(t *tenant, seen bundles.Seen, now time.Time) ([]*bundles.Verified, error) {
 	var cached []*bundles.Verified
 	for _, level := range []bundles.Level{bundles.LevelEnforce, bundles.LevelAudit} {
 		v, problems, err := t.Cache.Load(level, t.Trust, seen, now)
 		if err != nil {
-			return fmt.Errorf("cache: %w", err)
+			return nil, fmt.Errorf("cache: %w", err)
 		}
 		l.noteCache(t, level, problems, now)
 		if v == nil {
@@ -45,17 +62,37 @@ func (l *Loop) restore(t *tenant, now time.Time) error {
 		cached = append(cached, v)
 		l.readopt(t, v, now)
 	}
-	if lost || (missing && len(cached) > 0) {
-		t.mark("StateLost", "the marks of accepted releases were lost and rebuilt from the cache", now)
-		older := seen
-		seen = bundles.RecoverSeen(cached, seen.Enforce, seen.Audit)
-		seen.Trust = max(seen.Trust, older.Trust, t.Trust.Version)
+	return cached, nil
+}
+
+// recover answers the marks that hold from now on: those of the state file, or the floor of everything else that
+// remembers when it is lost or was set back.
+func (l *Loop) recover(t *tenant, seen bundles.Seen, lost, missing bool, cached []*bundles.Verified, now time.Time) bundles.Seen {
+	floor, problems := l.floors(t)
+	for _, err := range problems {
+		l.deps.Log.Warn("a floor for the marks cannot be read", "tenant", t.Name, "error", err)
 	}
-	t.seen = seen
-	t.follow(seen.Revision)
-	l.freezeIfOlder(t, now)
-	t.unheard = !t.known()
-	return nil
+	held := bundles.RecoverSeen(cached)
+	switch below := !reaches(seen, floor); {
+	case lost || missing && (len(cached) > 0 || below):
+		t.mark("StateLost", "the marks of accepted releases were lost and rebuilt from the cache, the kernel and the host's own reports", now)
+	case below:
+		t.mark("StateLost", "the marks on disk are older than what the kernel or the host's own reports tell", now)
+	case seen.Revision == "": // of a version that did not keep it
+		seen.Revision = held.Revision
+		t.forgot = missing
+		return seen
+	default:
+		return seen
+	}
+	t.forgot = true
+	revision := seen.Revision
+	seen = bundles.RecoverSeen(cached, seen, floor)
+	seen.Trust = max(seen.Trust, t.Trust.Version)
+	if revision != "" {
+		seen.Revision = revision
+	}
+	return seen
 }
 
 // freezeIfOlder keeps the kernel as it is when the newest release that was accepted is not in the cache any
@@ -204,6 +241,7 @@ func (l *Loop) accept(t *tenant, r *release, now time.Time) error {
 	}
 	t.solve(areaState)
 	t.seen = seen
+	l.etch(t, now)
 	t.follow(seen.Revision)
 	t.refused = nil
 	if r.verified.Level() == bundles.LevelEnforce {

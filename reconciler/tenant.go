@@ -51,6 +51,8 @@ type tenant struct {
 	troubles map[string]trouble
 	// frozen holds the kernel as it is, because what is in it may not be replaced by what is known.
 	frozen bool
+	// forgot says that the marks were lost: the host's own last report is asked for before the next look.
+	forgot bool
 	// unheard holds it too: nothing is known of this tenant, and its source was not looked at since the start.
 	unheard bool
 }
@@ -137,7 +139,9 @@ func (l *Loop) holding() bool {
 func (l *Loop) follow(settings *Settings, now time.Time) error {
 	var tenants []*tenant
 	for _, s := range settings.Tenants {
-		i := slices.IndexFunc(l.tenants, func(t *tenant) bool { return t.Name == s.Name })
+		i := slices.IndexFunc(l.tenants, func(t *tenant) bool {
+			return t.Name == s.Name && t.Trust.Fleet == s.Trust.Fleet && t.Trust.Channel == s.Trust.Channel
+		})
 		if i < 0 {
 			t := newTenant(s)
 			if err := l.restore(t, now); err != nil {
@@ -180,6 +184,7 @@ func (l *Loop) succeed(t *tenant, raw *bundles.Raw, now time.Time) error {
 	}
 	l.deps.Log.Info("trust file succeeded", "tenant", t.Name, "from", t.Trust.Version, "to", next.Version, "epoch", next.Epoch, "sha256", next.Digest())
 	t.Trust, t.Links, t.seen = next, all, seen
+	l.etch(t, now)
 	l.verifyAgain(now)
 	return nil
 }

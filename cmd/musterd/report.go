@@ -39,6 +39,7 @@ type refReporter struct {
 	cfg       config.Status
 	key       *fleet.HostKey
 	log       *slog.Logger
+	spool     string
 	publisher *statusref.Publisher
 	collector *statusref.Collector
 	// collectFor is what the collector was made for.
@@ -61,14 +62,14 @@ func newReporter(cfg *config.Config, log *slog.Logger) (reconciler.Reporter, err
 	if cfg.Status.URL == "" {
 		return localReporter{}, nil
 	}
-	r := &refReporter{cfg: cfg.Status, key: key, log: log}
+	r := &refReporter{cfg: cfg.Status, key: key, log: log, spool: filepath.Join(cfg.StateDir, "report")}
 	remote, err := r.remote()
 	if err != nil {
 		// Reports can wait on the host; enforcing cannot.
 		log.Error("reports stay on this host", "error", err)
 		return localReporter{}, nil
 	}
-	r.publisher = statusref.NewPublisher(statusref.PublisherConfig{Remote: remote, Dir: filepath.Join(cfg.StateDir, "report"), Key: key})
+	r.publisher = statusref.NewPublisher(statusref.PublisherConfig{Remote: remote, Dir: r.spool, Key: key})
 	return r, nil
 }
 
@@ -83,6 +84,20 @@ func (r *refReporter) remote() (statusref.Remote, error) {
 		return statusref.Remote{}, fmt.Errorf("status: %w", err)
 	}
 	return statusref.Remote{URL: r.cfg.URL, Auth: auth, CABundle: ca}, nil
+}
+
+// Spooled implements reconciler.Recaller.
+func (r *refReporter) Spooled() (*fleet.Report, error) {
+	return statusref.SpooledReport(r.spool, r.key.PublicKey())
+}
+
+// Sent implements reconciler.Recaller.
+func (r *refReporter) Sent(ctx context.Context, host string) (*fleet.Report, error) {
+	remote, err := r.remote()
+	if err != nil {
+		return nil, err
+	}
+	return statusref.OwnReport(ctx, remote, host, r.key.PublicKey())
 }
 
 // Report signs and pushes.

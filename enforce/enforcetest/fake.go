@@ -4,6 +4,7 @@
 package enforcetest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -26,6 +27,7 @@ type Fake struct {
 	detached bool
 	steps    []string
 	failures []error
+	memory   map[string][]byte
 }
 
 // NewFake makes a fake with nothing in its kernel.
@@ -34,6 +36,33 @@ func NewFake(caps enforce.Capabilities) *Fake {
 }
 
 var _ enforce.Backend = (*Fake)(nil)
+
+// Remember keeps value under name until Reboot.
+func (f *Fake) Remember(name string, value []byte) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.memory == nil {
+		f.memory = map[string][]byte{}
+	}
+	f.memory[name] = bytes.Clone(value)
+	return nil
+}
+
+// Recall answers what is kept under name.
+func (f *Fake) Recall(name string) ([]byte, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.memory[name], nil
+}
+
+// Reboot leaves a kernel that holds and remembers nothing.
+func (f *Fake) Reboot() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.attached, f.detached, f.memory = false, false, nil
+	clear(f.subjects)
+	clear(f.broken)
+}
 
 // Name implements enforce.Backend.
 func (f *Fake) Name() string { return f.caps.Backend }

@@ -6,7 +6,6 @@ package statusref
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -14,7 +13,6 @@ import (
 	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
-	"github.com/go-git/go-git/v5/storage/memory"
 	"golang.org/x/crypto/ssh"
 
 	"github.com/muster-fleet/muster/fleet"
@@ -214,27 +212,12 @@ func (p *Publisher) readOwn(ctx context.Context, r *fleet.Report, commit plumbin
 	if err != nil {
 		return nil, false, err
 	}
-	store := memory.NewStorage()
-	err = p.cfg.Remote.fetch(ctx, a, []plumbing.Hash{commit}, hostLimits(1), store)
-	if errors.Is(err, ErrLimits) {
-		return nil, false, nil
-	}
-	if err != nil {
+	got, err := ownAt(ctx, p.cfg.Remote, a, commit, r.Host, p.cfg.Key.PublicKey())
+	if err != nil || got == nil {
 		return nil, false, err
 	}
-	f, err := readHostCommit(store, commit, r.Host)
-	if err != nil {
-		return nil, false, nil // no report of ours
-	}
-	key, err := fleet.Verify(f.Signature, fleet.NamespaceReport, f.Report)
-	if err != nil || !sameKey(key, p.cfg.Key.PublicKey()) {
-		return nil, false, nil // no report of ours
-	}
-	got, err := fleet.Decode(f.Report)
-	if err != nil || got.Host != r.Host {
-		return nil, false, nil // no report of ours
-	}
-	return &got, bytes.Equal(f.Report, []byte(p.last.Report)), nil
+	b, err := fleet.Encode(*got)
+	return got, err == nil && string(b) == p.last.Report, err
 }
 
 // build makes the parentless commit. It depends on the report only, so a repeated push makes the same commit.

@@ -31,6 +31,8 @@ type attack struct {
 	setup func(w *world)
 	// play answers the release that the attacker puts at the source; nil when it did something else.
 	play func(w *world) map[string][]byte
+	// rebooted says that the kernel holds nothing when the attack comes: nothing must then be in force.
+	rebooted bool
 	// control is the same thing done by those who may; without one it is the next good release.
 	control func(w *world) map[string][]byte
 }
@@ -114,7 +116,9 @@ func run(t *testing.T, a attack, transport string) *result {
 		w.push(files)
 	}
 	r.got = w.outcome(a.want)
-	r.inForce = w.inForce()
+	if r.inForce = w.inForce(); a.rebooted {
+		r.inForce = w.nothingInForce()
+	}
 	if a.control == nil {
 		a.control = func(w *world) map[string][]byte { return w.good() }
 	}

@@ -62,6 +62,19 @@ func succession() []attack {
 			},
 		},
 		{
+			// The last good release stays: its signers were replaced, not revoked.
+			area: "Replacing the trust file", name: "a release by those who were all replaced, and the host reboots", want: "too-few-signers",
+			play:    func(w *world) map[string][]byte { return w.replaced("") },
+			control: func(w *world) map[string][]byte { return w.good() },
+		},
+		{
+			area: "Replacing the trust file", name: "a release by those who were all revoked, and the host reboots", want: "revoked", rebooted: true,
+			play: func(w *world) map[string][]byte {
+				return w.replaced("revoked: {keys: [" + w.fleet.Keys["alice"].ID() + ", " + w.fleet.Keys["bob"].ID() + "]}\n")
+			},
+			control: func(w *world) map[string][]byte { return w.good() },
+		},
+		{
 			area: "Replacing the trust file", name: "the host lost the way to its newest trust file", want: "trust-rollback",
 			play: func(w *world) map[string][]byte {
 				w.push(w.succeeded())
@@ -93,6 +106,26 @@ func (w *world) succeeded() map[string][]byte {
 	w.epoch, w.sign = 2, []string{"bob", "carol"}
 	w.extra = func(files map[string][]byte) { w.fleet.Succession(w.t, files, w.nextTrust(), "alice", "bob", "carol") }
 	return w.good()
+}
+
+// replaced puts others in the place of all signers, beside a release by those who were; the host follows and reboots.
+func (w *world) replaced(extra string) map[string][]byte {
+	w.t.Helper()
+	v := w.firstTrust()
+	v.Version, v.Signers, v.Extra = 2, []string{"carol", "shop"}, extra
+	if extra != "" {
+		v.Signers = append(v.Signers, "alice", "bob")
+	}
+	successor := func(files map[string][]byte) { w.fleet.Succession(w.t, files, v, "alice", "bob", "carol", "shop") }
+	files := w.bad()
+	successor(files)
+	w.push(files)
+	w.sync(false)
+	w.halt()
+	w.kernel.Reboot()
+	w.start()
+	w.sign, w.extra = []string{"carol", "shop"}, successor
+	return nil
 }
 
 func without(files map[string][]byte, dir string) map[string][]byte {
@@ -180,8 +213,8 @@ func (w *world) teamTrust(scope string) bundlestest.TrustFile {
 // memory is somebody, or a bad disk, at what the host remembers.
 func memory() []attack {
 	old := func(w *world) map[string][]byte { return w.release(wrong(), first-1, w.sign...) }
-	row := func(name, want string, harm func(w *world)) attack {
-		return attack{area: "The host's memory", name: name, want: want, play: func(w *world) map[string][]byte {
+	row := func(name string, harm func(w *world)) attack {
+		return attack{area: "The host's memory", name: name, want: "rollback", play: func(w *world) map[string][]byte {
 			w.halt()
 			harm(w)
 			w.push(old(w))
@@ -190,17 +223,47 @@ func memory() []attack {
 		}}
 	}
 	return []attack{
-		row("the marks are cut in half, and an older release offered", "rollback", func(w *world) {
+		row("the marks are cut in half, and an older release offered", func(w *world) {
 			path := filepath.Join(w.state(), "seen")
 			data, err := os.ReadFile(path)
 			w.must(err)
 			w.must(os.WriteFile(path, data[:len(data)/2], 0o600))
 		}),
-		row("the marks are deleted, and an older release offered", "rollback", func(w *world) {
+		row("the marks are deleted, and an older release offered", func(w *world) {
 			w.must(os.Remove(filepath.Join(w.state(), "seen")))
 			_ = os.Remove(filepath.Join(w.state(), "seen.old"))
 		}),
-		row("the cached release is altered", "rollback", func(w *world) {
+		row("all of the state is deleted, and an older release offered", func(w *world) {
+			w.must(os.RemoveAll(w.state())) // what is pinned in the kernel remembers
+		}),
+		{
+			area: "The host's memory", name: "the state is set back to an older copy, and what was new then offered", want: "rollback",
+			play: func(w *world) map[string][]byte {
+				kept := filepath.Join(w.dir, "kept")
+				w.must(os.CopyFS(kept, os.DirFS(w.state())))
+				w.push(w.good())
+				w.sync(false)
+				w.halt()
+				w.must(os.RemoveAll(w.state()))
+				w.must(os.CopyFS(w.state(), os.DirFS(kept)))
+				w.push(w.release(wrong(), w.sequence-1, w.sign...)) // above what the disk says
+				w.start()
+				return nil
+			},
+		},
+		{
+			area: "The host's memory", name: "the host is installed anew with its old key, and an older release offered", want: "rollback",
+			play: func(w *world) map[string][]byte {
+				w.halt()
+				w.must(os.RemoveAll(w.state()))
+				w.kernel.Reboot() // its own last report remembers
+				w.push(old(w))
+				w.start()
+				return nil
+			},
+			rebooted: true,
+		},
+		row("the cached release is altered", func(w *world) {
 			names, err := filepath.Glob(filepath.Join(w.state(), "cache", "*.release"))
 			w.must(err)
 			for _, name := range names {

@@ -71,6 +71,7 @@ type world struct {
 
 	mu      sync.Mutex
 	refused map[string]int // by name, as metrics count them
+	sent    *fleet.Report
 	loop    *reconciler.Loop
 	stop    context.CancelFunc
 	done    chan error
@@ -380,6 +381,15 @@ func (w *world) inForce() error {
 	return nil
 }
 
+// nothingInForce says what of an attacker's release is in force on a host that lost all it had.
+func (w *world) nothingInForce() error {
+	op := enforce.Operation{Class: policies.ClassFile, Path: free, Read: true, Source: enforce.ProcessSource{Executable: "/bin/cat"}}
+	if got := w.kernel.Decide(enforce.Host, op).Verdict; got != enforce.Permit {
+		return fmt.Errorf("%s: %v, by a release that should be refused", free, got)
+	}
+	return nil
+}
+
 // The host and everybody else whom the loop knows.
 
 func (w *world) Node() (inventory.Node, bool) {
@@ -390,7 +400,7 @@ func (w *world) Node() (inventory.Node, bool) {
 func (w *world) Changed() <-chan struct{}                             { return nil }
 func (w *world) Resolve([]string) map[string]string                   { return nil }
 func (w *world) Protect() []enforce.ProtectPair                       { return nil }
-func (w *world) Report(context.Context, reconciler.Mail) error        { return nil }
+func (w *world) Spooled() (*fleet.Report, error)                      { return nil, nil }
 func (w *world) Flush(context.Context) error                          { return nil }
 func (w *world) Collect(context.Context) error                        { return nil }
 func (w *world) Counts() []fleet.EventCount                           { return nil }
@@ -398,6 +408,23 @@ func (w *world) Losses() map[string]uint64                            { return n
 func (w *world) Round(reconciler.Cause, time.Duration, *fleet.Report) {}
 func (w *world) Pulled(bool)                                          {}
 func (w *world) Repaired(enforce.DriftKind)                           {}
+
+// Report and Sent are the fleet's status repository; what a real one does is fleet/statusref's business.
+func (w *world) Report(_ context.Context, mail reconciler.Mail) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(mail.Report.Releases) > 0 {
+		w.sent = mail.Report
+	}
+	return nil
+}
+
+// Sent implements reconciler.Recaller.
+func (w *world) Sent(context.Context, string) (*fleet.Report, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.sent, nil
+}
 
 func (w *world) Refused(name string) {
 	w.mu.Lock()
