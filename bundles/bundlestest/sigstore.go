@@ -370,21 +370,10 @@ func (s *Sigstore) Serve(t testing.TB, by Signing) string {
 				} `json:"publicKey"`
 			} `json:"publicKeyRequest"`
 		}
-		if err := json.NewDecoder(r.Body).Decode(&ask); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
+		_ = json.NewDecoder(r.Body).Decode(&ask) // what cannot be read has no key
+		if key := postedKey(w, []byte(ask.PublicKeyRequest.PublicKey.Content)); key != nil {
+			_ = json.NewEncoder(w).Encode(map[string]any{"signedCertificateEmbeddedSct": map[string]any{"chain": map[string]any{"certificates": s.chain(t, key, by)}}})
 		}
-		block, _ := pem.Decode([]byte(ask.PublicKeyRequest.PublicKey.Content))
-		if block == nil {
-			http.Error(w, "no key", http.StatusBadRequest)
-			return
-		}
-		key, err := x509.ParsePKIXPublicKey(block.Bytes)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		_ = json.NewEncoder(w).Encode(map[string]any{"signedCertificateEmbeddedSct": map[string]any{"chain": map[string]any{"certificates": s.chain(t, key, by)}}})
 	})
 	mux.HandleFunc("POST /api/v1/signingCert", func(w http.ResponseWriter, r *http.Request) {
 		var ask struct {
@@ -392,22 +381,11 @@ func (s *Sigstore) Serve(t testing.TB, by Signing) string {
 				Content []byte `json:"content"`
 			} `json:"publicKey"`
 		}
-		if err := json.NewDecoder(r.Body).Decode(&ask); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
+		_ = json.NewDecoder(r.Body).Decode(&ask) // as above
+		if key := postedKey(w, ask.PublicKey.Content); key != nil {
+			w.WriteHeader(http.StatusCreated)
+			_, _ = io.WriteString(w, strings.Join(s.chain(t, key, by), ""))
 		}
-		block, _ := pem.Decode(ask.PublicKey.Content)
-		if block == nil {
-			http.Error(w, "no key", http.StatusBadRequest)
-			return
-		}
-		key, err := x509.ParsePKIXPublicKey(block.Bytes)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		w.WriteHeader(http.StatusCreated)
-		_, _ = io.WriteString(w, strings.Join(s.chain(t, key, by), ""))
 	})
 	mux.HandleFunc("POST /api/v1/timestamp", func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(io.LimitReader(r.Body, 1<<16))
@@ -427,6 +405,21 @@ func (s *Sigstore) Serve(t testing.TB, by Signing) string {
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
 	return server.URL
+}
+
+// postedKey is the public key that somebody wants a certificate for; without one it answers so, and nil.
+func postedKey(w http.ResponseWriter, text []byte) crypto.PublicKey {
+	block, _ := pem.Decode(text)
+	if block == nil {
+		http.Error(w, "no key", http.StatusBadRequest)
+		return nil
+	}
+	key, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return nil
+	}
+	return key
 }
 
 // chain is a new certificate and those above it.
