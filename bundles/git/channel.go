@@ -104,7 +104,7 @@ func (c *Channel) Refresh(ctx context.Context) (bundles.Revision, error) {
 		// The branch may have been deleted since: start from nothing.
 		return "", c.reset()
 	case err != nil && !errors.Is(err, gogit.NoErrAlreadyUpToDate):
-		return "", fmt.Errorf("%s: %w", shown(c.cfg.URL), err)
+		return "", fmt.Errorf("%s: %w", ShownURL(c.cfg.URL), err)
 	}
 	ref, err := c.store.Reference(trackRef)
 	if err != nil {
@@ -172,7 +172,7 @@ func (c *Channel) Append(ctx context.Context, parent bundles.Revision, files map
 		RefSpecs: []config.RefSpec{config.RefSpec(string(localRef) + ":" + string(c.branch))},
 	})
 	if err != nil && !errors.Is(err, gogit.NoErrAlreadyUpToDate) {
-		return "", classifyPush(fmt.Errorf("%s: %w", shown(c.cfg.URL), err))
+		return "", classifyPush(fmt.Errorf("%s: %w", ShownURL(c.cfg.URL), err))
 	}
 	return bundles.Revision(hash.String()), nil
 }

@@ -57,7 +57,7 @@ func newRemote(raw string, creds Credentials) (*remote, error) {
 	if err := creds.check(ep); err != nil {
 		return nil, err
 	}
-	return &remote{endpoint: ep, creds: creds, shown: shown(raw)}, nil
+	return &remote{endpoint: ep, creds: creds, shown: ShownURL(raw)}, nil
 }
 
 var errSecretInURL = errors.New("the repository's URL contains a password: put it into a file and name that file in the credentials")

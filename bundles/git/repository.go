@@ -171,8 +171,8 @@ func IsSSH(raw string) bool {
 	return err == nil && ep.Protocol == "ssh"
 }
 
-// shown is a URL as it may stand in an error.
-func shown(raw string) string {
+// ShownURL is a URL as it may stand in an error.
+func ShownURL(raw string) string {
 	if u := PublicURL(raw); u != "" {
 		return u
 	}

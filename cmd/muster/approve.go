@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/muster-fleet/muster/bundles"
+	"github.com/muster-fleet/muster/bundles/git"
 )
 
 type approveFlags struct {
@@ -63,7 +64,9 @@ func (f *approveFlags) run(cmd *cobra.Command) error {
 	if ch, err = p.remembering(ch, f.rewritten); err != nil {
 		return err
 	}
+	end := waiting(cmd.Context(), "reading the release at "+git.ShownURL(p.url))
 	review, err := bundles.NewReview(cmd.Context(), ch, p.trust, time.Now())
+	end()
 	if err != nil {
 		return err
 	}
@@ -103,10 +106,12 @@ func (f *approveFlags) sign(cmd *cobra.Command, p *project, review *bundles.Revi
 		return err
 	}
 	var done *bundles.Published
-	if external != nil {
+	if external != nil { // which may have something to say on the terminal itself
 		done, err = bundles.ApproveWith(cmd.Context(), ch, review, p.trust, external, time.Now())
 	} else {
+		end := waiting(cmd.Context(), "publishing the signature at "+git.ShownURL(p.url))
 		done, err = bundles.Approve(cmd.Context(), ch, review, p.trust, keys[0], time.Now())
+		end()
 	}
 	if err != nil {
 		return err
@@ -151,7 +156,7 @@ func askYes(cmd *cobra.Command) error {
 		return hinted("give --yes when nobody is there to ask", "nobody confirmed the signature")
 	}
 	fmt.Fprint(cmd.ErrOrStderr(), "Sign it? [y/N] ")
-	line, err := bufio.NewReader(cmd.InOrStdin()).ReadString('\n')
+	line, err := interruptible(cmd.Context(), func() (string, error) { return bufio.NewReader(cmd.InOrStdin()).ReadString('\n') })
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,9 @@ func newDriftCmd() *cobra.Command {
 		Example: "  muster drift\n  muster drift -o json | jq '.drift[] | select(.severity == \"high\")'",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			done := waiting(cmd.Context(), "waiting for the agent to read the kernel")
 			plan, err := f.client().Plan(cmd.Context())
+			done()
 			if err != nil {
 				return err
 			}

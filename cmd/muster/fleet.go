@@ -16,6 +16,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/muster-fleet/muster/bundles"
+	"github.com/muster-fleet/muster/bundles/git"
 	"github.com/muster-fleet/muster/cmd/internal/sources"
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/fleet/statusref"
@@ -196,7 +197,7 @@ func (f *collectFlags) run(cmd *cobra.Command) error {
 	defer tick.Stop()
 	for {
 		if err := f.once(cmd, trust, signer); err != nil {
-			fmt.Fprintf(cmd.ErrOrStderr(), "muster: error: %v\n", err) // the next round may be better
+			printError(cmd.ErrOrStderr(), err) // the next round may be better
 		}
 		select {
 		case <-cmd.Context().Done():
@@ -234,7 +235,9 @@ func (f *collectFlags) once(cmd *cobra.Command, trust *bundles.Trust, signer ssh
 	if err != nil {
 		return err
 	}
+	done := waiting(cmd.Context(), "folding the reports in "+git.ShownURL(f.repo))
 	got, err := c.Collect(cmd.Context())
+	done()
 	if err != nil {
 		return err
 	}

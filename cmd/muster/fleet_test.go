@@ -10,7 +10,6 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -50,11 +49,7 @@ func musterInProcess(ts *testscript.TestScript, neg bool, args []string) {
 	root.SetErr(ts.Stderr())
 	err := root.ExecuteContext(context.Background())
 	if err != nil {
-		fmt.Fprintf(ts.Stderr(), "muster: error: %v\n", err)
-		var hinter interface{ Hint() string }
-		if errors.As(err, &hinter) {
-			fmt.Fprintf(ts.Stderr(), "muster: hint: %s\n", hinter.Hint())
-		}
+		printError(ts.Stderr(), err)
 	}
 	if (err != nil) != neg {
 		ts.Fatalf("muster %s: %v", strings.Join(args, " "), err)

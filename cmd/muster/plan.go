@@ -59,6 +59,7 @@ func (f *planFlags) run(cmd *cobra.Command, args []string) error {
 
 func (f *planFlags) plan(cmd *cobra.Command, args []string) (*control.Plan, error) {
 	if len(args) == 0 && f.ref == "" {
+		defer waiting(cmd.Context(), "waiting for the agent to read the kernel")()
 		return f.client().Plan(cmd.Context())
 	}
 	if len(args) == 1 && f.ref != "" {
@@ -72,6 +73,7 @@ func (f *planFlags) plan(cmd *cobra.Command, args []string) (*control.Plan, erro
 	if err != nil {
 		return nil, err
 	}
+	defer waiting(cmd.Context(), "compiling the policies")()
 	return offline.Plan(set), nil
 }
 

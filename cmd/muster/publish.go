@@ -97,7 +97,12 @@ func (f *publishFlags) run(cmd *cobra.Command, args []string) error {
 	if ch, err = p.remembering(ch, f.rewritten); err != nil {
 		return err
 	}
+	end := func() {}
+	if o.External == nil { // which may have something to say on the terminal itself
+		end = waiting(cmd.Context(), "publishing to "+git.ShownURL(p.url))
+	}
 	done, err := bundles.Publish(cmd.Context(), ch, o)
+	end()
 	if err != nil {
 		return err
 	}
@@ -167,7 +172,9 @@ func (f *publishFlags) copy(cmd *cobra.Command, p *project, ch bundles.Channel, 
 		if err != nil {
 			return nil, err
 		}
+		end := waiting(cmd.Context(), "copying to "+git.ShownURL(url))
 		c, err := bundles.CopyRelease(cmd.Context(), raw, target, p.trust, time.Now())
+		end()
 		if err != nil {
 			return nil, fmt.Errorf("published, but not copied to %s: %w", url, err)
 		}

@@ -76,9 +76,16 @@ func password(cmd *cobra.Command, file string, confirm bool) ([]byte, error) {
 	if !term.IsTerminal(fd) {
 		return nil, hinted("set MUSTER_PASSWORD (it may be empty) or give --password-file", "a password is needed and there is no terminal to ask on")
 	}
+	state, err := term.GetState(fd)
+	if err != nil {
+		return nil, err
+	}
 	ask := func(prompt string) ([]byte, error) {
 		fmt.Fprint(cmd.ErrOrStderr(), prompt)
-		p, err := term.ReadPassword(fd)
+		p, err := interruptible(cmd.Context(), func() ([]byte, error) { return term.ReadPassword(fd) })
+		if cmd.Context().Err() != nil {
+			_ = term.Restore(fd, state) // the question stands unanswered, and has turned the echo off
+		}
 		fmt.Fprintln(cmd.ErrOrStderr())
 		return p, err
 	}
@@ -94,6 +101,26 @@ func password(cmd *cobra.Command, file string, confirm bool) ([]byte, error) {
 		return nil, errors.New("the passwords differ")
 	}
 	return first, nil
+}
+
+// interruptible waits for an answer, but no longer than ctx: somebody who is asked must be able to leave by Ctrl-C.
+func interruptible[T any](ctx context.Context, read func() (T, error)) (T, error) {
+	type answer struct {
+		value T
+		err   error
+	}
+	got := make(chan answer, 1)
+	go func() {
+		value, err := read()
+		got <- answer{value, err}
+	}()
+	select {
+	case a := <-got:
+		return a.value, a.err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
 }
 
 // pemText answers a key's text: of a file, or out of the environment, where CI keeps secrets.

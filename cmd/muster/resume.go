@@ -5,9 +5,15 @@ package main
 
 import (
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 )
+
+// resumeResult is the JSON of muster resume.
+type resumeResult struct {
+	Resumed bool `json:"resumed"`
+}
 
 func newResumeCmd() *cobra.Command {
 	var f agentFlags
@@ -21,8 +27,7 @@ func newResumeCmd() *cobra.Command {
 			if err := f.client().Resume(cmd.Context()); err != nil {
 				return err
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), "resumed")
-			return nil
+			return f.out.write(cmd.OutOrStdout(), resumeResult{Resumed: true}, func(w io.Writer) { fmt.Fprintln(w, "resumed") })
 		},
 	}
 	f.register(cmd)

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/muster-fleet/muster/bundles"
+	"github.com/muster-fleet/muster/bundles/git"
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/fleet/statusref"
 )
@@ -61,7 +62,9 @@ func (f *rollFlags) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	done := waiting(cmd.Context(), "reading the status branch of "+git.ShownURL(f.repo))
 	status, err := statusref.ReadStatus(cmd.Context(), remote)
+	done()
 	if err != nil {
 		return hinted("hosts report when status.url is set; an enrolled host or muster fleet collect folds the reports", "%w", err)
 	}

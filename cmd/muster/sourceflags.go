@@ -118,6 +118,7 @@ func (f *sourceFlags) fetch(ctx context.Context, target, channel string) (*bundl
 	if err != nil {
 		return nil, err
 	}
+	defer waiting(ctx, "reading the release at "+git.ShownURL(target))()
 	if git.IsSSH(target) && sources.IsGit(target) && f.git.SSHKeyFile == "" {
 		return f.fetchAsPerson(ctx, target, channel)
 	}

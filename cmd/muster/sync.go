@@ -31,7 +31,9 @@ func newSyncCmd() *cobra.Command {
 			request.Wait = !noWait
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
+			done := waiting(ctx, "waiting for the agent to look at its source")
 			result, err := f.client().Sync(ctx, request)
+			done()
 			if err != nil {
 				return err
 			}

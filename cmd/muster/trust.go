@@ -112,7 +112,10 @@ func newTrustShowCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show [FILE]",
 		Short: "Show whom a trust file believes, and on a host which version is in force",
-		Args:  cobra.MaximumNArgs(1),
+		Long: "Without FILE it shows this host's: the pinned file and, when signed successors of it came with releases, the\n" +
+			"newest of them. The ids are what revoked.keys names.",
+		Example: "  muster trust show\n  muster trust show trust.yaml -o json | jq -r '.signers[].id'",
+		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			file := "/etc/muster/trust.yaml"
 			if len(args) == 1 {
@@ -149,7 +152,10 @@ func newTrustCheckCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check FILE",
 		Short: "Say what is wrong with a trust file, by itself and as the successor of another",
-		Args:  cobra.ExactArgs(1),
+		Long: "Exits with 1 when a host would not load the file, or would not follow it from the one that --from names.\n" +
+			"Warnings name what loads and is hardly meant.",
+		Example: "  muster trust check trust.yaml\n  git show HEAD~1:trust.yaml > before.yaml && muster trust check trust.yaml --from before.yaml",
+		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t, text, err := readTrust(args[0], "")
 			if err != nil {

@@ -8,12 +8,15 @@ import (
 	"encoding/hex"
 	"io"
 	"log"
+	"net/http"
+	"net/http/cgi"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -24,6 +27,8 @@ import (
 //	sha256 FILE VAR        sets VAR to the file's sha256
 //	subst FILE OLD NEW     replaces OLD by NEW in FILE, once; it must be there
 //	registry VAR           starts a registry on loopback and sets VAR to its host:port
+//	slow-git DIR VAR       serves the repository DIR over HTTP and sets VAR to its URL; a push is never answered
+//	pushed                 waits until somebody pushed there
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("git"); err != nil {
@@ -45,6 +50,8 @@ func TestScripts(t *testing.T) {
 			"sha256":   cmdSHA256,
 			"subst":    cmdSubst,
 			"registry": cmdRegistry,
+			"slow-git": cmdSlowGit,
+			"pushed":   cmdPushed,
 		},
 	})
 }
@@ -52,6 +59,7 @@ func TestScripts(t *testing.T) {
 // setup gives a story a home of its own; nothing of the machine's configuration reaches git or muster.
 func setup(e *testscript.Env, bin string) error {
 	home := filepath.Join(e.WorkDir, "home")
+	e.Values[pushes{}] = &pushed{}
 	e.Setenv("PATH", bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
 	e.Setenv("HOME", home)
 	e.Setenv("XDG_CONFIG_HOME", filepath.Join(home, ".config"))
@@ -84,6 +92,53 @@ func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	server := httptest.NewServer(registry.New(registry.WithReferrersSupport(true), registry.Logger(log.New(io.Discard, "", 0))))
 	ts.Defer(server.Close)
 	ts.Setenv(args[0], strings.TrimPrefix(server.URL, "http://"))
+}
+
+// pushes is the key under which a story's slow server tells of pushes.
+type pushes struct{}
+
+// cmdSlowGit serves a repository with git's own http-backend, but keeps every push waiting.
+func cmdSlowGit(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: slow-git DIR VAR")
+	}
+	execPath, err := exec.Command("git", "--exec-path").Output()
+	ts.Check(err)
+	dir := ts.MkAbs(args[0])
+	backend := &cgi.Handler{
+		Path: filepath.Join(strings.TrimSpace(string(execPath)), "git-http-backend"),
+		Env: []string{
+			"GIT_PROJECT_ROOT=" + filepath.Dir(dir), "GIT_HTTP_EXPORT_ALL=1", "REMOTE_USER=ada",
+			"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*",
+		},
+	}
+	came, over := make(chan struct{}, 8), make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/git-receive-pack") {
+			came <- struct{}{}
+			<-over
+			return
+		}
+		backend.ServeHTTP(w, r)
+	}))
+	ts.Defer(server.Close)
+	ts.Defer(func() { close(over) })
+	ts.Value(pushes{}).(*pushed).came = came
+	ts.Setenv(args[1], server.URL+"/"+filepath.Base(dir))
+}
+
+// pushed is what a story knows of its slow server.
+type pushed struct{ came <-chan struct{} }
+
+func cmdPushed(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: pushed")
+	}
+	select {
+	case <-ts.Value(pushes{}).(*pushed).came:
+	case <-time.After(time.Minute):
+		ts.Fatalf("nobody pushed")
+	}
 }
 
 func cmdSubst(ts *testscript.TestScript, neg bool, args []string) {
