@@ -30,9 +30,12 @@ const (
 	StateUnknown  HostState = "Unknown"
 )
 
+// ConditionRestartNeeded says that the configuration was changed where only a restart takes it up.
+const ConditionRestartNeeded = "RestartNeeded"
+
 // Condition is one thing about a host besides its state.
 type Condition struct {
-	Type    string    `json:"type"`             // Stale Refused Reverted Revoked Forked StateLost HistoryRewritten Suspended Lost Unprotected ClockBackwards MirrorFailed MirrorRefused
+	Type    string    `json:"type"`             // Stale Refused Reverted Revoked Forked StateLost HistoryRewritten Suspended Lost Unprotected ClockBackwards MirrorFailed MirrorRefused RestartNeeded
 	Tenant  string    `json:"tenant,omitempty"` // whose release it is about; "" is the host's own, or the host
 	Since   time.Time `json:"since"`
 	Digest  string    `json:"digest,omitempty"`

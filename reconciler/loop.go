@@ -30,6 +30,8 @@ import (
 type Settings struct {
 	Config *config.Config
 	HostID string
+	// Restart names the keys of the configuration that changed and that a reload cannot take up.
+	Restart []string
 	// Tenants is what this host follows, its own first.
 	Tenants []Tenant
 }
@@ -210,8 +212,7 @@ func (l *Loop) Run(ctx context.Context) error {
 // work does everything that is due.
 func (l *Loop) work(ctx context.Context) {
 	now := l.deps.Clock.Now()
-	if past(l.due.resume, now) {
-		l.due.resume = time.Time{}
+	if l.suspensionIsOver(now) {
 		l.endSuspension(ctx, "its time is over")
 	}
 	for _, t := range l.tenants {

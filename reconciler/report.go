@@ -64,7 +64,8 @@ func (l *Loop) send(due bool) {
 	now := l.deps.Clock.Now()
 	heartbeat := l.settings.Config.Status.Heartbeat
 	if l.due.report.IsZero() || due {
-		l.due.report = fleet.NextSlot(l.settings.HostID, heartbeat, now)
+		// Added to now, so that it comes when its time has passed, whatever becomes of the clock meanwhile.
+		l.due.report = now.Add(fleet.NextSlot(l.settings.HostID, heartbeat, now).Sub(now))
 	}
 	if !due && l.know.sent != nil && same(l.know.sent, l.know.concluded) {
 		return

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/muster-fleet/muster/enforce"
 	"github.com/muster-fleet/muster/fleet"
@@ -296,7 +298,19 @@ func (l *Loop) reload(ctx context.Context) error {
 		return err
 	}
 	l.settings = settings
+	l.needRestart(settings.Restart, now)
 	l.deps.Log.Info("reloaded", "mode", settings.Config.Mode, "tenants", len(settings.Tenants), "trust", l.own().Trust.Version)
 	l.converge(ctx, CauseChange)
 	return nil
+}
+
+// needRestart says what a reload read and could not take up; nobody should believe an edit that has no effect.
+func (l *Loop) needRestart(keys []string, now time.Time) {
+	if len(keys) == 0 {
+		delete(l.know.marked, fleet.ConditionRestartNeeded)
+		return
+	}
+	message := "changed in the configuration, and only a restart takes it up: " + strings.Join(keys, ", ")
+	l.know.mark(fleet.ConditionRestartNeeded, message, now)
+	l.deps.Log.Warn("restart needed", "keys", keys)
 }

@@ -35,21 +35,35 @@ func (l *Loop) restoreSuspension(now time.Time) {
 		l.removeSuspension()
 	default:
 		l.know.suspension = &saved
-		l.due.resume = saved.Until
+		l.due.resume = suspensionEnds(saved, now)
 	}
 }
 
 // suspend holds the host where it is; it is on disk before it is in force.
 func (l *Loop) suspend(ctx context.Context, request control.SuspendRequest) (*control.Suspension, error) {
-	s := &control.Suspension{Reason: request.Reason, Until: request.Until.UTC(), Since: l.deps.Clock.Now().UTC()}
+	now := l.deps.Clock.Now()
+	s := &control.Suspension{Reason: request.Reason, Until: request.Until.UTC(), Since: now.UTC()}
 	if err := statefile.Save(l.suspensionPath(), suspensionMagic, s); err != nil {
 		return nil, fmt.Errorf("suspension: %w", err)
 	}
 	l.know.suspension = s
-	l.due.resume = s.Until
+	l.due.resume = suspensionEnds(*s, now)
 	l.deps.Log.Warn("suspended", "reason", s.Reason, "until", s.Until)
 	l.converge(ctx, CauseChange)
 	return s, nil
+}
+
+// suspensionEnds is when a suspension is over: when what is left of it has passed, and that is never more than was
+// asked for. A clock that is set back, while the agent runs or while it does not, holds no host for longer.
+func suspensionEnds(s control.Suspension, now time.Time) time.Time {
+	left := min(s.Until.Sub(now), s.Until.Sub(s.Since))
+	return now.Add(max(left, 0))
+}
+
+// suspensionIsOver is true as well when the clock has passed its end, be it by a leap.
+func (l *Loop) suspensionIsOver(now time.Time) bool {
+	s := l.know.suspension
+	return s != nil && (past(l.due.resume, now) || !s.Until.After(now))
 }
 
 // endSuspension lets the loop act again, at once.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/reconciler/control"
 )
 
@@ -40,6 +41,7 @@ func newSyncCmd() *cobra.Command {
 			if err := f.out.write(cmd.OutOrStdout(), result, func(w io.Writer) { printSync(w, result, request.Wait) }); err != nil {
 				return err
 			}
+			noteRestart(cmd, result.Report)
 			return syncError(result, request.Wait)
 		},
 	}
@@ -63,6 +65,18 @@ func printSync(w io.Writer, r *control.SyncResult, waited bool) {
 		line = fmt.Sprintf("refused: revision %s; release %d (%s) stays in force", shortDigest(r.Revision), r.Release.Sequence, shortDigest(r.Release.Digest))
 	}
 	fmt.Fprintln(w, line)
+}
+
+// noteRestart says what a reload read and could not take up.
+func noteRestart(cmd *cobra.Command, r *fleet.Report) {
+	if r == nil {
+		return
+	}
+	for _, c := range r.Conditions {
+		if c.Type == fleet.ConditionRestartNeeded {
+			fmt.Fprintf(cmd.ErrOrStderr(), "muster: warning: %s\n", printable(c.Message))
+		}
+	}
 }
 
 // syncError is nil when the newest release does what it should.

@@ -124,6 +124,9 @@ func serveMetrics(ctx context.Context, cfg config.Metrics, shown *metrics.Metric
 	if cfg.Listen != "" {
 		listener, err := net.Listen("tcp", cfg.Listen)
 		if err != nil {
+			for _, open := range listeners {
+				_ = open.Close()
+			}
 			return fmt.Errorf("metrics: %w", err)
 		}
 		listeners = append(listeners, listener)

@@ -25,6 +25,8 @@ import (
 type loader struct {
 	path string
 	host *hostFacts
+	// running is what the agent was started with.
+	running *config.Config
 	// sources are kept by tenant while nothing about them changes, with what they remember of the last fetch.
 	sources map[string]openedSource
 }
@@ -40,7 +42,7 @@ func (l *loader) load(context.Context) (*reconciler.Settings, error) {
 	if err != nil {
 		return nil, err
 	}
-	settings := &reconciler.Settings{Config: cfg}
+	settings := &reconciler.Settings{Config: cfg, Restart: config.NeedRestart(l.running, cfg)}
 	opened := map[string]openedSource{}
 	all := append([]config.Tenant{{Trust: cfg.Trust, Source: cfg.Source}}, cfg.Tenants...)
 	for _, t := range all {

@@ -72,7 +72,7 @@ func runAgent(ctx context.Context, path string, cfg *config.Config, log *slog.Lo
 	}
 	counters := &allCounters{pipe: pipe, source: back.events}
 	shown := metrics.New(counters, version)
-	loader := &loader{path: path, host: node}
+	loader := &loader{path: path, host: node, running: cfg}
 	watchdog, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
 		return fmt.Errorf("watchdog: %w", err)

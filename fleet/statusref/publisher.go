@@ -114,23 +114,35 @@ func (p *Publisher) load() (err error) {
 	return nil
 }
 
-// sign makes the spool's content; the remote has not got it yet, but what it has is remembered.
+// sign makes the spool's content; the remote has not got it yet, but what it has is remembered. A full disk keeps no
+// report from the fleet, which else would take the host for lost: the report says that it is not on disk, and a sequence
+// that is forgotten that way is found again on the remote (catchUp).
 func (p *Publisher) sign(r *fleet.Report, sequence int64) error {
 	r.Sequence = sequence
-	b, err := fleet.Encode(*r)
+	next, err := p.signed(*r)
 	if err != nil {
 		return err
 	}
-	sig, err := fleet.Sign(p.cfg.Key, fleet.NamespaceReport, b)
-	if err != nil {
-		return err
-	}
-	next := spool{Report: string(b), Signature: string(sig), Waiting: true, Remote: p.last.Remote}
-	if err := next.save(p.cfg.Dir); err != nil {
-		return err
+	if unsaved := next.save(p.cfg.Dir); unsaved != nil {
+		addCondition(r, fleet.Condition{Type: "Trouble", Since: p.cfg.Now().UTC(), Error: "spool", Message: unsaved.Error()})
+		if next, err = p.signed(*r); err != nil {
+			return err
+		}
 	}
 	p.last = next
 	return nil
+}
+
+func (p *Publisher) signed(r fleet.Report) (spool, error) {
+	b, err := fleet.Encode(r)
+	if err != nil {
+		return spool{}, err
+	}
+	sig, err := fleet.Sign(p.cfg.Key, fleet.NamespaceReport, b)
+	if err != nil {
+		return spool{}, err
+	}
+	return spool{Report: string(b), Signature: string(sig), Waiting: true, Remote: p.last.Remote}, nil
 }
 
 // push sends the spool's report, looking again after a lost race.
@@ -178,12 +190,9 @@ func (p *Publisher) tryPush(ctx context.Context, r *fleet.Report) error {
 			return err
 		}
 	}
-	next := p.last
-	next.Waiting, next.Remote = false, commit.String()
-	if err := next.save(p.cfg.Dir); err != nil {
-		return err
-	}
-	p.last = next
+	p.last.Waiting, p.last.Remote = false, commit.String()
+	// It has arrived, whatever becomes of this: what is not marked as sent is sent again after a restart.
+	_ = p.last.save(p.cfg.Dir)
 	return nil
 }
 
@@ -240,12 +249,17 @@ func (p *Publisher) build(r *fleet.Report) (*builder, plumbing.Hash, error) {
 }
 
 func addStateLost(r *fleet.Report, now time.Time, message string) {
+	addCondition(r, fleet.Condition{Type: fleet.ConditionStateLost, Since: now, Message: message})
+}
+
+// addCondition adds what the report does not say already.
+func addCondition(r *fleet.Report, add fleet.Condition) {
 	for _, c := range r.Conditions {
-		if c.Type == fleet.ConditionStateLost {
+		if c.Type == add.Type && c.Error == add.Error {
 			return
 		}
 	}
-	r.Conditions = append(r.Conditions, fleet.Condition{Type: fleet.ConditionStateLost, Since: now, Message: message})
+	r.Conditions = append(r.Conditions, add)
 }
 
 // sameKey compares the keys themselves, whatever certificate is around them.

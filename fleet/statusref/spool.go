@@ -57,8 +57,8 @@ func loadSpool(dir string) (s spool, lost bool, err error) {
 	return s, false, nil
 }
 
-// save writes the spool durably. It must be on disk before the push: a sequence that was used and forgotten
-// would come again with other content.
+// save writes the spool durably, before the push: a sequence that was used and forgotten comes again with other content,
+// unless the remote is asked first.
 func (s spool) save(dir string) error {
 	b, err := json.Marshal(s)
 	if err != nil {

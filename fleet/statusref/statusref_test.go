@@ -9,11 +9,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/muster-fleet/muster/fleet"
 )
@@ -192,6 +196,53 @@ func TestKeyInUseTwice(t *testing.T) {
 	if got := roll.Hosts[0].Sequence; got != 2*each {
 		t.Errorf("sequence %d after %d reports", got, 2*each)
 	}
+}
+
+// A host whose disk is full reports all the same, and says so; what it could not remember it finds on the remote.
+func TestSpoolOnFullDisk(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to mount a small file system")
+	}
+	ctx, s, c := context.Background(), newServer(t), newClock()
+	h := newHost(t, s, c, "web-1", enrol(t, "web-1"))
+	cfg := h.pub.cfg
+	cfg.Dir = t.TempDir()
+	if err := unix.Mount("tmpfs", cfg.Dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(cfg.Dir, unix.MNT_DETACH) })
+	pub := NewPublisher(cfg)
+	report := func(wantSequence int64, wantConditions ...string) {
+		t.Helper()
+		r := testReport("web-1", c)
+		if err := pub.Report(ctx, r); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, condition := range r.Conditions {
+			got = append(got, condition.Type+" "+condition.Error)
+		}
+		if r.Sequence != wantSequence || !slices.Equal(got, wantConditions) {
+			t.Fatalf("report %d with %q, want %d with %q", r.Sequence, got, wantSequence, wantConditions)
+		}
+		c.advance(time.Minute)
+	}
+	report(1)
+	fill := filepath.Join(cfg.Dir, "fill")
+	if err := os.WriteFile(fill, make([]byte, 128<<10), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
+	report(2, "Trouble spool")
+	report(3, "Trouble spool")
+	pub = NewPublisher(cfg) // restarted: it remembers the first report only
+	report(4, "Trouble spool", "StateLost ")
+	if err := os.Remove(fill); err != nil {
+		t.Fatal(err)
+	}
+	report(5)
+	pub = NewPublisher(cfg)
+	report(6)
 }
 
 // A spool that was torn anywhere is known to be lost, and the host goes on above what it reported before.

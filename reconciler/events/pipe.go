@@ -44,6 +44,7 @@ type Pipe struct {
 	// Of Run alone: lines that are written together, and how many operations each tells of.
 	lines   []byte
 	weights []uint64
+	torn    bool // the sink's last byte ended no line
 
 	// One lock for what Push, Run and readers share; none of them holds it while writing.
 	mu        sync.Mutex
@@ -191,16 +192,31 @@ func (p *Pipe) handle(it item) {
 // write writes the lines that wait. Of a write that was cut short the whole lines count as written.
 func (p *Pipe) write() {
 	if p.sink != nil && len(p.lines) > 0 {
-		n, err := p.sink.Write(p.lines)
-		if err != nil {
-			written := bytes.Count(p.lines[:min(n, len(p.lines))], []byte("\n"))
-			for _, weight := range p.weights[written:] {
-				p.lose(LossWrite, weight)
-			}
-			p.log.Debug("events not written", "error", err)
-		}
+		p.writeLines()
 	}
 	p.lines, p.weights = p.lines[:0], p.weights[:0]
+}
+
+// writeLines hands the lines to the sink. After a write that ended within a line, the next one begins a new line:
+// half an event must not spoil the first whole one after it.
+func (p *Pipe) writeLines() {
+	text := p.lines
+	if p.torn {
+		text = append([]byte("\n"), text...)
+	}
+	n, err := p.sink.Write(text)
+	n = min(n, len(text))
+	if n > 0 {
+		p.torn = text[n-1] != '\n'
+	}
+	if err == nil {
+		return
+	}
+	written := bytes.Count(text[len(text)-len(p.lines):max(n, len(text)-len(p.lines))], []byte("\n"))
+	for _, weight := range p.weights[written:] {
+		p.lose(LossWrite, weight)
+	}
+	p.log.Debug("events not written", "error", err)
 }
 
 // publish hands line to every follower; one that has no room left is cut off rather than silently skipped.

@@ -25,6 +25,8 @@ type kernel struct {
 	fail    map[string]int
 	history []string
 	blind   bool
+	// hold is called once, by the next Observe.
+	hold func()
 }
 
 var errPretended = errors.New("pretended failure")
@@ -50,6 +52,13 @@ func (k *kernel) Capabilities() enforce.Capabilities {
 }
 
 func (k *kernel) Observe(context.Context, []*enforce.Ruleset) (enforce.State, error) {
+	k.mu.Lock()
+	hold := k.hold
+	k.hold = nil
+	k.mu.Unlock()
+	if hold != nil {
+		hold()
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.blind {

@@ -9,11 +9,13 @@ import (
 	"encoding/json"
 	"io"
 	"log"
+	"net"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -29,6 +31,13 @@ import (
 //	answers SOCKET         waits until an agent answers there
 //	reports SOCKET TEXT    waits until the agent's status, as JSON, holds the text; lacks, until it does not
 //	registry VAR           starts a registry on loopback and sets VAR to its host:port
+//	notify-socket          listens as a service manager does, for the agents started from now on
+//	notified TEXT          waits until an agent tells it that
+//	small-disk DIR         makes DIR a file system of half a megabyte; it takes root
+//	told REPO TEXT         waits until a host's report in the status repository holds the text
+//	deaf VAR               listens on loopback, answers nobody, and sets VAR to its host:port
+//	connected              waits until somebody has connected there
+//	hangup                 sends SIGHUP to what runs in the background
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	bin := t.TempDir()
@@ -46,6 +55,8 @@ func TestScripts(t *testing.T) {
 			e.Setenv("PATH", bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
 			e.Setenv("HOME", home)
 			e.Setenv("MUSTER_PASSWORD", "correct horse")
+			e.Values[heard{}] = new(<-chan string)
+			e.Values[knocks{}] = new(<-chan net.Conn)
 			e.Setenv("GIT_CONFIG_NOSYSTEM", "1")
 			for _, who := range []string{"AUTHOR", "COMMITTER"} {
 				e.Setenv("GIT_"+who+"_NAME", "Ada")
@@ -53,13 +64,24 @@ func TestScripts(t *testing.T) {
 			}
 			return os.MkdirAll(home, 0o755)
 		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"answers":  answers,
-			"reports":  func(ts *testscript.TestScript, _ bool, args []string) { waitForReport(ts, args, true) },
-			"lacks":    func(ts *testscript.TestScript, _ bool, args []string) { waitForReport(ts, args, false) },
-			"registry": registryCommand,
-		},
+		Cmds: commands(), Condition: condition,
 	})
+}
+
+func commands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
+	return map[string]func(ts *testscript.TestScript, neg bool, args []string){
+		"answers":       answers,
+		"reports":       func(ts *testscript.TestScript, _ bool, args []string) { waitForReport(ts, args, true) },
+		"lacks":         func(ts *testscript.TestScript, _ bool, args []string) { waitForReport(ts, args, false) },
+		"registry":      registryCommand,
+		"notify-socket": notifySocket,
+		"notified":      notified,
+		"hangup":        hangup,
+		"small-disk":    smallDisk,
+		"told":          told,
+		"deaf":          deaf,
+		"connected":     connected,
+	}
 }
 
 func answers(ts *testscript.TestScript, _ bool, args []string) {
@@ -99,6 +121,51 @@ func waitForReport(ts *testscript.TestScript, args []string, want bool) {
 		case <-ctx.Done():
 			ts.Fatalf("waited for %q (%v) in\n%s", args[1], want, last)
 		case <-tick.C:
+		}
+	}
+}
+
+// heard is the key under which a story keeps what its service manager is told.
+type heard struct{}
+
+// notifySocket is sd_notify(3)'s other side.
+func notifySocket(ts *testscript.TestScript, _ bool, _ []string) {
+	path := ts.MkAbs("notify")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	ts.Check(err)
+	ts.Defer(func() { _ = socket.Close() })
+	ts.Setenv("NOTIFY_SOCKET", path)
+	told := make(chan string, 1024)
+	go func() {
+		defer close(told)
+		buffer := make([]byte, 4096)
+		for {
+			n, err := socket.Read(buffer)
+			if err != nil {
+				return
+			}
+			told <- string(buffer[:n])
+		}
+	}()
+	*ts.Value(heard{}).(*<-chan string) = told
+}
+
+func hangup(ts *testscript.TestScript, _ bool, _ []string) {
+	for _, cmd := range ts.BackgroundCmds() {
+		ts.Check(cmd.Process.Signal(syscall.SIGHUP))
+	}
+}
+
+func notified(ts *testscript.TestScript, _ bool, args []string) {
+	late := time.After(time.Minute)
+	for {
+		select {
+		case text := <-*ts.Value(heard{}).(*<-chan string):
+			if strings.HasPrefix(text, args[0]) {
+				return
+			}
+		case <-late:
+			ts.Fatalf("nobody said %s", args[0])
 		}
 	}
 }

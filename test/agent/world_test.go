@@ -47,6 +47,9 @@ type world struct {
 	teams    []reconciler.Tenant
 	// trustFile is the installed trust file, when it is not alice's and bob's of the world.
 	trustFile []byte
+	// notify hears what the service manager is told, watchdog is how often it wants to.
+	notify   func(string)
+	watchdog time.Duration
 
 	mu       sync.Mutex
 	reported []*fleet.Report
@@ -61,6 +64,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, began: time.Now(), dir: t.TempDir(), kernel: newKernel(), keys: map[string]*bundles.KeySigner{}, pems: map[string]string{}, enforce: 1}
+	w.notify = func(string) {}
 	w.labels = map[string]string{"kubernetes.io/hostname": "web-1", "kubearmor.io/hostname": "web-1"}
 	for _, name := range []string{"alice", "bob", "mallory"} {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -154,7 +158,7 @@ func (w *world) start() {
 	w.loop = reconciler.New(reconciler.Deps{
 		Load: w.load, StateDir: w.cfg.StateDir,
 		Host: w, Backend: w.kernel, Reporter: w, Counters: w, Watcher: w, Clock: wall{}, Log: log,
-		Identified: func(string, string, enforce.Postures) {}, Notify: func(string) {}, Version: "test",
+		Identified: func(string, string, enforce.Postures) {}, Notify: w.notify, Watchdog: w.watchdog, Version: "test",
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	w.stop, w.done = cancel, make(chan error, 1)
