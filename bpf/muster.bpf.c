@@ -10,6 +10,8 @@
 #include "include/judge.h"
 #include "include/socket.h"
 #include "include/question.h"
+#include "include/calls.h"
+#include "include/given.h"
 #include "include/keep.h"
 
 #include "label.bpf.c"
@@ -21,6 +23,7 @@
 #include "file.bpf.c"
 #include "dns.bpf.c"
 #include "net.bpf.c"
+#include "syscalls.bpf.c"
 #include "probe.bpf.c"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

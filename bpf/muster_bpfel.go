@@ -22,6 +22,21 @@ const (
 	MusterArgumentsStateARGUMENTS_KNOWN   MusterArgumentsState = 3
 )
 
+type MusterCallBit uint32
+
+const (
+	MusterCallBitCALL_X32 MusterCallBit = 1073741824
+)
+
+type MusterCallFlag uint32
+
+const (
+	MusterCallFlagCALL_NO_RETURN MusterCallFlag = 1
+	MusterCallFlagCALL_BY_NAME   MusterCallFlag = 2
+	MusterCallFlagCALL_EXEC      MusterCallFlag = 4
+	MusterCallFlagCALL_FORK      MusterCallFlag = 8
+)
+
 type MusterClass uint32
 
 const (
@@ -30,7 +45,8 @@ const (
 	MusterClassCLASS_DNS          MusterClass = 2
 	MusterClassCLASS_NETWORK      MusterClass = 3
 	MusterClassCLASS_CAPABILITIES MusterClass = 4
-	MusterClassCLASSES            MusterClass = 5
+	MusterClassCLASS_SYSCALLS     MusterClass = 5
+	MusterClassCLASSES            MusterClass = 6
 )
 
 type MusterClassFlag uint32
@@ -41,6 +57,8 @@ const (
 	MusterClassFlagCLASS_WATCHES   MusterClassFlag = 4
 	MusterClassFlagCLASS_ARGUMENTS MusterClassFlag = 8
 	MusterClassFlagCLASS_MAPPED    MusterClassFlag = 16
+	MusterClassFlagCLASS_STARTS    MusterClassFlag = 32
+	MusterClassFlagCLASS_PATHS     MusterClassFlag = 64
 )
 
 type MusterCounter uint32
@@ -63,7 +81,8 @@ const (
 	MusterCounterCOUNT_ARGUMENTS_CHANGED MusterCounter = 14
 	MusterCounterCOUNT_AGENT             MusterCounter = 15
 	MusterCounterCOUNT_FOLDED            MusterCounter = 16
-	MusterCounterCOUNTERS                MusterCounter = 17
+	MusterCounterCOUNT_CALL_MEMORY       MusterCounter = 17
+	MusterCounterCOUNTERS                MusterCounter = 18
 )
 
 type MusterEndpoint struct {
@@ -96,7 +115,7 @@ type MusterEvent struct {
 	Verdict   uint8
 	Mode      uint8
 	Flags     uint8
-	Reserved  [2]uint8
+	Error     uint16
 	Comm      [16]int8
 	Tty       [24]int8
 	_         [4]byte
@@ -143,7 +162,7 @@ type MusterFoldKey struct {
 	Verdict   uint8
 	Mode      uint8
 	Flags     uint8
-	Reserved  [2]uint8
+	Error     uint16
 }
 
 type MusterFoldKind uint32
@@ -190,12 +209,28 @@ const (
 	MusterHookHOOK_FILE_MPROTECT   MusterHook = 22
 	MusterHookHOOK_BPRM_COMMITTING MusterHook = 23
 	MusterHookHOOK_CAPABLE         MusterHook = 24
+	MusterHookHOOK_SYSCALL         MusterHook = 25
 )
+
+type MusterImageAny struct {
+	_        structs.HostLayout
+	Set      uint32
+	Reserved [3]uint32
+}
 
 type MusterImageArgs struct {
 	_        structs.HostLayout
 	Mask     uint32
 	Reserved [3]uint32
+}
+
+type MusterImageCall struct {
+	_        structs.HostLayout
+	Group    uint32
+	Path     uint8
+	Base     uint8
+	Flags    uint8
+	Reserved uint8
 }
 
 type MusterImageClass struct {
@@ -240,6 +275,11 @@ type MusterImageException struct {
 	Row   uint32
 }
 
+type MusterImageGroup struct {
+	_     structs.HostLayout
+	Start [4]uint32
+}
+
 type MusterImageHeader struct {
 	_             structs.HostLayout
 	Magic         uint32
@@ -248,7 +288,7 @@ type MusterImageHeader struct {
 	Digest        [32]uint8
 	Mode          uint32
 	Units         uint32
-	Classes       [5]MusterImageClass
+	Classes       [6]MusterImageClass
 	Sources       uint32
 	SourceMask    uint32
 	Marks         uint32
@@ -256,7 +296,9 @@ type MusterImageHeader struct {
 	Postures      uint32
 	SourceClasses uint32
 	Concerns      uint32
-	Reserved      uint32
+	Calls         uint32
+	Directories   uint32
+	Spare         uint32
 }
 
 type MusterImageMark struct {
@@ -341,7 +383,10 @@ const (
 	MusterLimitEVENT_PATHS      MusterLimit = 4
 	MusterLimitARGUMENTS        MusterLimit = 512
 	MusterLimitSCRIPT_ARGUMENTS MusterLimit = 4
-	MusterLimitPROGRAMS         MusterLimit = 32
+	MusterLimitPROGRAMS         MusterLimit = 64
+	MusterLimitCALLS            MusterLimit = 2048
+	MusterLimitCALLS_I386       MusterLimit = 1024
+	MusterLimitCALL_DATA        MusterLimit = 7168
 	MusterLimitEVENT_DATA       MusterLimit = 16384
 	MusterLimitFOLD_DATA        MusterLimit = 512
 	MusterLimitFOLD_KEYS        MusterLimit = 2048
@@ -400,6 +445,7 @@ const (
 	MusterOperationOP_QUERY    MusterOperation = 21
 	MusterOperationOP_MAP      MusterOperation = 22
 	MusterOperationOP_CAPABLE  MusterOperation = 23
+	MusterOperationOP_SYSCALL  MusterOperation = 24
 )
 
 type MusterPosture uint32
@@ -429,6 +475,10 @@ type MusterProbe struct {
 	Rule           uint32
 	Flags          uint32
 	Audits         [8]uint32
+	Call           uint32
+	SourceLengths  [2]uint32
+	Reserved       uint32
+	SourcePaths    [2]uint64
 	Arguments      uint32
 	ArgumentCount  uint32
 	ArgumentHashes [8]uint64
@@ -475,7 +525,7 @@ type MusterSettings struct {
 	AgentTgid  uint32
 	Layout     uint32
 	Build      uint64
-	Tags       [32]uint64
+	Tags       [64]uint64
 }
 
 type MusterStateKind uint32
@@ -498,6 +548,7 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	MusterMapCalls               = "calls"
 	MusterMapConfig              = "config"
 	MusterMapCounters            = "counters"
 	MusterMapEvents              = "events"
@@ -510,6 +561,19 @@ const (
 	MusterMapSlots               = "slots"
 	MusterMapStarts              = "starts"
 	MusterProgArgumentsCheck     = "arguments_check"
+	MusterProgCallFollowed       = "call_followed"
+	MusterProgCallFollowedEmpty  = "call_followed_empty"
+	MusterProgCallLinks          = "call_links"
+	MusterProgCallLookedUp       = "call_looked_up"
+	MusterProgCallMkdirs         = "call_mkdirs"
+	MusterProgCallMknods         = "call_mknods"
+	MusterProgCallOpened         = "call_opened"
+	MusterProgCallRenames        = "call_renames"
+	MusterProgCallReturns        = "call_returns"
+	MusterProgCallRmdirs         = "call_rmdirs"
+	MusterProgCallStarts         = "call_starts"
+	MusterProgCallSymlinks       = "call_symlinks"
+	MusterProgCallUnlinks        = "call_unlinks"
 	MusterProgCapable            = "capable"
 	MusterProgExecCheck          = "exec_check"
 	MusterProgFileMprotect       = "file_mprotect"
@@ -544,6 +608,8 @@ const (
 	MusterProgSocketSendmsg      = "socket_sendmsg"
 	MusterVarInstance            = "instance"
 	MusterVarKeepArgumentsState  = "keep_arguments_state"
+	MusterVarKeepCallBit         = "keep_call_bit"
+	MusterVarKeepCallFlag        = "keep_call_flag"
 	MusterVarKeepClass           = "keep_class"
 	MusterVarKeepClassFlag       = "keep_class_flag"
 	MusterVarKeepCounter         = "keep_counter"
@@ -552,13 +618,16 @@ const (
 	MusterVarKeepFoldKind        = "keep_fold_kind"
 	MusterVarKeepFoundInode      = "keep_found_inode"
 	MusterVarKeepHook            = "keep_hook"
+	MusterVarKeepImageAny        = "keep_image_any"
 	MusterVarKeepImageArgs       = "keep_image_args"
+	MusterVarKeepImageCall       = "keep_image_call"
 	MusterVarKeepImageClass      = "keep_image_class"
 	MusterVarKeepImageConcern    = "keep_image_concern"
 	MusterVarKeepImageCondition  = "keep_image_condition"
 	MusterVarKeepImageConditions = "keep_image_conditions"
 	MusterVarKeepImageEntry      = "keep_image_entry"
 	MusterVarKeepImageException  = "keep_image_exception"
+	MusterVarKeepImageGroup      = "keep_image_group"
 	MusterVarKeepImageHeader     = "keep_image_header"
 	MusterVarKeepImageMark       = "keep_image_mark"
 	MusterVarKeepImagePosture    = "keep_image_posture"
@@ -622,45 +691,59 @@ type MusterSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type MusterProgramSpecs struct {
-	ArgumentsCheck  *ebpf.ProgramSpec `ebpf:"arguments_check"`
-	Capable         *ebpf.ProgramSpec `ebpf:"capable"`
-	ExecCheck       *ebpf.ProgramSpec `ebpf:"exec_check"`
-	FileMprotect    *ebpf.ProgramSpec `ebpf:"file_mprotect"`
-	FileOpen        *ebpf.ProgramSpec `ebpf:"file_open"`
-	FileTruncate    *ebpf.ProgramSpec `ebpf:"file_truncate"`
-	LabelExecBegins *ebpf.ProgramSpec `ebpf:"label_exec_begins"`
-	LabelExecDone   *ebpf.ProgramSpec `ebpf:"label_exec_done"`
-	LabelExisting   *ebpf.ProgramSpec `ebpf:"label_existing"`
-	LabelFork       *ebpf.ProgramSpec `ebpf:"label_fork"`
-	LabelMissing    *ebpf.ProgramSpec `ebpf:"label_missing"`
-	MarkFreed       *ebpf.ProgramSpec `ebpf:"mark_freed"`
-	MarkInodes      *ebpf.ProgramSpec `ebpf:"mark_inodes"`
-	MarkLinked      *ebpf.ProgramSpec `ebpf:"mark_linked"`
-	MarkRenamed     *ebpf.ProgramSpec `ebpf:"mark_renamed"`
-	MmapFile        *ebpf.ProgramSpec `ebpf:"mmap_file"`
-	PathChmod       *ebpf.ProgramSpec `ebpf:"path_chmod"`
-	PathChown       *ebpf.ProgramSpec `ebpf:"path_chown"`
-	PathLink        *ebpf.ProgramSpec `ebpf:"path_link"`
-	PathMkdir       *ebpf.ProgramSpec `ebpf:"path_mkdir"`
-	PathMknod       *ebpf.ProgramSpec `ebpf:"path_mknod"`
-	PathRename      *ebpf.ProgramSpec `ebpf:"path_rename"`
-	PathRmdir       *ebpf.ProgramSpec `ebpf:"path_rmdir"`
-	PathSymlink     *ebpf.ProgramSpec `ebpf:"path_symlink"`
-	PathTruncate    *ebpf.ProgramSpec `ebpf:"path_truncate"`
-	PathUnlink      *ebpf.ProgramSpec `ebpf:"path_unlink"`
-	ProbeDecision   *ebpf.ProgramSpec `ebpf:"probe_decision"`
-	SocketAccept    *ebpf.ProgramSpec `ebpf:"socket_accept"`
-	SocketBind      *ebpf.ProgramSpec `ebpf:"socket_bind"`
-	SocketConnect   *ebpf.ProgramSpec `ebpf:"socket_connect"`
-	SocketCreate    *ebpf.ProgramSpec `ebpf:"socket_create"`
-	SocketListen    *ebpf.ProgramSpec `ebpf:"socket_listen"`
-	SocketSendmsg   *ebpf.ProgramSpec `ebpf:"socket_sendmsg"`
+	ArgumentsCheck    *ebpf.ProgramSpec `ebpf:"arguments_check"`
+	CallFollowed      *ebpf.ProgramSpec `ebpf:"call_followed"`
+	CallFollowedEmpty *ebpf.ProgramSpec `ebpf:"call_followed_empty"`
+	CallLinks         *ebpf.ProgramSpec `ebpf:"call_links"`
+	CallLookedUp      *ebpf.ProgramSpec `ebpf:"call_looked_up"`
+	CallMkdirs        *ebpf.ProgramSpec `ebpf:"call_mkdirs"`
+	CallMknods        *ebpf.ProgramSpec `ebpf:"call_mknods"`
+	CallOpened        *ebpf.ProgramSpec `ebpf:"call_opened"`
+	CallRenames       *ebpf.ProgramSpec `ebpf:"call_renames"`
+	CallReturns       *ebpf.ProgramSpec `ebpf:"call_returns"`
+	CallRmdirs        *ebpf.ProgramSpec `ebpf:"call_rmdirs"`
+	CallStarts        *ebpf.ProgramSpec `ebpf:"call_starts"`
+	CallSymlinks      *ebpf.ProgramSpec `ebpf:"call_symlinks"`
+	CallUnlinks       *ebpf.ProgramSpec `ebpf:"call_unlinks"`
+	Capable           *ebpf.ProgramSpec `ebpf:"capable"`
+	ExecCheck         *ebpf.ProgramSpec `ebpf:"exec_check"`
+	FileMprotect      *ebpf.ProgramSpec `ebpf:"file_mprotect"`
+	FileOpen          *ebpf.ProgramSpec `ebpf:"file_open"`
+	FileTruncate      *ebpf.ProgramSpec `ebpf:"file_truncate"`
+	LabelExecBegins   *ebpf.ProgramSpec `ebpf:"label_exec_begins"`
+	LabelExecDone     *ebpf.ProgramSpec `ebpf:"label_exec_done"`
+	LabelExisting     *ebpf.ProgramSpec `ebpf:"label_existing"`
+	LabelFork         *ebpf.ProgramSpec `ebpf:"label_fork"`
+	LabelMissing      *ebpf.ProgramSpec `ebpf:"label_missing"`
+	MarkFreed         *ebpf.ProgramSpec `ebpf:"mark_freed"`
+	MarkInodes        *ebpf.ProgramSpec `ebpf:"mark_inodes"`
+	MarkLinked        *ebpf.ProgramSpec `ebpf:"mark_linked"`
+	MarkRenamed       *ebpf.ProgramSpec `ebpf:"mark_renamed"`
+	MmapFile          *ebpf.ProgramSpec `ebpf:"mmap_file"`
+	PathChmod         *ebpf.ProgramSpec `ebpf:"path_chmod"`
+	PathChown         *ebpf.ProgramSpec `ebpf:"path_chown"`
+	PathLink          *ebpf.ProgramSpec `ebpf:"path_link"`
+	PathMkdir         *ebpf.ProgramSpec `ebpf:"path_mkdir"`
+	PathMknod         *ebpf.ProgramSpec `ebpf:"path_mknod"`
+	PathRename        *ebpf.ProgramSpec `ebpf:"path_rename"`
+	PathRmdir         *ebpf.ProgramSpec `ebpf:"path_rmdir"`
+	PathSymlink       *ebpf.ProgramSpec `ebpf:"path_symlink"`
+	PathTruncate      *ebpf.ProgramSpec `ebpf:"path_truncate"`
+	PathUnlink        *ebpf.ProgramSpec `ebpf:"path_unlink"`
+	ProbeDecision     *ebpf.ProgramSpec `ebpf:"probe_decision"`
+	SocketAccept      *ebpf.ProgramSpec `ebpf:"socket_accept"`
+	SocketBind        *ebpf.ProgramSpec `ebpf:"socket_bind"`
+	SocketConnect     *ebpf.ProgramSpec `ebpf:"socket_connect"`
+	SocketCreate      *ebpf.ProgramSpec `ebpf:"socket_create"`
+	SocketListen      *ebpf.ProgramSpec `ebpf:"socket_listen"`
+	SocketSendmsg     *ebpf.ProgramSpec `ebpf:"socket_sendmsg"`
 }
 
 // MusterMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type MusterMapSpecs struct {
+	Calls     *ebpf.MapSpec `ebpf:"calls"`
 	Config    *ebpf.MapSpec `ebpf:"config"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Events    *ebpf.MapSpec `ebpf:"events"`
@@ -680,6 +763,8 @@ type MusterMapSpecs struct {
 type MusterVariableSpecs struct {
 	Instance            *ebpf.VariableSpec `ebpf:"instance"`
 	KeepArgumentsState  *ebpf.VariableSpec `ebpf:"keep_arguments_state"`
+	KeepCallBit         *ebpf.VariableSpec `ebpf:"keep_call_bit"`
+	KeepCallFlag        *ebpf.VariableSpec `ebpf:"keep_call_flag"`
 	KeepClass           *ebpf.VariableSpec `ebpf:"keep_class"`
 	KeepClassFlag       *ebpf.VariableSpec `ebpf:"keep_class_flag"`
 	KeepCounter         *ebpf.VariableSpec `ebpf:"keep_counter"`
@@ -688,13 +773,16 @@ type MusterVariableSpecs struct {
 	KeepFoldKind        *ebpf.VariableSpec `ebpf:"keep_fold_kind"`
 	KeepFoundInode      *ebpf.VariableSpec `ebpf:"keep_found_inode"`
 	KeepHook            *ebpf.VariableSpec `ebpf:"keep_hook"`
+	KeepImageAny        *ebpf.VariableSpec `ebpf:"keep_image_any"`
 	KeepImageArgs       *ebpf.VariableSpec `ebpf:"keep_image_args"`
+	KeepImageCall       *ebpf.VariableSpec `ebpf:"keep_image_call"`
 	KeepImageClass      *ebpf.VariableSpec `ebpf:"keep_image_class"`
 	KeepImageConcern    *ebpf.VariableSpec `ebpf:"keep_image_concern"`
 	KeepImageCondition  *ebpf.VariableSpec `ebpf:"keep_image_condition"`
 	KeepImageConditions *ebpf.VariableSpec `ebpf:"keep_image_conditions"`
 	KeepImageEntry      *ebpf.VariableSpec `ebpf:"keep_image_entry"`
 	KeepImageException  *ebpf.VariableSpec `ebpf:"keep_image_exception"`
+	KeepImageGroup      *ebpf.VariableSpec `ebpf:"keep_image_group"`
 	KeepImageHeader     *ebpf.VariableSpec `ebpf:"keep_image_header"`
 	KeepImageMark       *ebpf.VariableSpec `ebpf:"keep_image_mark"`
 	KeepImagePosture    *ebpf.VariableSpec `ebpf:"keep_image_posture"`
@@ -736,6 +824,7 @@ func (o *MusterObjects) Close() error {
 //
 // It can be passed to LoadMusterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MusterMaps struct {
+	Calls     *ebpf.Map `ebpf:"calls"`
 	Config    *ebpf.Map `ebpf:"config"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Events    *ebpf.Map `ebpf:"events"`
@@ -751,6 +840,7 @@ type MusterMaps struct {
 
 func (m *MusterMaps) Close() error {
 	return _MusterClose(
+		m.Calls,
 		m.Config,
 		m.Counters,
 		m.Events,
@@ -771,6 +861,8 @@ func (m *MusterMaps) Close() error {
 type MusterVariables struct {
 	Instance            *ebpf.Variable `ebpf:"instance"`
 	KeepArgumentsState  *ebpf.Variable `ebpf:"keep_arguments_state"`
+	KeepCallBit         *ebpf.Variable `ebpf:"keep_call_bit"`
+	KeepCallFlag        *ebpf.Variable `ebpf:"keep_call_flag"`
 	KeepClass           *ebpf.Variable `ebpf:"keep_class"`
 	KeepClassFlag       *ebpf.Variable `ebpf:"keep_class_flag"`
 	KeepCounter         *ebpf.Variable `ebpf:"keep_counter"`
@@ -779,13 +871,16 @@ type MusterVariables struct {
 	KeepFoldKind        *ebpf.Variable `ebpf:"keep_fold_kind"`
 	KeepFoundInode      *ebpf.Variable `ebpf:"keep_found_inode"`
 	KeepHook            *ebpf.Variable `ebpf:"keep_hook"`
+	KeepImageAny        *ebpf.Variable `ebpf:"keep_image_any"`
 	KeepImageArgs       *ebpf.Variable `ebpf:"keep_image_args"`
+	KeepImageCall       *ebpf.Variable `ebpf:"keep_image_call"`
 	KeepImageClass      *ebpf.Variable `ebpf:"keep_image_class"`
 	KeepImageConcern    *ebpf.Variable `ebpf:"keep_image_concern"`
 	KeepImageCondition  *ebpf.Variable `ebpf:"keep_image_condition"`
 	KeepImageConditions *ebpf.Variable `ebpf:"keep_image_conditions"`
 	KeepImageEntry      *ebpf.Variable `ebpf:"keep_image_entry"`
 	KeepImageException  *ebpf.Variable `ebpf:"keep_image_exception"`
+	KeepImageGroup      *ebpf.Variable `ebpf:"keep_image_group"`
 	KeepImageHeader     *ebpf.Variable `ebpf:"keep_image_header"`
 	KeepImageMark       *ebpf.Variable `ebpf:"keep_image_mark"`
 	KeepImagePosture    *ebpf.Variable `ebpf:"keep_image_posture"`
@@ -811,44 +906,70 @@ type MusterVariables struct {
 //
 // It can be passed to LoadMusterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MusterPrograms struct {
-	ArgumentsCheck  *ebpf.Program `ebpf:"arguments_check"`
-	Capable         *ebpf.Program `ebpf:"capable"`
-	ExecCheck       *ebpf.Program `ebpf:"exec_check"`
-	FileMprotect    *ebpf.Program `ebpf:"file_mprotect"`
-	FileOpen        *ebpf.Program `ebpf:"file_open"`
-	FileTruncate    *ebpf.Program `ebpf:"file_truncate"`
-	LabelExecBegins *ebpf.Program `ebpf:"label_exec_begins"`
-	LabelExecDone   *ebpf.Program `ebpf:"label_exec_done"`
-	LabelExisting   *ebpf.Program `ebpf:"label_existing"`
-	LabelFork       *ebpf.Program `ebpf:"label_fork"`
-	LabelMissing    *ebpf.Program `ebpf:"label_missing"`
-	MarkFreed       *ebpf.Program `ebpf:"mark_freed"`
-	MarkInodes      *ebpf.Program `ebpf:"mark_inodes"`
-	MarkLinked      *ebpf.Program `ebpf:"mark_linked"`
-	MarkRenamed     *ebpf.Program `ebpf:"mark_renamed"`
-	MmapFile        *ebpf.Program `ebpf:"mmap_file"`
-	PathChmod       *ebpf.Program `ebpf:"path_chmod"`
-	PathChown       *ebpf.Program `ebpf:"path_chown"`
-	PathLink        *ebpf.Program `ebpf:"path_link"`
-	PathMkdir       *ebpf.Program `ebpf:"path_mkdir"`
-	PathMknod       *ebpf.Program `ebpf:"path_mknod"`
-	PathRename      *ebpf.Program `ebpf:"path_rename"`
-	PathRmdir       *ebpf.Program `ebpf:"path_rmdir"`
-	PathSymlink     *ebpf.Program `ebpf:"path_symlink"`
-	PathTruncate    *ebpf.Program `ebpf:"path_truncate"`
-	PathUnlink      *ebpf.Program `ebpf:"path_unlink"`
-	ProbeDecision   *ebpf.Program `ebpf:"probe_decision"`
-	SocketAccept    *ebpf.Program `ebpf:"socket_accept"`
-	SocketBind      *ebpf.Program `ebpf:"socket_bind"`
-	SocketConnect   *ebpf.Program `ebpf:"socket_connect"`
-	SocketCreate    *ebpf.Program `ebpf:"socket_create"`
-	SocketListen    *ebpf.Program `ebpf:"socket_listen"`
-	SocketSendmsg   *ebpf.Program `ebpf:"socket_sendmsg"`
+	ArgumentsCheck    *ebpf.Program `ebpf:"arguments_check"`
+	CallFollowed      *ebpf.Program `ebpf:"call_followed"`
+	CallFollowedEmpty *ebpf.Program `ebpf:"call_followed_empty"`
+	CallLinks         *ebpf.Program `ebpf:"call_links"`
+	CallLookedUp      *ebpf.Program `ebpf:"call_looked_up"`
+	CallMkdirs        *ebpf.Program `ebpf:"call_mkdirs"`
+	CallMknods        *ebpf.Program `ebpf:"call_mknods"`
+	CallOpened        *ebpf.Program `ebpf:"call_opened"`
+	CallRenames       *ebpf.Program `ebpf:"call_renames"`
+	CallReturns       *ebpf.Program `ebpf:"call_returns"`
+	CallRmdirs        *ebpf.Program `ebpf:"call_rmdirs"`
+	CallStarts        *ebpf.Program `ebpf:"call_starts"`
+	CallSymlinks      *ebpf.Program `ebpf:"call_symlinks"`
+	CallUnlinks       *ebpf.Program `ebpf:"call_unlinks"`
+	Capable           *ebpf.Program `ebpf:"capable"`
+	ExecCheck         *ebpf.Program `ebpf:"exec_check"`
+	FileMprotect      *ebpf.Program `ebpf:"file_mprotect"`
+	FileOpen          *ebpf.Program `ebpf:"file_open"`
+	FileTruncate      *ebpf.Program `ebpf:"file_truncate"`
+	LabelExecBegins   *ebpf.Program `ebpf:"label_exec_begins"`
+	LabelExecDone     *ebpf.Program `ebpf:"label_exec_done"`
+	LabelExisting     *ebpf.Program `ebpf:"label_existing"`
+	LabelFork         *ebpf.Program `ebpf:"label_fork"`
+	LabelMissing      *ebpf.Program `ebpf:"label_missing"`
+	MarkFreed         *ebpf.Program `ebpf:"mark_freed"`
+	MarkInodes        *ebpf.Program `ebpf:"mark_inodes"`
+	MarkLinked        *ebpf.Program `ebpf:"mark_linked"`
+	MarkRenamed       *ebpf.Program `ebpf:"mark_renamed"`
+	MmapFile          *ebpf.Program `ebpf:"mmap_file"`
+	PathChmod         *ebpf.Program `ebpf:"path_chmod"`
+	PathChown         *ebpf.Program `ebpf:"path_chown"`
+	PathLink          *ebpf.Program `ebpf:"path_link"`
+	PathMkdir         *ebpf.Program `ebpf:"path_mkdir"`
+	PathMknod         *ebpf.Program `ebpf:"path_mknod"`
+	PathRename        *ebpf.Program `ebpf:"path_rename"`
+	PathRmdir         *ebpf.Program `ebpf:"path_rmdir"`
+	PathSymlink       *ebpf.Program `ebpf:"path_symlink"`
+	PathTruncate      *ebpf.Program `ebpf:"path_truncate"`
+	PathUnlink        *ebpf.Program `ebpf:"path_unlink"`
+	ProbeDecision     *ebpf.Program `ebpf:"probe_decision"`
+	SocketAccept      *ebpf.Program `ebpf:"socket_accept"`
+	SocketBind        *ebpf.Program `ebpf:"socket_bind"`
+	SocketConnect     *ebpf.Program `ebpf:"socket_connect"`
+	SocketCreate      *ebpf.Program `ebpf:"socket_create"`
+	SocketListen      *ebpf.Program `ebpf:"socket_listen"`
+	SocketSendmsg     *ebpf.Program `ebpf:"socket_sendmsg"`
 }
 
 func (p *MusterPrograms) Close() error {
 	return _MusterClose(
 		p.ArgumentsCheck,
+		p.CallFollowed,
+		p.CallFollowedEmpty,
+		p.CallLinks,
+		p.CallLookedUp,
+		p.CallMkdirs,
+		p.CallMknods,
+		p.CallOpened,
+		p.CallRenames,
+		p.CallReturns,
+		p.CallRmdirs,
+		p.CallStarts,
+		p.CallSymlinks,
+		p.CallUnlinks,
 		p.Capable,
 		p.ExecCheck,
 		p.FileMprotect,

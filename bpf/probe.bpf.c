@@ -4,9 +4,9 @@
 // The test entry: the same helpers as the hooks use, fed from user space. Runs on any kernel by
 // BPF_PROG_TEST_RUN and is attached nowhere.
 
-static __always_inline s32 probe_path(struct probe *p, struct object *o)
+static __always_inline s32 probe_path(struct probe *p, struct object *o, u64 from, u64 length)
 {
-	u64 length = p->length, at;
+	u64 at;
 
 	if (length >= PATH_END)
 		return -1;
@@ -23,7 +23,37 @@ static __always_inline s32 probe_path(struct probe *p, struct object *o)
 	BOUND(length, PATH_END - 1);
 	if (at + length > PATH_END)
 		return -1;
-	return length ? bpf_copy_from_user(&o->buffer[at], length, (void *)p->path) : 0;
+	return length ? bpf_copy_from_user(&o->buffer[at], length, (void *)from) : 0;
+}
+
+/* Class syscalls, with the directories of the executable. */
+static __noinline s32 probe_call(struct probe *p, struct scratch *s)
+{
+	u32 zero = 0, ref, number = p->call, executable, script;
+	void *image = bpf_map_lookup_elem(&slots, &zero), *page;
+	struct image_header *h = image ? image_head(image) : 0;
+	struct image_call *c;
+
+	if (!h)
+		return -2;
+	if (!h->calls || number >= CALLS)
+		return 0;
+	classify(image, h, s);
+	if (probe_path(p, &s->source, p->source_paths[0], p->source_lengths[0]))
+		return -1;
+	executable = directories_class(image, h->directories, s);
+	if (probe_path(p, &s->source, p->source_paths[1], p->source_lengths[1]))
+		return -1;
+	script = directories_class(image, h->directories, s);
+	ref = h->calls + number / 2;
+	page = page_of(image, ref);
+	if (!page)
+		return -3;
+	c = unit(page, ref, 0);
+	ref = (c + (number & 1))->group;
+	if (ref)
+		group_decide(image, ref, s, executable, script);
+	return s->cursor.broken ? -3 : 0;
 }
 
 static __always_inline s32 probe_decide(struct probe *p, struct scratch *s)
@@ -76,9 +106,10 @@ int probe_decision(struct probe *p)
 #pragma unroll
 	for (int i = 0; i < OBJECT_MARKS; i++)
 		s->object[0].marks[i] = p->marks[i];
-	error = probe_path(p, &s->object[0]);
+	s->cursor.broken = 0;
+	error = probe_path(p, &s->object[0], p->path, p->length);
 	if (!error)
-		error = probe_decide(p, s);
+		error = s->class == CLASS_SYSCALLS ? probe_call(p, s) : probe_decide(p, s);
 	p->verdict = s->result.verdict;
 	p->rule = s->result.rule;
 	p->flags = s->result.flags;

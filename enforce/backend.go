@@ -40,6 +40,8 @@ type Capabilities struct {
 	Classes map[policies.Class]bool
 	// Features by gap reason: "pattern", "execname", "owner-only", "pts", "allowed-args", "dns", ….
 	Features map[string]bool
+	// Syscalls is what class syscalls may speak of here; nil means every name.
+	Syscalls Syscalls
 }
 
 // Step is one thing to do to the kernel, as data. The set is closed.
@@ -125,6 +127,7 @@ type Event struct {
 	Comm       string
 	TTY        string
 	Data       string
+	Errno      int    // of class syscalls: what the call failed with, 0 when it did not
 	Sequence   uint64 // per CPU; 0 when Count tells of operations that were not told one by one
 	CPU        uint32
 	// Count is how many operations this tells of. Those of one rule, source and object that come fast are

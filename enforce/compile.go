@@ -120,6 +120,9 @@ func (c *compiler) rule(p *policies.Policy, r policies.Rule, dryRun bool) {
 		c.gap(p, r.Index, reason, "%s", detail)
 		return
 	}
+	if r.Class == policies.ClassSyscalls && !c.syscalls(p, &r) {
+		return
+	}
 	if c.hostWideAllow(&r) {
 		c.gap(p, r.Index, ReasonHostAllowList, "a host-wide Allow without fromSource would make an allow-list for the whole host; "+
 			"it is refused unless the agent's configuration says allowHostAllowlist: true")
@@ -135,6 +138,8 @@ func (c *compiler) rule(p *policies.Policy, r policies.Rule, dryRun bool) {
 		Objects: c.objects(r.Object),
 		Sources: c.sources(r.Sources),
 		DryRun:  dryRun && r.Action == policies.ActionBlock,
+
+		Directories: c.directories(r.Sources),
 	}
 	if detail := c.byNameOnly(&compiled); detail != "" {
 		c.gap(p, r.Index, FeatureHardLink, "%s", detail)
@@ -178,10 +183,10 @@ func classReason(class policies.Class) string {
 }
 
 // hostWideAllow: "A host-wide Allow without fromSource is refused unless the agent's configuration says
-// allowHostAllowlist: true". Syscall rules only ever audit.
+// allowHostAllowlist: true".
 func (c *compiler) hostWideAllow(r *policies.Rule) bool {
 	return c.in.Subject == Host && !c.in.AllowHostAllowlist &&
-		r.Action == policies.ActionAllow && len(r.Sources) == 0 && r.Class != policies.ClassSyscalls
+		r.Action == policies.ActionAllow && len(r.Sources) == 0
 }
 
 // byNameOnly says that an exact-path Block holds for names only here, which leaves other names of the file.
@@ -222,10 +227,12 @@ func (c *compiler) sources(list []policies.Source) []string {
 		}
 	}
 	for _, s := range list {
-		add(cmp.Or(s.Path, s.Dir))
+		add(s.Path)
 	}
 	for _, s := range list {
-		add(c.in.Aliases[cmp.Or(s.Path, s.Dir)])
+		if s.Path != "" {
+			add(c.in.Aliases[s.Path])
+		}
 	}
 	return paths
 }

@@ -329,7 +329,7 @@ func BenchmarkCheckProtect(b *testing.B) {
 
 // pathsOnly leaves the backend with the classes whose objects are files.
 func pathsOnly(in enforce.CompileInput) enforce.CompileInput {
-	for _, class := range []policies.Class{network, dns, capabilities} {
+	for _, class := range []policies.Class{network, dns, capabilities, policies.ClassSyscalls} {
 		delete(in.Capabilities.Classes, class)
 	}
 	return in

@@ -68,6 +68,7 @@ func (w *canonicalWriter) rule(r *Rule) {
 		w.list(r.Rule.AllowedArgs)
 	}
 	w.text("class", string(r.Rule.Class))
+	w.directories(r.Directories)
 	w.flag("dryRun", r.DryRun)
 	w.number("index", r.Rule.Index)
 	w.text("kind", string(r.Policy.Kind))
@@ -90,6 +91,22 @@ func (w *canonicalWriter) rule(r *Rule) {
 	w.strings("sources", r.Sources)
 	w.strings("tags", r.Rule.Tags)
 	w.close('}')
+}
+
+func (w *canonicalWriter) directories(list []Directory) {
+	if len(list) == 0 {
+		return
+	}
+	w.key("directories")
+	w.open('[')
+	for _, d := range list {
+		w.element()
+		w.open('{')
+		w.text("path", d.Path)
+		w.flag("recursive", d.Recursive)
+		w.close('}')
+	}
+	w.close(']')
 }
 
 func (w *canonicalWriter) element() {

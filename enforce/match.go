@@ -31,6 +31,9 @@ func matchObject(r *Rule, op *Operation) (spelling string, byMark, ok bool) {
 	case policies.ObjectProtocol, policies.ObjectCapability:
 		v := r.Rule.Object.Value
 		return v, false, slices.Contains(op.Names, v)
+	case policies.ObjectSyscall:
+		spelling, ok := matchSyscall(r, op)
+		return spelling, false, ok
 	case policies.ObjectDomain:
 		v := r.Rule.Object.Value
 		return v, false, slices.ContainsFunc(op.Names, func(name string) bool { return underDomain(v, name) })
@@ -92,6 +95,9 @@ func matchSource(r *Rule, source *ProcessSource) (spelling string, byMark, ok bo
 		if name != "" && slices.Contains(r.Sources, name) {
 			return name, false, true
 		}
+	}
+	if dir, ok := source.within(r.Directories); ok {
+		return dir, false, true
 	}
 	if r.Rule.Action == policies.ActionAllow {
 		return "", false, false

@@ -160,7 +160,7 @@ func unlisted(args []string) string { return strings.Join(args, "-") + "-" }
 // holdsFor says whether the rule is for this source.
 func (rows *Rows) holdsFor(r *Rule, source SourceClass, byMark bool) bool {
 	if len(r.Sources) == 0 {
-		return true
+		return len(r.Directories) == 0
 	}
 	if source == NoSource || byMark && r.Rule.Action == policies.ActionAllow {
 		return false

@@ -50,8 +50,10 @@ type Rule struct {
 	// Objects are the literal spellings that match: Rule.Object.Value first, then the same path after
 	// resolving symlinks inside the subject. Ranking always uses the first.
 	Objects []string `json:"objects"`
-	// Sources are the source paths, literal and resolved; empty means every source.
+	// Sources are the source paths, literal and resolved; without any, and without Directories, every source.
 	Sources []string `json:"sources,omitempty"`
+	// Directories are sources, too: of class syscalls only.
+	Directories []Directory `json:"directories,omitempty"`
 	// DryRun marks a Block of a policy whose own mode is audit inside an enforcing ruleset: it never
 	// changes a verdict and is reported as "Audit (Block)".
 	DryRun bool `json:"dryRun,omitempty"`

@@ -27,7 +27,10 @@ enum limit {
 	EVENT_PATHS = 4,
 	ARGUMENTS = 512, /* of one program, after argv[0]; of more some count as not listed */
 	SCRIPT_ARGUMENTS = 4, /* that the kernel puts before a script's own */
-	PROGRAMS = 32,
+	PROGRAMS = 64,
+	CALLS = 2048, /* numbers of system calls: those of 64 bits and of x32, then those of i386 */
+	CALLS_I386 = 1024, /* the first of i386 */
+	CALL_DATA = 7168, /* of paths that a call under way keeps */
 	EVENT_DATA = 16384,
 	FOLD_DATA = 512, /* of paths that a fold keeps */
 	FOLD_KEYS = 2048,
@@ -46,7 +49,8 @@ enum class {
 	CLASS_DNS = 2, /* the path is the queried name from its end: /example/www */
 	CLASS_NETWORK = 3, /* the first of the NAMED_CLASSES */
 	CLASS_CAPABILITIES = 4,
-	CLASSES = 5,
+	CLASS_SYSCALLS = 5, /* reports only; what a rule speaks of is found by struct image_call */
+	CLASSES = 6,
 };
 
 /* What a socket counts as: bits of its object's names. */
@@ -106,6 +110,10 @@ enum class_flag {
 	CLASS_ARGUMENTS = 8,
 	/* A Block counts for every executable mapping of the file. */
 	CLASS_MAPPED = 16,
+	/* Of class syscalls: a call that never returns is watched. */
+	CLASS_STARTS = 32,
+	/* Of class syscalls: a call that takes a path is watched. */
+	CLASS_PATHS = 64,
 };
 
 /* A reference is the number of a 16-byte unit from the image's start; 0 is none. */
@@ -132,7 +140,35 @@ struct image_header {
 	u32 postures; /* struct image_posture, by source class; 0 without any allow-list */
 	u32 source_classes;
 	u32 concerns; /* struct image_concern, by source class; 0 without rules of the NAMED_CLASSES */
-	u32 reserved;
+	u32 calls; /* struct image_call[CALLS]; 0 without rules of class syscalls */
+	u32 directories; /* the automaton of the source directories: it accepts with a source class */
+	u32 spare;
+};
+
+enum call_flag {
+	CALL_NO_RETURN = 1, /* reported when it begins */
+	CALL_BY_NAME = 2, /* makes, moves or removes a name: the path_* hooks tell it, not a lookup */
+	CALL_EXEC = 4,
+	CALL_FORK = 8, /* returns in the child, too */
+};
+
+/* A system call, by its number. */
+struct image_call {
+	u32 group; /* struct image_group; 0: no rule names it */
+	u8 path; /* number of the argument that is its first path, from 1; 0: none */
+	u8 base; /* of the descriptor that the path is relative to; 0: to the working directory */
+	u8 flags;
+	u8 reserved;
+};
+
+/* System calls that the same rules name: {image_group, image_any}. */
+struct image_group {
+	u32 start[AUTOMATA]; /* over the path */
+};
+
+struct image_any {
+	u32 set; /* of the rules that name no path */
+	u32 reserved[3];
 };
 
 struct image_source {
@@ -235,6 +271,7 @@ enum operation {
 	OP_QUERY,
 	OP_MAP,
 	OP_CAPABLE,
+	OP_SYSCALL,
 };
 
 enum hook {
@@ -262,6 +299,7 @@ enum hook {
 	HOOK_FILE_MPROTECT,
 	HOOK_BPRM_COMMITTING,
 	HOOK_CAPABLE,
+	HOOK_SYSCALL,
 };
 
 /* Every way out that does not decide by rules, and every loss, is counted here. */
@@ -283,6 +321,7 @@ enum counter {
 	COUNT_ARGUMENTS_CHANGED, /* a process was killed: its arguments changed after they were judged */
 	COUNT_AGENT, /* the agent's own operation was let through */
 	COUNT_FOLDED, /* an event was counted in a fold instead of told by itself */
+	COUNT_CALL_MEMORY, /* no memory to keep what a system call is made on: it is not told */
 	COUNTERS,
 };
 
@@ -307,7 +346,7 @@ struct event {
 	u64 image;
 	u64 sequence; /* per CPU */
 	u64 script; /* hash of the script's path */
-	u64 names; /* of an object that has no path */
+	u64 names; /* of an object that has no path; of class syscalls the number, and CALL_X32 */
 	struct endpoint endpoint; /* of the classes network and dns */
 	u32 cpu;
 	u32 pid;
@@ -322,7 +361,7 @@ struct event {
 	u8 verdict;
 	u8 mode;
 	u8 flags;
-	u8 reserved[2];
+	u16 error; /* of class syscalls: what the call failed with */
 	char comm[16];
 	char tty[24];
 };
@@ -342,7 +381,7 @@ struct fold_key {
 	u8 verdict;
 	u8 mode;
 	u8 flags;
-	u8 reserved[2];
+	u16 error;
 };
 
 struct fold_head {
@@ -352,6 +391,19 @@ struct fold_head {
 	u64 last;
 	u32 pid; /* of the last */
 	u32 ppid;
+};
+
+enum call_bit {
+	CALL_X32 = 0x40000000,
+};
+
+/* A system call that rules report and that has not returned yet. */
+struct call {
+	u32 size; /* of the paths; what does not fit is left out */
+	u32 reserved;
+	struct fold_key key;
+	struct event event;
+	u8 data[CALL_DATA];
 };
 
 /* What was counted, and the event that it began with. */
@@ -438,6 +490,10 @@ struct probe {
 	u32 rule;
 	u32 flags;
 	u32 audits[AUDIT_LISTS];
+	u32 call; /* of class syscalls */
+	u32 source_lengths[2];
+	u32 reserved;
+	u64 source_paths[2]; /* user pointers to the executable's and the script's path, for their directories */
 	u32 arguments; /* enum arguments_state */
 	u32 argument_count;
 	u64 argument_hashes[8];

@@ -29,7 +29,6 @@ static __always_inline void event_task(struct scratch *s, struct task_struct *ta
 	struct event *e = &s->event;
 	struct tty_struct *tty = BPF_CORE_READ(task, signal, tty);
 
-	e->cpu = bpf_get_smp_processor_id();
 	e->pid = bpf_get_current_pid_tgid() >> 32;
 	e->ppid = BPF_CORE_READ(task, real_parent, tgid);
 	e->uid = (u32)bpf_get_current_uid_gid();
@@ -39,14 +38,22 @@ static __always_inline void event_task(struct scratch *s, struct task_struct *ta
 		bpf_probe_read_kernel_str(e->tty, sizeof(e->tty), &tty->name);
 }
 
-static __always_inline void event_result(struct scratch *s)
+/* Only what goes to the ring has a sequence number: a gap is a loss. */
+static __always_inline void event_number(struct event *e)
 {
-	struct event *e = &s->event;
 	u32 zero = 0;
 	u64 *n = bpf_map_lookup_elem(&sequences, &zero);
 
+	e->cpu = bpf_get_smp_processor_id();
 	e->time = bpf_ktime_get_boot_ns();
 	e->sequence = n ? __sync_fetch_and_add(n, 1) + 1 : 0;
+}
+
+static __always_inline void event_result(struct scratch *s)
+{
+	struct event *e = &s->event;
+
+	e->error = 0;
 	e->image = s->image;
 	e->script = s->label.source[1];
 	e->names = s->object[0].status == PATH_NAMED ? s->object[0].names : 0;
@@ -96,8 +103,7 @@ static __always_inline void event_key(struct scratch *s, struct task_struct *tas
 	k->verdict = s->result.verdict;
 	k->mode = s->mode;
 	k->flags = s->result.flags;
-	k->reserved[0] = 0;
-	k->reserved[1] = 0;
+	k->error = 0;
 }
 
 /* Counts the event in its fold; false when there is none yet, or the event is to be told by itself. */
@@ -134,7 +140,6 @@ static __always_inline bool event_fold(struct scratch *s, struct task_struct *ta
 	bool known = false, pressed = ring_presses();
 	u32 which = FOLDS_OBJECT;
 
-	event_key(s, task);
 	*begin = bpf_map_lookup_elem(&folds, &which);
 	if (!*begin)
 		return false;
@@ -171,35 +176,26 @@ static __always_inline u32 event_paths(struct scratch *s, struct task_struct *ta
 	return end;
 }
 
-/* Emits one event for what s->result says, or counts it with others like it. While two sets of programs
- * decide, one of them speaks of what is permitted; a denial is told by the one that denies, because the
- * kernel asks no other program after it. Only what goes to the ring has a sequence number: a gap is a loss. */
-__noinline int event_emit(struct scratch *s)
+/* While two sets of programs decide, one of them speaks of what is permitted; a denial is told by the one that
+ * denies, because the kernel asks no other program after it. */
+static __always_inline bool event_speaks(u32 verdict)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct settings *c;
-	void *begin = 0;
-	u32 zero = 0, slot;
-	u64 size;
+	u32 zero = 0;
+	struct settings *c = bpf_map_lookup_elem(&config, &zero);
 
-	if (!s)
-		return 0;
-	c = bpf_map_lookup_elem(&config, &zero);
-	if (s->result.verdict != VERDICT_DENY && (!c || c->instance != instance))
-		return 0;
-	count(COUNT_EVENTS);
-	/* As a map's own value, not as an argument's memory: 6.1 takes no other for a key. */
-	slot = s->slot;
-	s = bpf_map_lookup_elem(&scratches, &slot);
-	if (!s) {
-		count(COUNT_RING_FULL);
-		return 0;
-	}
-	if (event_fold(s, task, &begin))
-		return 0;
-	event_result(s);
-	event_task(s, task);
-	size = event_paths(s, task);
+	return verdict == VERDICT_DENY || (c && c->instance == instance);
+}
+
+/* As a map's own value, not as an argument's memory: 6.1 takes no other for a key. */
+static __always_inline struct scratch *scratch_again(u32 slot)
+{
+	return bpf_map_lookup_elem(&scratches, &slot);
+}
+
+/* Sends s->event with size bytes of paths in s->data, and begins its fold in that map, if any. */
+static __always_inline void event_send(struct scratch *s, u64 size, void *begin)
+{
+	event_number(&s->event);
 	BOUND(size, EVENT_DATA - 1);
 	/* What does not fit into a fold is told each time, until the ring presses: then the example is cut. */
 	if (begin && (size <= FOLD_DATA || !s->key.objects[0])) {
@@ -209,6 +205,28 @@ __noinline int event_emit(struct scratch *s)
 	}
 	if (bpf_ringbuf_output(&events, &s->event, sizeof(s->event) + size, 0))
 		count(COUNT_RING_FULL);
+}
+
+/* Emits one event for what s->result says, or counts it with others like it. */
+__noinline int event_emit(struct scratch *s)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	void *begin = 0;
+
+	if (!s || !event_speaks(s->result.verdict))
+		return 0;
+	count(COUNT_EVENTS);
+	s = scratch_again(s->slot);
+	if (!s) {
+		count(COUNT_RING_FULL);
+		return 0;
+	}
+	event_key(s, task);
+	if (event_fold(s, task, &begin))
+		return 0;
+	event_result(s);
+	event_task(s, task);
+	event_send(s, event_paths(s, task), begin);
 	return 0;
 }
 

@@ -60,6 +60,8 @@ typedef _Bool bool;
 #define S_IFREG 0100000
 
 #define RENAME_EXCHANGE 2
+#define AT_FDCWD -100
+#define TS_COMPAT 0x2 /* in thread_info's status: the call is one of i386 */
 
 /* Of the kernel's uapi: sockets. */
 #define AF_INET 2
@@ -172,7 +174,25 @@ struct mm_struct {
 	struct file *exe_file;
 };
 
+struct thread_info {
+	u32 status; /* of x86 */
+};
+
+struct fs_struct {
+	struct path root, pwd;
+};
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
 struct task_struct {
+	struct thread_info thread_info;
 	u32 flags;
 	u32 in_execve : 1;
 	s32 pid;
@@ -183,6 +203,8 @@ struct task_struct {
 	struct mm_struct *mm;
 	const struct cred *cred;
 	struct signal_struct *signal;
+	struct fs_struct *fs;
+	struct files_struct *files;
 };
 
 struct in6_addr {
@@ -259,8 +281,13 @@ struct backing_file {
 };
 
 struct pt_regs {
-	unsigned long bx, cx, dx, si;
+	unsigned long r10, r8, bp, bx, cx, dx, si, di;
 	unsigned long orig_ax;
+};
+
+/* A path that a system call was given. */
+struct filename {
+	const char *uptr;
 };
 
 struct renamedata {

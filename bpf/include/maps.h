@@ -71,6 +71,14 @@ struct {
 	__type(value, struct start);
 } starts SEC(".maps");
 
+/* A system call under way that is to be told. Without memory for it it is not told (counted). */
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct call);
+} calls SEC(".maps");
+
 /* Inodes protected by an exact-path Block, or known as a source. Full: counted, the name alone protects. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -28,13 +28,19 @@ func (b *Backend) attach(ctx context.Context) error {
 	if err := b.openMaps(); err != nil {
 		return err
 	}
-	adopted, err := b.adoptable()
+	wanted, err := b.demanded()
 	if err != nil {
 		return err
 	}
-	what := everything
-	if adopted {
-		what = onlyIterators
+	adopted, err := b.adoptable(wanted)
+	if err != nil {
+		return err
+	}
+	what := loading{iterators: true, instance: randomNumber()}
+	if !adopted {
+		if what.programs, err = supported(b.spec, wanted); err != nil {
+			return err
+		}
 	}
 	fresh, err := load(b.maps, b.ringBytes, what)
 	if err != nil {
@@ -44,7 +50,7 @@ func (b *Backend) attach(ctx context.Context) error {
 		err = b.replace(fresh)
 	}
 	if err == nil {
-		err = b.takeOver(fresh, adopted)
+		err = b.takeOver(fresh, adopted, wanted)
 	}
 	if err != nil {
 		fresh.close()
@@ -54,7 +60,10 @@ func (b *Backend) attach(ctx context.Context) error {
 		b.loaded.close()
 	}
 	b.loaded = fresh
-	b.log.Info("programs attached", "adopted", adopted, "programs", len(fresh.wanted))
+	if err := b.retire(wanted); err != nil {
+		return err
+	}
+	b.log.Info("programs attached", "adopted", adopted, "programs", len(fresh.links))
 	if _, err := runIterator(ctx, fresh.Programs[bpf.MusterProgLabelExisting]); err != nil {
 		return err
 	}
@@ -152,7 +161,7 @@ func (b *Backend) linkedProgram(name string) (*ebpf.Program, error) {
 // adoptable says whether every pinned link holds the program that this agent would attach, and works on the
 // pinned maps. After an attach that was cut short two loadings may be mixed, of which one keeps silent: then
 // there are extra pins, and nothing is adopted.
-func (b *Backend) adoptable() (bool, error) {
+func (b *Backend) adoptable(demanded demand) (bool, error) {
 	if extra, err := b.pins.extras(b.spec); err != nil || len(extra) > 0 {
 		return false, err
 	}
@@ -163,7 +172,7 @@ func (b *Backend) adoptable() (bool, error) {
 		}
 		_ = m.Close()
 	}
-	wanted, tags, err := b.reference()
+	wanted, tags, err := b.reference(demanded)
 	if err != nil || tags == nil {
 		return false, err
 	}
@@ -209,6 +218,20 @@ func (b *Backend) replace(fresh *programSet) error {
 	if err := fresh.initialise(); err != nil {
 		return err
 	}
+	if err := b.pinAside(fresh); err != nil {
+		return err
+	}
+	if err := fresh.speak(); err != nil {
+		return err
+	}
+	if err := b.pinOver(fresh); err != nil {
+		return err
+	}
+	return errors.Join(b.pins.removeExtras(b.spec), fresh.sign())
+}
+
+// pinAside attaches the set's programs and pins their links beside those in force.
+func (b *Backend) pinAside(fresh *programSet) error {
 	for _, p := range fresh.wanted {
 		l, err := p.attach(fresh.Programs[p.name])
 		if err != nil {
@@ -223,15 +246,17 @@ func (b *Backend) replace(fresh *programSet) error {
 			return fmt.Errorf("pin link %s: %w", p.name, err)
 		}
 	}
-	if err := fresh.speak(); err != nil {
-		return err
-	}
+	return nil
+}
+
+// pinOver puts the links that were pinned aside in the place of those in force.
+func (b *Backend) pinOver(fresh *programSet) error {
 	for _, p := range fresh.wanted {
 		if err := os.Rename(b.pins.nextPath(p.name), b.pins.linkPath(p.name)); err != nil {
 			return fmt.Errorf("pin link %s: %w", p.name, err)
 		}
 	}
-	return errors.Join(b.pins.removeExtras(b.spec), fresh.sign())
+	return nil
 }
 
 func (b *Backend) pinMap(name string, m *ebpf.Map) error {
@@ -256,7 +281,7 @@ func (b *Backend) pinMap(name string, m *ebpf.Map) error {
 
 // takeOver makes the set's maps those in force and this process the agent. The links of an adopted set are
 // held too, so that an unpinned one is not lost.
-func (b *Backend) takeOver(fresh *programSet, adopted bool) error {
+func (b *Backend) takeOver(fresh *programSet, adopted bool, demanded demand) error {
 	maps := map[string]*ebpf.Map{}
 	for _, name := range mapNames(b.spec) {
 		clone, err := fresh.Maps[name].Clone()
@@ -270,7 +295,11 @@ func (b *Backend) takeOver(fresh *programSet, adopted bool) error {
 	}
 	b.maps = maps
 	if adopted {
-		for _, p := range fresh.wanted {
+		wanted, err := supported(b.spec, demanded)
+		if err != nil {
+			return err
+		}
+		for _, p := range wanted {
 			l, err := b.pins.openLink(p.name)
 			if err != nil {
 				return err

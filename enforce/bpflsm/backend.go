@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -41,6 +42,9 @@ type Backend struct {
 	spec      *ebpf.CollectionSpec
 	pins      pins
 	reader    eventReader
+
+	callsOnce sync.Once
+	calls     map[string]bool // names of the system calls of this kernel, nil when they are not known
 
 	mu sync.Mutex
 	// loaded is this process's own loading: attached, or kept for its iterators beside an adopted set.
@@ -79,8 +83,9 @@ func (b *Backend) Capabilities() enforce.Capabilities {
 		Backend: Name,
 		Classes: map[policies.Class]bool{
 			policies.ClassProcess: true, policies.ClassFile: true, policies.ClassNetwork: true, policies.ClassCapabilities: true,
-			policies.ClassDNS: true,
+			policies.ClassDNS: true, policies.ClassSyscalls: runtime.GOARCH == "amd64",
 		},
+		Syscalls: b.syscalls,
 		Features: map[string]bool{
 			enforce.FeaturePattern: true, enforce.FeatureExecName: true, enforce.FeatureOwnerOnly: true,
 			enforce.FeaturePts: true, enforce.FeatureAllowedArgs: true, enforce.FeatureHardLink: true, enforce.FeatureRename: true,
@@ -131,10 +136,14 @@ func (b *Backend) publish(ctx context.Context, rs *enforce.Ruleset) error {
 		return err
 	}
 	b.reader.know(image)
+	demanded := demandOf([]*enforce.Ruleset{rs})
+	if err := b.provide(demanded); err != nil {
+		return err
+	}
 	if err := publish(b.maps[bpf.MusterMapSlots], innerSpec(b.spec), image.Bytes); err != nil {
 		return err
 	}
-	return errors.Join(b.sweepMarks(image), b.pins.removeOthers())
+	return errors.Join(b.retire(demanded), b.sweepMarks(image), b.pins.removeOthers())
 }
 
 func (b *Backend) withdraw(subject enforce.SubjectID) error {
@@ -147,7 +156,7 @@ func (b *Backend) withdraw(subject enforce.SubjectID) error {
 		}
 	}
 	if slots := b.maps[bpf.MusterMapSlots]; slots != nil {
-		return errors.Join(withdraw(slots), b.pins.removeOthers())
+		return errors.Join(withdraw(slots), b.retire(0), b.pins.removeOthers())
 	}
 	return nil
 }

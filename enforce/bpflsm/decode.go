@@ -27,7 +27,7 @@ var (
 		bpf.MusterOperationOP_SOCKET: "socket", bpf.MusterOperationOP_BIND: "bind", bpf.MusterOperationOP_LISTEN: "listen",
 		bpf.MusterOperationOP_CONNECT: "connect", bpf.MusterOperationOP_ACCEPT: "accept", bpf.MusterOperationOP_SEND: "send",
 		bpf.MusterOperationOP_QUERY: "query",
-		bpf.MusterOperationOP_MAP:   "map", bpf.MusterOperationOP_CAPABLE: "capable",
+		bpf.MusterOperationOP_MAP:   "map", bpf.MusterOperationOP_CAPABLE: "capable", bpf.MusterOperationOP_SYSCALL: "syscall",
 	}
 	hooks = map[bpf.MusterHook]string{
 		bpf.MusterHookHOOK_BPRM_CHECK: "BPRM_CHECK_SECURITY", bpf.MusterHookHOOK_FILE_OPEN: "FILE_OPEN",
@@ -42,7 +42,7 @@ var (
 		bpf.MusterHookHOOK_SOCKET_SENDMSG: "SOCKET_SENDMSG", bpf.MusterHookHOOK_PACKET: "CGROUP_SKB_EGRESS",
 		bpf.MusterHookHOOK_MMAP_FILE:     "MMAP_FILE",
 		bpf.MusterHookHOOK_FILE_MPROTECT: "FILE_MPROTECT", bpf.MusterHookHOOK_BPRM_COMMITTING: "BPRM_COMMITTING_CREDS",
-		bpf.MusterHookHOOK_CAPABLE: "CAPABLE",
+		bpf.MusterHookHOOK_CAPABLE: "CAPABLE", bpf.MusterHookHOOK_SYSCALL: "SYS_EXIT",
 	}
 )
 
@@ -173,6 +173,7 @@ func (image *Image) event(h *bpf.MusterEvent) (enforce.Event, error) {
 		Posture:   h.Flags&uint8(bpf.MusterEventFlagEVENT_POSTURE) != 0,
 		WouldDeny: h.Flags&uint8(bpf.MusterEventFlagEVENT_WOULD_DENY) != 0,
 		PID:       h.Pid, PPID: h.Ppid, UID: h.Uid, Sequence: h.Sequence, CPU: h.Cpu, Count: 1,
+		Errno: int(h.Error),
 	}
 	if h.Rule > 0 {
 		e.Rule = &rs.Rules[h.Rule-1]

@@ -42,6 +42,8 @@ func describe(e *enforce.Event, h *bpf.MusterEvent) {
 		e.Resource, e.Data = socketText(&h.Endpoint), endpointText(&h.Endpoint)
 	case policies.ClassDNS:
 		e.Resource, e.Data = domainText(e.Resource), endpointText(&h.Endpoint)
+	case policies.ClassSyscalls:
+		e.Operation, e.Data = callText(h.Names)
 	case policies.ClassCapabilities:
 		if h.Names != 0 {
 			e.Resource = "CAP_" + strings.ToUpper(nameOf(e.Class, bits.TrailingZeros64(h.Names)))

@@ -361,6 +361,7 @@ var lossNames = map[bpf.MusterCounter]string{
 	bpf.MusterCounterCOUNT_RING_FULL:     "ring-full",
 	bpf.MusterCounterCOUNT_AUDITS:        "audits",
 	bpf.MusterCounterCOUNT_ARGUMENTS:     "arguments",
+	bpf.MusterCounterCOUNT_CALL_MEMORY:   "call-memory",
 }
 
 // Losses implements enforce.EventSource. Reasons that never occurred are left out.

@@ -18,7 +18,9 @@ type attempt struct {
 	sources    [bpf.MusterLimitSOURCES]uint64
 	marks      [bpf.MusterLimitOBJECT_MARKS]uint64
 	attributes uint32
-	args       []uint64 // hashes
+	args       []uint64  // hashes
+	call       uint32    // of class syscalls: its index
+	paths      [2]string // of class syscalls: of the executable and the script
 }
 
 // outcome is what the kernel's matcher answers.
@@ -42,6 +44,9 @@ func interpret(image []byte, a *attempt) outcome {
 	var known [bpf.MusterLimitSOURCES]uint32
 	for i, hash := range a.sources {
 		known[i] = sourceClass(image, h, hash, i >= 2)
+	}
+	if a.class == int(bpf.MusterClassCLASS_SYSCALLS) {
+		return o.call(image, h, a, known[:])
 	}
 	if a.class >= firstNamed && concerned(image, h, a.class, known[:])&a.names == 0 {
 		return o // the hooks would not even ask
@@ -260,6 +265,41 @@ func (o *outcome) inMode(h *bpf.MusterImageHeader) outcome {
 	if o.verdict == bpf.MusterVerdictVERDICT_DENY && h.Mode == uint32(bpf.MusterModeMODE_AUDIT) {
 		o.verdict = bpf.MusterVerdictVERDICT_PERMIT
 		o.flags |= bpf.MusterEventFlagEVENT_WOULD_DENY
+	}
+	return *o
+}
+
+// call is what is reported of a system call: by its sources, and by the directories that the executable lies in.
+func (o *outcome) call(image []byte, h *bpf.MusterImageHeader, a *attempt, known []uint32) outcome {
+	if h.Calls == 0 {
+		return *o
+	}
+	group := view[bpf.MusterImageCall](image, ref(h.Calls), 8*int(a.call)).Group
+	if group == 0 {
+		return *o
+	}
+	sets := []ref{ref(view[bpf.MusterImageAny](image, ref(group+1), 0).Set)}
+	for _, start := range view[bpf.MusterImageGroup](image, ref(group), 0).Start {
+		if a.path != "" {
+			sets = append(sets, run(image, ref(start), a.path))
+		}
+	}
+	sources := slices.Clone(known)
+	for _, path := range a.paths {
+		if h.Directories != 0 && path != "" {
+			sources = append(sources, uint32(run(image, ref(h.Directories), path)))
+		}
+	}
+	var best bpf.MusterImageEntry
+	for _, set := range sets {
+		for i, class := range sources {
+			if set == 0 {
+				break
+			}
+			if row := rowFor(image, set, i, class); row != 0 {
+				o.combine(&best, view[bpf.MusterImageEntry](image, ref(row), 0))
+			}
+		}
 	}
 	return *o
 }

@@ -274,7 +274,11 @@ func TestUpgradeSpeaks(t *testing.T) {
 	audited := rule(policies.ClassFile, policies.ActionAudit, policies.ObjectPath, d+"/g")
 	write(t, d+"/g", "x", 0o644)
 	g.apply(t, enforce.StepPublish{Ruleset: rules(enforce.ModeEnforce, enforce.PostureAudit, block(d+"/f"), audited)})
-	fresh, err := load(g.maps, g.ringBytes, everything)
+	programs, err := supported(g.spec, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh, err := load(g.maps, g.ringBytes, loading{programs: programs, iterators: true, instance: randomNumber()})
 	if err != nil {
 		t.Fatal(err)
 	}

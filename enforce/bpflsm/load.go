@@ -31,17 +31,15 @@ type programSet struct {
 	links    map[string]link.Link
 }
 
-// scope says which programs load loads.
-type scope int
-
-const (
-	// onlyIterators are enough for an agent that adopts what is attached.
-	onlyIterators scope = iota
-	everything
-)
+// loading says which programs load loads.
+type loading struct {
+	programs  []program
+	iterators bool
+	instance  uint64 // see struct settings; a number of its own for a loading that is to replace another
+}
 
 // load loads fresh copies of programs, with the maps given or, for those missing, new ones.
-func load(maps map[string]*ebpf.Map, ringBytes int, what scope) (*programSet, error) {
+func load(maps map[string]*ebpf.Map, ringBytes int, what loading) (*programSet, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("lift the memlock limit: %w", err)
 	}
@@ -49,10 +47,7 @@ func load(maps map[string]*ebpf.Map, ringBytes int, what scope) (*programSet, er
 	if err != nil {
 		return nil, err
 	}
-	set := &programSet{instance: randomNumber(), tags: map[string]string{}, links: map[string]link.Link{}}
-	if set.wanted, err = supported(spec); err != nil {
-		return nil, err
-	}
+	set := &programSet{instance: what.instance, wanted: what.programs, tags: map[string]string{}, links: map[string]link.Link{}}
 	if err := set.specialise(spec, ringBytes, what); err != nil {
 		return nil, err
 	}
@@ -75,13 +70,13 @@ func load(maps map[string]*ebpf.Map, ringBytes int, what scope) (*programSet, er
 }
 
 // specialise fits the programs to this machine.
-func (set *programSet) specialise(spec *ebpf.CollectionSpec, ringBytes int, what scope) error {
+func (set *programSet) specialise(spec *ebpf.CollectionSpec, ringBytes int, what loading) error {
 	keep := map[string]bool{}
-	for _, p := range set.wanted {
-		keep[p.name] = what == everything
+	for _, p := range what.programs {
+		keep[p.name] = true
 	}
 	for _, name := range iterators {
-		keep[name] = true
+		keep[name] = what.iterators
 	}
 	for name := range spec.Programs {
 		if !keep[name] {

@@ -26,8 +26,12 @@ func (b *Backend) Observe(ctx context.Context, want []*enforce.Ruleset) (enforce
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	state := enforce.State{Backend: Name, Subjects: map[enforce.SubjectID]enforce.SubjectState{}}
-	wanted, tags, err := b.reference()
+	demanded := demandOf(want)
+	wanted, tags, err := b.reference(demanded)
 	if err != nil {
+		return state, err
+	}
+	if err := b.observeIdle(&state, demanded); err != nil {
 		return state, err
 	}
 	ours, err := b.loadedIDs()
@@ -75,8 +79,8 @@ func (b *Backend) Observe(ctx context.Context, want []*enforce.Ruleset) (enforce
 // reference are the programs that should be attached, and their tags: those that this process attached, else
 // those that an agent of the same build left behind. Without either the tags are nil, and every link counts
 // as altered.
-func (b *Backend) reference() ([]program, map[string]string, error) {
-	wanted, err := supported(b.spec)
+func (b *Backend) reference(demanded demand) ([]program, map[string]string, error) {
+	wanted, err := supported(b.spec, demanded)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -123,6 +123,12 @@ func operate(f []string) error {
 		return os.Chown(f[1], 0, 0)
 	case "chroot":
 		return errors.Join(syscall.Chroot(f[1]), os.Chdir("/"))
+	case "chdir":
+		return os.Chdir(f[1])
+	case "call": // a raw system call: call NAME DIRECTORY
+		return callOn(f[1], f[2])
+	case "call-i386", "call-x32": // the number and a path
+		return callOther(f)
 	case "args": // a probe by another executable that is given arguments: args EXE ARGUMENT...
 		c := exec.Command(f[1], f[2:]...)
 		c.Env = []string{probeVariable + "=stat /"}

@@ -23,6 +23,8 @@ type program struct {
 	// optional programs are left out where the kernel has no such hook; another one covers for them.
 	optional bool
 	tracing  bool
+	// demand is what must be asked of the kernel for the program to be attached; none: always.
+	demand demand
 }
 
 // attached are the programs in the order in which they are attached: who keeps labels and marks comes
@@ -57,32 +59,65 @@ var attached = []program{
 	{name: bpf.MusterProgSocketConnect},
 	{name: bpf.MusterProgSocketAccept},
 	{name: bpf.MusterProgSocketSendmsg},
+	{name: bpf.MusterProgCallStarts, tracing: true, demand: demandStarts},
+	{name: bpf.MusterProgCallFollowedEmpty, tracing: true, optional: true, demand: demandPaths}, // before 6.12
+	{name: bpf.MusterProgCallFollowed, tracing: true, optional: true, demand: demandPaths},      // from 6.12
+	{name: bpf.MusterProgCallLookedUp, tracing: true, demand: demandPaths},
+	{name: bpf.MusterProgCallOpened, tracing: true, demand: demandPaths},
+	{name: bpf.MusterProgCallUnlinks, tracing: true, demand: demandPaths},
+	{name: bpf.MusterProgCallRmdirs, tracing: true, demand: demandPaths},
+	{name: bpf.MusterProgCallMkdirs, tracing: true, demand: demandPaths},
+	{name: bpf.MusterProgCallMknods, tracing: true, demand: demandPaths},
+	{name: bpf.MusterProgCallSymlinks, tracing: true, demand: demandPaths},
+	{name: bpf.MusterProgCallLinks, tracing: true, demand: demandPaths},
+	{name: bpf.MusterProgCallRenames, tracing: true, demand: demandPaths},
+	{name: bpf.MusterProgCallReturns, tracing: true, demand: demandCalls},
 }
 
 // iterators are run by the agent and attached for the moment only.
 var iterators = []string{bpf.MusterProgLabelExisting, bpf.MusterProgLabelMissing, bpf.MusterProgMarkInodes}
 
-// supported are the programs of attached that this kernel has hooks for.
-func supported(spec *ebpf.CollectionSpec) ([]program, error) {
+// supported are the programs of attached that are always there or in demand, and that this kernel has hooks for.
+func supported(spec *ebpf.CollectionSpec, wanted demand) ([]program, error) {
 	kernel, err := btf.LoadKernelSpec()
 	if err != nil {
 		return nil, fmt.Errorf("%w: no BTF: %w", ErrUnsupported, err)
 	}
 	var found []program
 	for _, p := range attached {
-		hook := spec.Programs[p.name].AttachTo
-		if !p.tracing {
-			hook = "bpf_lsm_" + hook
+		if p.demand != 0 && p.demand&wanted == 0 {
+			continue
 		}
-		var function *btf.Func
-		switch err := kernel.TypeByName(hook, &function); {
-		case err == nil:
+		switch has, err := hasHook(kernel, spec.Programs[p.name]); {
+		case err != nil:
+			return nil, err
+		case has:
 			found = append(found, p)
 		case !p.optional:
-			return nil, fmt.Errorf("%w: no hook %s", ErrUnsupported, hook)
+			return nil, fmt.Errorf("%w: no hook %s", ErrUnsupported, spec.Programs[p.name].AttachTo)
 		}
 	}
 	return found, nil
+}
+
+// hasHook says whether the kernel has what a program is to be attached to.
+func hasHook(kernel *btf.Spec, p *ebpf.ProgramSpec) (bool, error) {
+	var err error
+	switch {
+	case p.Type == ebpf.LSM:
+		var hook *btf.Func
+		err = kernel.TypeByName("bpf_lsm_"+p.AttachTo, &hook)
+	case p.AttachType == ebpf.AttachTraceRawTp:
+		var tracepoint *btf.Typedef
+		err = kernel.TypeByName("btf_trace_"+p.AttachTo, &tracepoint)
+	default:
+		var function *btf.Func
+		err = kernel.TypeByName(p.AttachTo, &function)
+	}
+	if err != nil && !errors.Is(err, btf.ErrNotFound) {
+		return false, fmt.Errorf("look for the hook %s: %w", p.AttachTo, err)
+	}
+	return err == nil, nil
 }
 
 // attach attaches one program.

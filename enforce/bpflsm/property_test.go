@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"slices"
 	"testing"
 	"unsafe"
@@ -62,6 +63,12 @@ func (p *prober) decide(t testing.TB, a *attempt) outcome {
 		Path: uint64(uintptr(unsafe.Pointer(&path[0]))), Length: uint32(len(a.path)), Class: uint32(a.class),
 		Sources: a.sources, Marks: a.marks, Names: a.names, Attributes: a.attributes,
 	}
+	in.Call = a.call
+	for i, source := range a.paths {
+		text := []byte(source + "\x00")
+		in.SourcePaths[i], in.SourceLengths[i] = uint64(uintptr(unsafe.Pointer(&text[0]))), uint32(len(source))
+		defer runtime.KeepAlive(text)
+	}
 	in.Arguments, in.ArgumentCount = uint32(bpf.MusterArgumentsStateARGUMENTS_KNOWN), uint32(copy(in.ArgumentHashes[:], a.args))
 	if a.noPath {
 		in.Flags = uint32(bpf.MusterEventFlagEVENT_UNBUILDABLE)
@@ -82,8 +89,13 @@ func (p *prober) decide(t testing.TB, a *attempt) outcome {
 
 // attemptOf puts an operation as the kernel would find it.
 func attemptOf(op *enforce.Operation, key hashKey) attempt {
-	a := attempt{class: slices.Index(classes[:], op.Class), path: op.Path, noPath: op.NoPath}
+	a := attempt{class: slices.Index(classes[:], op.Class), path: op.Path, noPath: op.NoPath, paths: [2]string{op.Source.Executable, op.Source.Script}}
 	for _, name := range op.Names {
+		if op.Class == policies.ClassSyscalls {
+			at := slices.IndexFunc(callNumbers(), func(c callNumber) bool { return c.name == name })
+			a.call = uint32(callNumbers()[at].index)
+			continue
+		}
 		if op.Class == policies.ClassDNS {
 			a.path = enforce.DomainPath(name)
 			continue

@@ -30,6 +30,7 @@ var classes = [bpf.MusterClassCLASSES]policies.Class{
 	bpf.MusterClassCLASS_DNS:          policies.ClassDNS,
 	bpf.MusterClassCLASS_NETWORK:      policies.ClassNetwork,
 	bpf.MusterClassCLASS_CAPABILITIES: policies.ClassCapabilities,
+	bpf.MusterClassCLASS_SYSCALLS:     policies.ClassSyscalls,
 }
 
 // markClasses are those whose objects are files, known by their inodes too.
@@ -66,6 +67,7 @@ type renderer struct {
 	groupOf    []int                 // the group of each source
 	sources    []string
 	protected  [markClasses]map[string][]int
+	within     [][]enforce.Directory                       // those that sources can lie in together
 	named      [bpf.MusterLimitNAMED_CLASSES]map[int][]int // rules by number
 }
 
@@ -98,10 +100,16 @@ func render(rs *enforce.Ruleset, key hashKey) (*Image, error) {
 	if err != nil || copy(h.Digest[:], digest) != len(h.Digest) {
 		return nil, fmt.Errorf("%w: digest %q", ErrUnrenderable, rs.Digest())
 	}
+	if err := r.sourceDirectories(&h); err != nil {
+		return nil, err
+	}
 	for class := range classes {
 		if h.Classes[class], err = r.class(class); err != nil {
 			return nil, err
 		}
+	}
+	if err := r.calls(&h); err != nil {
+		return nil, err
 	}
 	r.sourceTable(&h)
 	r.markTable(&h)
@@ -170,6 +178,9 @@ func (r *renderer) class(class int) (bpf.MusterImageClass, error) {
 	}
 	if classes[class] == policies.ClassProcess && r.ruleset.BlocksMapping() {
 		c.Flags |= uint32(bpf.MusterClassFlagCLASS_MAPPED)
+	}
+	if classes[class] == policies.ClassSyscalls {
+		return c, nil
 	}
 	if numbers[classes[class]] != nil {
 		return c, r.numbers(class, &c)

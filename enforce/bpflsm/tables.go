@@ -55,7 +55,7 @@ func (r *renderer) exceptions(rules []int, base ref) []bpf.MusterImageException 
 			list = append(list, bpf.MusterImageException{Class: marked(g), Row: uint32(row)})
 		}
 	}
-	return list
+	return append(list, r.withinExceptions(rules)...)
 }
 
 // row lays out one row, once; a row in which nothing fires is none.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cilium/ebpf/btf"
 
+	"github.com/muster-fleet/muster/bpf"
 	"github.com/muster-fleet/muster/test/vm"
 )
 
@@ -26,7 +27,15 @@ func TestVerifier(t *testing.T) {
 	}
 	t.Logf("types read in %s", time.Since(begin))
 	begin = time.Now()
-	set, err := load(nil, 1<<18, everything)
+	spec, err := bpf.LoadMuster()
+	if err != nil {
+		t.Fatal(err)
+	}
+	programs, err := supported(spec, everyDemand)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := load(nil, 1<<18, loading{programs: programs, iterators: true})
 	if err != nil {
 		t.Fatalf("%+v", err)
 	}

@@ -21,6 +21,13 @@ type Engine struct {
 	automata map[policies.Class][]*automaton.DFA
 	marks    map[policies.Class]map[string][]int
 	names    map[policies.Class]map[string][]int
+	groups   map[string]group // of system calls, by the call
+}
+
+// group are system calls that the same rules name, with the automata over their path.
+type group struct {
+	enforce.CallGroup
+	automata []*automaton.DFA
 }
 
 // NewEngine compiles a ruleset.
@@ -31,6 +38,16 @@ func NewEngine(rs *enforce.Ruleset) (*Engine, error) {
 		automata: map[policies.Class][]*automaton.DFA{},
 		marks:    map[policies.Class]map[string][]int{},
 		names:    map[policies.Class]map[string][]int{},
+		groups:   map[string]group{},
+	}
+	for _, g := range rs.CallGroups() {
+		automata, excluded := automaton.Compile(g.Paths, automaton.Options{})
+		if len(excluded) > 0 {
+			return nil, fmt.Errorf("system calls: Compile left in %v", excluded)
+		}
+		for _, name := range g.Calls {
+			e.groups[name] = group{g, automata}
+		}
 	}
 	for i, path := range rs.Sources() {
 		e.classes[path] = enforce.SourceClass(i)
@@ -80,7 +97,11 @@ func (e *Engine) Decide(op enforce.Operation) enforce.Decision {
 // best is the entry that decides, and the audit lists of all.
 func (e *Engine) best(op *enforce.Operation, identities []identity) (enforce.Entry, [][]int) {
 	best, audits := enforce.Entry{Rule: -1}, [][]int(nil)
+	within := e.within(&op.Source)
 	for _, set := range e.sets(op) {
+		if len(within) > 0 {
+			audits = append(audits, e.rows.RowWithin(set, within)[0].Audits)
+		}
 		for _, id := range identities {
 			for _, entry := range entries(e.rows.Row(set, id.class, id.byMark)[op.RowIndex()], op.Args) {
 				audits = append(audits, entry.Audits)
@@ -93,9 +114,49 @@ func (e *Engine) best(op *enforce.Operation, identities []identity) (enforce.Ent
 	return best, audits
 }
 
+// within are the source directories that the executable or the script lies in.
+func (e *Engine) within(source *enforce.ProcessSource) []enforce.Directory {
+	list := e.rs.Directories()
+	var matchers []automaton.Matcher
+	for i, d := range list {
+		matchers = append(matchers, automaton.Matcher{Index: i, Kind: automaton.Directory, Text: d.Path, Recursive: d.Recursive})
+	}
+	var found []enforce.Directory
+	automata, _ := automaton.Compile(matchers, automaton.Options{})
+	for _, dfa := range automata {
+		for _, path := range []string{source.Executable, source.Script} {
+			if path == "" {
+				continue
+			}
+			for _, i := range dfa.Match(path) {
+				found = append(found, list[i])
+			}
+		}
+	}
+	return found
+}
+
+// callSets are the sets of rules that a system call falls under.
+func (e *Engine) callSets(op *enforce.Operation) [][]int {
+	var sets [][]int
+	for _, name := range op.Names {
+		g := e.groups[name]
+		sets = append(sets, g.Any)
+		for _, dfa := range g.automata {
+			if op.Path != "" {
+				sets = append(sets, dfa.Match(op.Path))
+			}
+		}
+	}
+	return sets
+}
+
 // sets are the sets of rules that the object falls under: by its path or its names, and by each mark of its
 // inode.
 func (e *Engine) sets(op *enforce.Operation) [][]int {
+	if op.Class == policies.ClassSyscalls {
+		return e.callSets(op)
+	}
 	var sets [][]int
 	path := op.Path
 	for _, name := range op.Names {

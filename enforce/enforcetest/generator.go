@@ -38,6 +38,7 @@ func Capabilities(backend string) enforce.Capabilities {
 // classes are those that the generator's rules and operations are of.
 var classes = []policies.Class{
 	policies.ClassProcess, policies.ClassFile, policies.ClassNetwork, policies.ClassDNS, policies.ClassCapabilities,
+	policies.ClassSyscalls,
 }
 
 // named are what rules of the classes without paths speak of; few, so that they meet.
@@ -143,8 +144,15 @@ func (g *Generator) rule() policies.Rule {
 	if objects := named[r.Class]; objects != nil {
 		r.Object, r.OwnerOnly = pick(g.r, objects...), false
 	}
+	if r.Class == policies.ClassSyscalls {
+		r.Object, r.OwnerOnly, r.NoTerminal = g.syscalls(), false, false
+	}
 	for range max(0, g.r.IntN(5)-2) {
-		r.Sources = append(r.Sources, policies.Source{Path: g.program()})
+		source := policies.Source{Path: g.program()}
+		if r.Class == policies.ClassSyscalls && g.r.IntN(2) == 0 {
+			source = policies.Source{Dir: pick(g.r, "/bin/", "/", "/bin/a/"), Recursive: g.r.IntN(2) == 0}
+		}
+		r.Sources = append(r.Sources, source)
 	}
 	return r
 }
@@ -164,6 +172,11 @@ func (g *Generator) Operation(rs *enforce.Ruleset) enforce.Operation {
 		op.Path, op.Owner, op.Read, op.Names = "", false, false, g.names(op.Class)
 	}
 	switch op.Class {
+	case policies.ClassSyscalls:
+		op.Names = []string{pick(g.r, "unlinkat", "mkdirat", "getpid", "rmdir")}
+		if g.r.IntN(4) == 0 {
+			op.Path = ""
+		}
 	case policies.ClassProcess, policies.ClassFile:
 		switch g.r.IntN(24) {
 		case 0:
@@ -178,6 +191,28 @@ func (g *Generator) Operation(rs *enforce.Ruleset) enforce.Operation {
 		op.Source.Script, op.Source.ScriptMarks = g.source(rs)
 	}
 	return op
+}
+
+// syscalls is the object of a rule on system calls: on any path, on one, or on those of a directory.
+func (g *Generator) syscalls() policies.Object {
+	o := policies.Object{Kind: policies.ObjectSyscall, Recursive: g.r.IntN(2) == 0}
+	for _, name := range []string{"unlinkat", "mkdirat", "getpid"} {
+		if g.r.IntN(2) == 0 {
+			o.Syscalls = append(o.Syscalls, name)
+		}
+	}
+	if len(o.Syscalls) == 0 {
+		o.Syscalls = []string{"rmdir"}
+	}
+	switch g.r.IntN(4) {
+	case 0:
+		o.Value = g.Path()
+	case 1:
+		o.Value = directory(g.Path())
+	case 2:
+		o.Value = "/"
+	}
+	return o
 }
 
 func (g *Generator) posture() enforce.Posture {
@@ -205,7 +240,7 @@ func (g *Generator) names(class policies.Class) []string {
 // source is the executable or script of a process, sometimes known by marks, too.
 func (g *Generator) source(rs *enforce.Ruleset) (name string, marks []string) {
 	sources := rs.Sources()
-	name = g.program()
+	name = g.program() + pick(g.r, "", "", "/x")
 	if len(sources) > 0 && g.r.IntN(2) == 0 {
 		name = sources[g.r.IntN(len(sources))]
 	}

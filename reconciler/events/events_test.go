@@ -77,6 +77,10 @@ func TestTranslate(t *testing.T) {
 			file(func(e *enforce.Event) { e.Verdict, e.Resource = enforce.Deny, "" }),
 			[]string{"DefaultPosture|Block|Permission denied|"},
 		},
+		"system call": {
+			enforce.Event{Class: policies.ClassSyscalls, Audits: []*enforce.Rule{rule("s", policies.ActionAudit)}, Errno: 2},
+			[]string{"s|Audit|No such file or directory|7"},
+		},
 		"capability": {
 			enforce.Event{Class: policies.ClassCapabilities, Rule: rule("c", policies.ActionBlock), Verdict: enforce.Deny},
 			[]string{"c|Block|Operation not permitted|7"},

@@ -13,6 +13,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/muster-fleet/muster/enforce"
@@ -171,6 +172,9 @@ func record(ev enforce.Event, id Identity, rule *enforce.Rule, action string) Re
 	if ev.Various {
 		r.Resource, r.EventData.Example = "", ev.Resource
 	}
+	if ev.Class == policies.ClassSyscalls {
+		r.Enforcer = enforcers["observe"] // as KubeArmor has it: no security module has a say in it
+	}
 	if ev.Subject != enforce.Host {
 		r.Type, r.ContainerID = "MatchedPolicy", string(ev.Subject)
 	}
@@ -207,6 +211,8 @@ func processName(ev enforce.Event) string {
 
 func result(ev enforce.Event) string {
 	switch {
+	case ev.Errno != 0:
+		return failure(ev.Errno)
 	case ev.Verdict != enforce.Deny:
 		return resultPassed
 	case ev.Class == policies.ClassCapabilities:
@@ -216,8 +222,18 @@ func result(ev enforce.Event) string {
 	}
 }
 
+// failure is what a system call failed with, in the words of the C library.
+func failure(errno int) string {
+	text := syscall.Errno(errno).Error()
+	return strings.ToUpper(text[:1]) + text[1:]
+}
+
 func data(ev enforce.Event) string {
 	parts := []string{"lsm=" + ev.Hook}
+	if ev.Class == policies.ClassSyscalls {
+		parts = []string{ev.Data}
+		ev.Data = ""
+	}
 	if ev.ResourceTo != "" {
 		parts = append(parts, "to="+ev.ResourceTo)
 	}

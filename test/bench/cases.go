@@ -13,6 +13,10 @@ import (
 // Empty is the case of empty programs on the engine's hooks: the floor of what a BPF-LSM agent can cost.
 const Empty = "empty"
 
+// Calls is the case of Muster with one rule, on a system call that nothing here makes. It is measured when it is asked
+// for: only hosts whose policies speak of system calls pay for it.
+const Calls = "calls"
+
 // RuleCounts are how many path rules Muster is measured with; 0 is a host that no policy selects.
 func RuleCounts() []int { return []int{0, 1, 100, 1000, 10000} }
 

@@ -188,6 +188,10 @@ func (d *driver) subject(name string) (subject, error) {
 	if n, ok := bench.Rules(name); ok {
 		return d.engine.with(n)
 	}
+	if name == bench.Calls {
+		s, err := d.engine.with(0)
+		return &calls{s}, err
+	}
 	return nil, fmt.Errorf("no such case")
 }
 

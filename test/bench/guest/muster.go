@@ -96,6 +96,31 @@ func (m *muster) leave(ctx context.Context) error {
 	return err
 }
 
+// calls is the engine with one rule on a system call.
+type calls struct{ subject }
+
+func (c *calls) enter(ctx context.Context) (*bench.Load, error) {
+	m, ok := c.subject.(*muster)
+	if !ok {
+		return nil, errNotEnforced
+	}
+	if _, err := m.enter(ctx); err != nil {
+		return nil, err
+	}
+	parsed, err := policies.ParseDocument("bench.yaml", []byte(head+
+		"  syscalls:\n    matchPaths:\n    - {path: /opt/nowhere/, recursive: true, syscall: [unlinkat]}\n"))
+	if err != nil {
+		return nil, err
+	}
+	ruleset, gaps := enforce.Compile(enforce.CompileInput{
+		Subject: enforce.Host, Policies: parsed, Mode: enforce.ModeEnforce, Capabilities: m.backend.Capabilities(),
+	})
+	if len(gaps) > 0 {
+		return nil, fmt.Errorf("%w: gaps %v", errNotEnforced, gaps)
+	}
+	return nil, m.backend.Apply(ctx, enforce.StepPublish{Ruleset: ruleset})
+}
+
 // check tries every rule on a file, and that what no rule names is open.
 func check(files int) error {
 	for i := range files {
@@ -117,11 +142,14 @@ func check(files int) error {
 	return nil
 }
 
+// head is how every policy here begins.
+const head = "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\nmetadata:\n  name: bench\n" +
+	"spec:\n  nodeSelector:\n    matchLabels:\n      kubernetes.io/os: linux\n  action: Block\n"
+
 // document is one policy with many rules, as a person would write it.
 func document(files, programs int) string {
 	var b strings.Builder
-	b.WriteString("apiVersion: security.kubearmor.com/v1\nkind: KubeArmorHostPolicy\nmetadata:\n  name: bench\n" +
-		"spec:\n  nodeSelector:\n    matchLabels:\n      kubernetes.io/os: linux\n  action: Block\n")
+	b.WriteString(head)
 	b.WriteString("  process:\n    matchPaths:\n")
 	for i := range programs {
 		fmt.Fprintf(&b, "    - path: %s\n", bench.ProgramPath(i))

@@ -1,0 +1,257 @@
+//go:build ignore
+
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// Class syscalls: reports, never denies. These programs are attached only while a ruleset asks for them.
+//
+// A call is told when it returns, with its true result. What it was made on is taken where the kernel comes to the
+// object: a path that is read from the caller could be another one by then. Judged there, it is kept until the return.
+
+/* Keeps the event of a call that is under way. */
+__noinline int call_keep(struct scratch *s)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct call *c;
+	u64 size;
+
+	if (!s)
+		return 0;
+	s = scratch_again(s->slot);
+	if (!s)
+		return 0;
+	c = bpf_task_storage_get(&calls, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!c) {
+		count(COUNT_CALL_MEMORY);
+		return 0;
+	}
+	event_key(s, task);
+	event_result(s);
+	event_task(s, task);
+	s->event.names = s->object[0].names;
+	s->key.objects[1] = s->object[0].names;
+	size = event_paths(s, task);
+	if (size > CALL_DATA) {
+		/* The parent's path is the last, and the first to go; then the source's. */
+		size -= s->event.lengths[3];
+		s->event.lengths[3] = 0;
+		if (size > CALL_DATA) {
+			size -= s->event.lengths[2];
+			s->event.lengths[2] = 0;
+		}
+	}
+	if (size > CALL_DATA)
+		size = 0;
+	c->size = size;
+	c->key = s->key;
+	c->event = s->event;
+	BOUND(size, 8191);
+	if (size <= CALL_DATA)
+		bpf_probe_read_kernel(c->data, size, s->data);
+	return 0;
+}
+
+/* Tells a call that was kept, or counts it with others like it. */
+__noinline int call_tell(struct scratch *s, long result)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	void *begin = 0;
+	struct call *c;
+	u64 size;
+
+	if (!s)
+		return 0;
+	s = scratch_again(s->slot);
+	c = bpf_task_storage_get(&calls, task, 0, 0);
+	if (!s || !c)
+		return 0;
+	count(COUNT_EVENTS);
+	s->key = c->key;
+	s->event = c->event;
+	/* What a signal interrupts is done again or fails with EINTR. */
+	s->key.error = result < 0 && result >= -4095 ? (result <= -512 ? 4 : -result) : 0;
+	s->event.error = s->key.error;
+	size = c->size;
+	BOUND(size, 8191);
+	if (size <= CALL_DATA)
+		bpf_probe_read_kernel(s->data, size, c->data);
+	if (!event_fold(s, task, &begin))
+		event_send(s, size, begin);
+	return 0;
+}
+
+static __always_inline void call_begin(struct made *m, struct scratch *s)
+{
+	begin(s, CLASS_SYSCALLS, OP_SYSCALL, HOOK_SYSCALL);
+	object_set(&s->object[0], 0, 0, 0);
+	s->object[0].names = m->number;
+}
+
+/* The kernel has come to what the caller's system call is made on. by_name says that a name is made, moved or
+ * removed; otherwise uptr is where the caller has the path that was followed. */
+static __noinline int call_object(struct vfsmount *mnt, struct dentry *dentry, u64 uptr, bool by_name)
+{
+	struct made m = {};
+	struct scratch *s;
+
+	if (!made_find(&m, (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf())) || !m.call->group ||
+	    !m.call->path || by_name != !!(m.call->flags & CALL_BY_NAME))
+		return 0;
+	if (!by_name && (!uptr || uptr != made_argument(&m, m.call->path)))
+		return 0;
+	/* Of two sets, during an upgrade, one keeps and tells. */
+	if (!event_speaks(VERDICT_PERMIT))
+		return 0;
+	s = scratch_take();
+	if (!s)
+		return 0;
+	call_begin(&m, s);
+	s->object[0].mount = (u64)mnt;
+	s->object[0].dentry = (u64)dentry;
+	walk(&s->object[0]);
+	if (call_judge(&m, s))
+		call_keep(s);
+	scratch_give(s);
+	return 0;
+}
+
+/* Calls that never return are told when they begin. */
+SEC("tp_btf/sys_enter")
+int BPF_PROG(call_starts, struct pt_regs *regs, long id)
+{
+	struct made m = {};
+	struct scratch *s;
+
+	if (!made_find(&m, regs) || !m.call->group || !(m.call->flags & CALL_NO_RETURN) ||
+	    !event_speaks(VERDICT_PERMIT))
+		return 0;
+	s = scratch_take();
+	if (!s)
+		return 0;
+	call_begin(&m, s);
+	if (call_judge(&m, s)) {
+		call_keep(s);
+		call_tell(s, 0);
+		bpf_task_storage_delete(&calls, bpf_get_current_task_btf());
+	}
+	scratch_give(s);
+	return 0;
+}
+
+/* Nothing was kept: the call takes no path, or failed before it came to a file. */
+static __always_inline bool call_ends(struct made *m, struct scratch *s, long result)
+{
+	call_begin(m, s);
+	if (m->call->path && !given_path(m, s, result < 0))
+		return false;
+	s->object[0].names = m->number;
+	if (!call_judge(m, s))
+		return false;
+	call_keep(s);
+	return true;
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(call_returns, struct pt_regs *regs, long result)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct made m = {};
+	struct scratch *s;
+	bool kept;
+
+	if (!made_find(&m, regs) || !event_speaks(VERDICT_PERMIT))
+		return 0;
+	kept = bpf_task_storage_get(&calls, task, 0, 0);
+	/* A start that has succeeded looks like an execve of the new program: what is not kept, no rule names. A
+	 * child comes out of a fork that its parent reports. */
+	if (!kept &&
+	    (!m.call->group || m.call->flags & CALL_NO_RETURN || (!result && m.call->flags & (CALL_EXEC | CALL_FORK))))
+		return 0;
+	s = scratch_take();
+	if (!s)
+		return 0;
+	if (kept || call_ends(&m, s, result)) {
+		call_tell(s, result);
+		bpf_task_storage_delete(&calls, task);
+	}
+	scratch_give(s);
+	return 0;
+}
+
+static __always_inline bool is_error(const void *p)
+{
+	return (u64)p >= (u64)-4095;
+}
+
+/* Paths that are followed: one of the next two, according to the kernel, and the third beside it. */
+SEC("fexit/user_path_at_empty")
+int BPF_PROG(call_followed_empty, int dfd, const char *name, unsigned int flags, struct path *path, int *empty, int ret)
+{
+	return ret ? 0 : call_object(BPF_CORE_READ(path, mnt), BPF_CORE_READ(path, dentry), (u64)name, false);
+}
+
+SEC("fexit/user_path_at")
+int BPF_PROG(call_followed, int dfd, const char *name, unsigned int flags, struct path *path, int ret)
+{
+	return ret ? 0 : call_object(BPF_CORE_READ(path, mnt), BPF_CORE_READ(path, dentry), (u64)name, false);
+}
+
+SEC("fexit/filename_lookup")
+int BPF_PROG(call_looked_up, int dfd, struct filename *name, unsigned int flags, struct path *path, struct path *root,
+	     int ret)
+{
+	if (ret || !name || is_error(name))
+		return 0;
+	return call_object(BPF_CORE_READ(path, mnt), BPF_CORE_READ(path, dentry), (u64)BPF_CORE_READ(name, uptr),
+			   false);
+}
+
+SEC("fexit/do_filp_open")
+int BPF_PROG(call_opened, int dfd, struct filename *name, const void *op, struct file *file)
+{
+	if (!file || is_error(file) || !name || is_error(name))
+		return 0;
+	return call_object(BPF_CORE_READ(file, f_path.mnt), BPF_CORE_READ(file, f_path.dentry),
+			   (u64)BPF_CORE_READ(name, uptr), false);
+}
+
+/* Names that are made, moved or removed: before that happens, and whatever other security modules say. */
+SEC("fentry/security_path_unlink")
+int BPF_PROG(call_unlinks, const struct path *dir, struct dentry *dentry)
+{
+	return call_object(BPF_CORE_READ(dir, mnt), dentry, 0, true);
+}
+
+SEC("fentry/security_path_rmdir")
+int BPF_PROG(call_rmdirs, const struct path *dir, struct dentry *dentry)
+{
+	return call_object(BPF_CORE_READ(dir, mnt), dentry, 0, true);
+}
+
+SEC("fentry/security_path_mkdir")
+int BPF_PROG(call_mkdirs, const struct path *dir, struct dentry *dentry)
+{
+	return call_object(BPF_CORE_READ(dir, mnt), dentry, 0, true);
+}
+
+SEC("fentry/security_path_mknod")
+int BPF_PROG(call_mknods, const struct path *dir, struct dentry *dentry)
+{
+	return call_object(BPF_CORE_READ(dir, mnt), dentry, 0, true);
+}
+
+SEC("fentry/security_path_symlink")
+int BPF_PROG(call_symlinks, const struct path *dir, struct dentry *dentry)
+{
+	return call_object(BPF_CORE_READ(dir, mnt), dentry, 0, true);
+}
+
+SEC("fentry/security_path_link")
+int BPF_PROG(call_links, struct dentry *old, const struct path *new_dir)
+{
+	return call_object(BPF_CORE_READ(new_dir, mnt), old, 0, true);
+}
+
+SEC("fentry/security_path_rename")
+int BPF_PROG(call_renames, const struct path *old_dir, struct dentry *old)
+{
+	return call_object(BPF_CORE_READ(old_dir, mnt), old, 0, true);
+}

@@ -1,0 +1,162 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package bpflsm
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+
+	"github.com/muster-fleet/muster/bpf"
+	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/policies"
+)
+
+// demand says which of the programs that cost something by being attached are needed: bits.
+type demand uint32
+
+const (
+	demandCalls  demand = 1 << iota // some rule is of class syscalls
+	demandStarts                    // it names a call that never returns
+	demandPaths                     // it names a call that takes a path
+
+	everyDemand = demandCalls | demandStarts | demandPaths
+)
+
+// demandOf is what rulesets need.
+func demandOf(list []*enforce.Ruleset) demand {
+	var found demand
+	for _, rs := range list {
+		for i := range rs.Rules {
+			if rs.Rules[i].Rule.Class == policies.ClassSyscalls {
+				found |= demandCalls | demandOfCalls(rs.Rules[i].Rule.Object.Syscalls)
+			}
+		}
+	}
+	return found
+}
+
+func demandOfCalls(names []string) demand {
+	var found demand
+	for _, name := range names {
+		c := callNumber{name: name}
+		if c.pathOf().path > 0 {
+			found |= demandPaths
+		}
+		if c.callFlags() == bpf.MusterCallFlagCALL_NO_RETURN {
+			found |= demandStarts
+		}
+	}
+	return found
+}
+
+// demanded is what the image in force needs, by its own word: an agent that attaches knows no ruleset yet.
+func (b *Backend) demanded() (demand, error) {
+	slots := b.maps[bpf.MusterMapSlots]
+	if slots == nil {
+		return 0, nil
+	}
+	image, err := published(slots)
+	if err != nil || image == nil {
+		return 0, err
+	}
+	flags := bpf.MusterClassFlag(view[bpf.MusterImageHeader](image, 0, 0).Classes[bpf.MusterClassCLASS_SYSCALLS].Flags)
+	var found demand
+	for flag, d := range map[bpf.MusterClassFlag]demand{
+		bpf.MusterClassFlagCLASS_HAS_RULES: demandCalls, bpf.MusterClassFlagCLASS_STARTS: demandStarts,
+		bpf.MusterClassFlagCLASS_PATHS: demandPaths,
+	} {
+		if flags&flag != 0 {
+			found |= d
+		}
+	}
+	return found, nil
+}
+
+// provide attaches what is in demand and not there, before the ruleset that needs it comes into force. The programs
+// speak with the loading that is attached already.
+func (b *Backend) provide(wanted demand) error {
+	if wanted == 0 {
+		return nil
+	}
+	programs, tags, err := b.reference(wanted)
+	if err != nil {
+		return err
+	}
+	var missing []program
+	for _, p := range programs {
+		if p.demand == 0 {
+			continue
+		}
+		condition, err := b.linkCondition(p.name, tags[p.name])
+		if err != nil {
+			return err
+		}
+		if condition != "" {
+			missing = append(missing, p)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	s, err := b.settings()
+	if err != nil {
+		return err
+	}
+	set, err := load(b.maps, b.ringBytes, loading{programs: missing, instance: s.Instance})
+	if err != nil {
+		return err
+	}
+	defer set.close() // the pins keep the links
+	if err := errors.Join(b.pinAside(set), b.pinOver(set)); err != nil {
+		return err
+	}
+	return set.change(func(s *bpf.MusterSettings) {
+		for i, p := range attached {
+			if tag, err := strconv.ParseUint(set.tags[p.name], 16, 64); err == nil {
+				s.Tags[i] = tag
+			}
+		}
+	})
+}
+
+// retire detaches what is no longer in demand, after the ruleset that needed it is gone.
+func (b *Backend) retire(wanted demand) error {
+	var all error
+	for _, p := range attached {
+		if p.demand == 0 || p.demand&wanted != 0 {
+			continue
+		}
+		if err := os.Remove(b.pins.linkPath(p.name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			all = errors.Join(all, fmt.Errorf("unpin link %s: %w", p.name, err))
+		}
+		if b.loaded != nil && b.loaded.links[p.name] != nil {
+			_ = b.loaded.links[p.name].Close()
+			delete(b.loaded.links, p.name)
+		}
+	}
+	return all
+}
+
+// observeIdle reports links that nothing needs: every system call would pay for them.
+func (b *Backend) observeIdle(state *enforce.State, wanted demand) error {
+	for _, p := range attached {
+		if p.demand == 0 || p.demand&wanted != 0 {
+			continue
+		}
+		l, err := b.pins.openLink(p.name)
+		if err != nil {
+			return err
+		}
+		if l == nil {
+			continue
+		}
+		_ = l.Close()
+		state.Components = append(state.Components, enforce.Component{
+			Kind: "link", Name: p.name, Condition: enforce.DriftExtra, Detail: "no rule needs " + b.pins.linkPath(p.name),
+		})
+	}
+	return nil
+}
