@@ -196,8 +196,8 @@ func (l *lab) end(signal os.Signal) {
 // next test's agent has to find its way from what is there, as any agent does.
 func (l *lab) leave() { l.end(syscall.SIGTERM) }
 
-// stopBound is above what a stop may take, an emulated machine's slowness included: a round under way ends first.
-const stopBound = 8 * time.Second
+// stopBound is what deploy/musterd.service grants (TimeoutStopSec) before systemd kills: a round under way ends first.
+const stopBound = 20 * time.Second
 
 // patience is far more than anything here takes on an emulated machine that has the computer to itself.
 const patience = 4 * time.Minute
