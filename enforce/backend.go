@@ -40,8 +40,8 @@ type Capabilities struct {
 	Classes map[policies.Class]bool
 	// Features by gap reason: "pattern", "execname", "owner-only", "pts", "allowed-args", "dns", ….
 	Features map[string]bool
-	// Syscalls is what class syscalls may speak of here; nil means every name.
-	Syscalls Syscalls
+	// Syscalls is what class syscalls may speak of here; nil means every name. It does not travel.
+	Syscalls Syscalls `json:"-"`
 }
 
 // Step is one thing to do to the kernel, as data. The set is closed.

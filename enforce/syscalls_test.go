@@ -4,6 +4,7 @@
 package enforce_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -97,5 +98,19 @@ func TestSyscallGaps(t *testing.T) {
 	}
 	if calls := in.Policies[0].Rules[0].Object.Syscalls; len(calls) != 2 {
 		t.Errorf("the policy itself was changed: %v", calls)
+	}
+}
+
+// TestCapabilitiesTravel: the agent tells its capabilities over its socket, without what only it can answer.
+func TestCapabilitiesTravel(t *testing.T) {
+	t.Parallel()
+	c := enforce.Capabilities{Backend: "b", Syscalls: func(string) (bool, bool) { return false, false }}
+	text, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back enforce.Capabilities
+	if err := json.Unmarshal(text, &back); err != nil || back.Backend != "b" || back.Syscalls != nil {
+		t.Errorf("%s: %v", text, err)
 	}
 }

@@ -41,13 +41,16 @@ func Assumed(node inventory.Node) *control.Rulesets {
 }
 
 func everyClass() map[policies.Class]bool {
-	return map[policies.Class]bool{policies.ClassProcess: true, policies.ClassFile: true}
+	return map[policies.Class]bool{
+		policies.ClassProcess: true, policies.ClassFile: true, policies.ClassNetwork: true, policies.ClassDNS: true,
+		policies.ClassCapabilities: true, policies.ClassSyscalls: true,
+	}
 }
 
 func everyFeature() map[string]bool {
 	out := map[string]bool{}
 	for _, feature := range []string{
-		enforce.FeaturePattern, enforce.FeatureExecName, enforce.FeatureOwnerOnly,
+		enforce.FeaturePattern, enforce.FeatureExecName, enforce.FeatureOwnerOnly, enforce.FeaturePts, enforce.FeatureAllowedArgs,
 		enforce.FeatureHardLink, enforce.FeatureRename, enforce.FeatureBindMount,
 	} {
 		out[feature] = true
