@@ -4,7 +4,6 @@
 package bundles
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,7 +15,7 @@ import (
 )
 
 const (
-	cacheMagic = "muster-release/1"
+	cacheMagic = "muster-release/2"
 	cacheExt   = ".release"
 	// cacheKeep is how many releases of each level stay: after a revocation the newest unrevoked one serves.
 	cacheKeep = 3
@@ -30,12 +29,6 @@ type Cache struct{ dir string }
 // NewCache answers the cache in a directory (musterd: /var/lib/muster/cache).
 func NewCache(dir string) *Cache { return &Cache{dir: dir} }
 
-// cachedRelease is the payload of one file.
-type cachedRelease struct {
-	Revision Revision          `json:"revision"`
-	Files    map[string][]byte `json:"files"`
-}
-
 func cacheName(v *Verified) string {
 	// Zero-padded, so that names sort as (epoch, sequence) does.
 	return fmt.Sprintf("%s-%016d-%016d-%s%s", v.level, v.release.Epoch, v.release.Sequence,
@@ -44,19 +37,18 @@ func cacheName(v *Verified) string {
 
 // Store keeps v. Storing the same bytes again writes nothing.
 func (c *Cache) Store(v *Verified) error {
-	payload, err := json.Marshal(cachedRelease{Revision: v.revision, Files: v.contents()})
+	packed, err := pack(v.revision, v.contents())
 	if err != nil {
 		return err
 	}
-	data := frame(cacheMagic, payload)
 	if err := os.MkdirAll(c.dir, 0o700); err != nil {
 		return err
 	}
 	path := filepath.Join(c.dir, cacheName(v))
-	if old, err := readFileBounded(path, maxCached); err == nil && string(old) == string(data) {
+	if packed.isAt(path) {
 		return nil
 	}
-	if err := WriteAtomic(path, data, 0o600); err != nil {
+	if err := writeAtomic(path, 0o600, packed.write); err != nil {
 		return err
 	}
 	return c.prune(v.level)
@@ -134,15 +126,10 @@ func (c *Cache) load(name string, level Level, trust *Trust, seen Seen, now time
 	if err != nil {
 		return nil, asTorn(err, name)
 	}
-	payload, err := unframe(cacheMagic, data)
+	raw, err := unpack(data)
 	if err != nil {
-		return nil, err
+		return nil, asTorn(err, name)
 	}
-	var r cachedRelease
-	if err := json.Unmarshal(payload, &r); err != nil {
-		return nil, refuse(ErrTorn, "%s", name).because(err)
-	}
-	raw := &Raw{Revision: r.Revision, FS: memFS(r.Files)}
 	v, err := verifyHeld(raw, trust, seen, now)
 	if err != nil {
 		return nil, err

@@ -73,6 +73,9 @@ func (f *Fresh) current(v *Verified, clock time.Time, maxAge time.Duration) erro
 		return fmt.Errorf("fresh.json vouches for %s (sequence %d), not for this release", f.Release, f.Sequence)
 	case !clock.Before(f.Expires):
 		return fmt.Errorf("fresh.json expired at %s", f.Expires.Format(time.RFC3339))
+	case f.Issued.Sub(clock) > clockSlack:
+		// Who had the key for an hour could else vouch for years.
+		return fmt.Errorf("fresh.json was issued in the future, at %s", f.Issued.Format(time.RFC3339))
 	case clock.Sub(f.Issued) > maxAge:
 		return fmt.Errorf("fresh.json is older than %s", maxAge)
 	}

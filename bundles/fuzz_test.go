@@ -5,6 +5,7 @@ package bundles
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -122,7 +123,24 @@ func FuzzState(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(frame(stateMagic, payload))
+	packed, err := pack("r", map[string][]byte{"a": []byte("x"), "b": nil})
+	if err != nil {
+		f.Fatal(err)
+	}
+	var written bytes.Buffer
+	if err := packed.write(&written); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(written.Bytes())
 	f.Fuzz(func(t *testing.T, data []byte) {
+		if raw, err := unpack(data); err == nil {
+			again, err := pack(raw.Revision, raw.FS.(memFS))
+			if err != nil || int64(len(data)) < int64(len(again.index)) {
+				t.Fatalf("%q: %v", data, err)
+			}
+		} else if !errors.Is(err, ErrTorn) {
+			t.Fatalf("an error of another kind: %v", err)
+		}
 		if p, err := unframe(stateMagic, data); err == nil && !bytes.Equal(frame(stateMagic, p), data) {
 			t.Fatalf("%q is not the frame of its payload", data)
 		}

@@ -4,6 +4,7 @@
 package reconciler
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -11,6 +12,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/muster-fleet/muster/bundles"
@@ -44,7 +47,20 @@ func (l *Loop) restore(t *tenant, now time.Time) error {
 	t.follow(t.seen.Revision)
 	l.freezeIfOlder(t, now)
 	t.unheard = !t.known()
+	if t.whole() {
+		t.pull.known = t.seen.Revision // verified again just now: fetching the same once more says nothing new
+	}
 	return nil
+}
+
+// whole says that nothing of what this host remembers is missing: the newest release that it accepted is held, accepted
+// by the trust in force, and no succession of that is lost.
+func (t *tenant) whole() bool {
+	r := cmp.Or(t.audited, t.enforced)
+	if r == nil || t.frozen || t.forgot || t.Lost != nil || t.Trust.Version < t.seen.Trust || r.verified.Revision() != t.seen.Revision {
+		return false
+	}
+	return !slices.ContainsFunc(r.verified.Conditions(), func(c bundles.Condition) bool { return c.Type == bundles.ConditionDistrusted })
 }
 
 // readCache takes up the last good releases of each level.
@@ -177,6 +193,7 @@ func newer(a, b *release) bool {
 func (l *Loop) consider(ctx context.Context, result pullResult) {
 	now := l.deps.Clock.Now()
 	t := result.tenant
+	digest := documentDigest(result.raw.FS)
 	err := l.succeed(t, result.raw, now)
 	var accepted *release
 	if err == nil {
@@ -198,18 +215,31 @@ func (l *Loop) consider(ctx context.Context, result pullResult) {
 	}
 	t.judge(result.revision, err)
 	if err != nil {
-		l.refuse(t, result.revision, documentDigest(result.raw.FS), err)
+		l.refuse(t, result.revision, digest, err)
 		l.send(false)
 		return
 	}
 	l.converge(ctx, CauseRelease)
+	giveBack(accepted)
 }
 
-// examine verifies and parses; it changes nothing.
+// giveBack returns what reading and parsing a large release took: it is not needed until the next one.
+func giveBack(r *release) {
+	const large = 1000 // files that make it worth a collection
+	if r != nil && len(r.verified.Release().Files) >= large {
+		debug.FreeOSMemory()
+	}
+}
+
+// examine verifies and parses; it changes nothing. What was fetched is let go as soon as it is verified.
 func (l *Loop) examine(t *tenant, raw *bundles.Raw, now time.Time) (*release, error) {
 	verified, err := bundles.Verify(raw, t.Trust, t.seen, now)
 	if err != nil {
 		return nil, err //nolint:wrapcheck // a refusal has its own words
+	}
+	raw.FS = nil
+	if t.enforced != nil {
+		verified.Share(t.enforced.verified)
 	}
 	r, err := l.parse(t, verified, now)
 	if err != nil {

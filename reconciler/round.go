@@ -38,6 +38,7 @@ func (l *Loop) start(ctx context.Context) error {
 	}
 	l.restoreSuspension(now)
 	l.converge(ctx, CauseStart)
+	giveBack(l.own().inForce())
 	return nil
 }
 

@@ -273,7 +273,7 @@ func (c *Channel) putDocuments(ctx context.Context, digest, there string, files 
 }
 
 // tag moves the tags to the new artifact. A registry cannot compare and swap; the tag of the single release is looked
-// at before and after, which leaves the window in which two publishers' requests cross.
+// at before and after, and the tag that hosts follow is read back; what is left is the window after that.
 func (c *Channel) tag(ctx context.Context, parent bundles.Revision, manifest rawManifest, doc []byte) error {
 	var release bundles.Release
 	if err := json.Unmarshal(doc, &release); err != nil {
@@ -299,7 +299,14 @@ func (c *Channel) tag(ctx context.Context, parent bundles.Revision, manifest raw
 	if at, err := c.client.head(ctx, own); err != nil || at != manifest.digest() {
 		return errors.Join(fmt.Errorf("%w: %s is %s now", bundles.ErrLostRace, own, at), err)
 	}
-	return c.pusher.Put(ctx, c.client.byTag(c.ref.tag), manifest)
+	if err := c.pusher.Put(ctx, c.client.byTag(c.ref.tag), manifest); err != nil {
+		return err
+	}
+	// Read back: whoever wrote last has the tag, and the other must not believe that hosts will see its release.
+	if at, err := c.client.head(ctx, c.client.byTag(c.ref.tag)); err != nil || at != manifest.digest() {
+		return errors.Join(fmt.Errorf("%w: %s moved to %s after the publication", bundles.ErrLostRace, c.ref, at), err)
+	}
+	return nil
 }
 
 var _ bundles.Channel = (*Channel)(nil)

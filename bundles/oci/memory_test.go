@@ -4,7 +4,9 @@
 package oci_test
 
 import (
+	"context"
 	"errors"
+	"net/http"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -51,6 +53,37 @@ func TestPublisherRemembers(t *testing.T) {
 	}
 	if p, err := publish("c", true); err != nil || p.Sequence != 4 {
 		t.Fatalf("its owners say that it is well: %+v %v", p, err)
+	}
+}
+
+// TestOverwrittenAfterThePublication: somebody who writes the tag after us is seen, and built upon.
+func TestOverwrittenAfterThePublication(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, serve(t, inProcess(true)), "alice")
+	w.publish(t, map[string][]byte{"a.yaml": bundlestest.Policy("a")}, "alice")
+	theirs := w.publish(t, map[string][]byte{"a.yaml": bundlestest.Policy("b")}, "alice")
+	put := false
+	w.intercept(func(_ http.ResponseWriter, r *http.Request) bool {
+		switch {
+		case r.URL.Path != "/v2/acme/policy/manifests/stable":
+		case r.Method == http.MethodPut:
+			put = true
+		case put && r.Method == http.MethodHead:
+			w.intercept(nil)
+			w.retag(t, theirs.Revision)
+		}
+		return false
+	})
+	p, err := bundles.Publish(t.Context(), w.channel(t), bundles.PublishOptions{
+		Trust: w.trust, Now: w.clock.now(), Keys: []*bundles.KeySigner{w.fleet.Keys["alice"]}, Sequence: 9,
+		Content: bundles.Content{Files: map[string][]byte{"a.yaml": bundlestest.Policy("c")}, Commit: bundlestest.Commit, Issued: bundlestest.Issued()},
+		Wait:    func(context.Context, int) error { return nil },
+	})
+	if err != nil || p.Attempts != 2 || p.Sequence != 9 {
+		t.Fatalf("%+v %v", p, err)
+	}
+	if v := w.accepted(t, w.source(t, ":stable")); v.Release().Sequence != 9 {
+		t.Fatalf("hosts see %d", v.Release().Sequence)
 	}
 }
 

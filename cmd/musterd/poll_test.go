@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -43,6 +44,7 @@ func TestMain(m *testing.M) {
 		m.Run()
 		return
 	}
+	debug.SetGCPercent(gcPercent)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, []string{"--config", path}, os.Stdout, os.Stderr); err != nil {
@@ -130,8 +132,8 @@ func startAgent(t *testing.T, dir, url string, trust []byte) (int, *control.Clie
 	}
 	socket := filepath.Join(dir, "socket")
 	path := write("musterd.yaml", fmt.Sprintf("trust: %s\nsource: {url: %q, interval: 24h}\nstateDir: %s/state\ncacheDir: %s/cache\nhostKey: %s/key/host\n"+
-		"labels: %s\nsocket: %s\nbackend: observe\ndriftInterval: 24h\nevents: {output: none}\n",
-		write("trust.yaml", string(trust)), url, dir, dir, dir, write("labels.yaml", "{}\n"), socket))
+		"labels: %s\nsocket: %s\nbackend: observe\ndriftInterval: 24h\nevents: {output: none}\nmetrics: {socket: %s/metrics}\n",
+		write("trust.yaml", string(trust)), url, dir, dir, dir, write("labels.yaml", "{}\n"), socket, dir))
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), agentVariable+"="+path)
 	cmd.Stderr = t.Output()
@@ -170,15 +172,15 @@ func synced(t *testing.T, client *control.Client) *control.SyncResult {
 	return got
 }
 
-// process reads one number of /proc/PID/io.
-func process(t *testing.T, pid int, name string) int64 {
+// written is how many bytes a process had written to storage, by the kernel's count.
+func written(t *testing.T, pid int) int64 {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(line, name+": "); ok {
+		if rest, ok := strings.CutPrefix(line, "write_bytes: "); ok {
 			n, err := strconv.ParseInt(strings.TrimSpace(rest), 10, 64)
 			if err != nil {
 				t.Fatal(err)
@@ -186,7 +188,7 @@ func process(t *testing.T, pid int, name string) int64 {
 			return n
 		}
 	}
-	t.Fatalf("/proc/%d/io has no %s", pid, name)
+	t.Fatalf("/proc/%d/io has no write_bytes", pid)
 	return 0
 }
 
@@ -244,7 +246,7 @@ func TestUnchangedPoll(t *testing.T) {
 			pid, client := startAgent(t, dir, url, []byte(f.TrustYAML(t, 1, 1, "")))
 			synced(t, client)
 			push(t, ch, f.Release(t, 6, "alice"))
-			events, wrote, asked := watched(t, dir), process(t, pid, "write_bytes"), requests.Load()
+			events, wrote, asked := watched(t, dir), written(t, pid), requests.Load()
 			if got := synced(t, client); len(got.Report.Releases) != 1 || got.Report.Releases[0].Sequence != 6 {
 				t.Fatalf("%s: %+v", got.Outcome, got.Report)
 			}
@@ -253,17 +255,17 @@ func TestUnchangedPoll(t *testing.T) {
 			if len(first) == 0 || requests.Load()-asked < 2 {
 				t.Fatal("a look that finds a release changes no file or asks once: nothing here can tell")
 			}
-			t.Logf("a look that finds a release: %d events, %d bytes written", len(first), process(t, pid, "write_bytes")-wrote)
+			t.Logf("a look that finds a release: %d events, %d bytes written", len(first), written(t, pid)-wrote)
 
 			const looks = 20
-			events, wrote, asked = watched(t, dir), process(t, pid, "write_bytes"), requests.Load()
+			events, wrote, asked = watched(t, dir), written(t, pid), requests.Load()
 			for range looks {
 				synced(t, client)
 			}
 			if got := requests.Load() - asked; got != looks {
 				t.Errorf("%d looks were %d requests", looks, got)
 			}
-			if got := process(t, pid, "write_bytes") - wrote; got != 0 {
+			if got := written(t, pid) - wrote; got != 0 {
 				t.Errorf("%d looks wrote %d bytes", looks, got)
 			}
 			if got := events(); len(got) != 0 {

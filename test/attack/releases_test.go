@@ -143,6 +143,9 @@ func freshness() []attack {
 		row("an old word", vouched(func(w *world, files map[string][]byte, doc []byte) {
 			w.vouch(files, doc, w.sequence, w.clock, w.now.Now().Add(-27*time.Hour))
 		})),
+		row("a word from the future", vouched(func(w *world, files map[string][]byte, doc []byte) {
+			w.vouch(files, doc, w.sequence, w.clock, w.now.Now().Add(8760*time.Hour))
+		})),
 		row("no word", vouched(func(_ *world, files map[string][]byte, _ []byte) {
 			delete(files, bundles.FreshPath)
 			delete(files, bundles.FreshSigPath)
