@@ -60,29 +60,6 @@ func FuzzFresh(f *testing.F) {
 	})
 }
 
-// FuzzTrust: a trust file either loads, and then validates again, or is refused by name.
-func FuzzTrust(f *testing.F) {
-	pair, err := GenerateKey(nil)
-	if err != nil {
-		f.Fatal(err)
-	}
-	indented := bytes.ReplaceAll(bytes.TrimSpace(pair.Public), []byte("\n"), []byte("\n      "))
-	f.Add([]byte("fleet: a\nchannel: b\nversion: 1\nepoch: 1\nthreshold: {audit: 1, enforce: 1}\nsigners:\n  - name: x\n    key: |\n      " + string(indented) + "\n"))
-	f.Add([]byte("freshness: {signers: [], maxAge: 1h}\nscope: {hosts: }\nrevoked: {keys: [aa]}\n"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		trust, err := LoadTrust(data)
-		if err != nil {
-			if RefusalName(err) == "" {
-				t.Fatalf("an error without a name: %v", err)
-			}
-			return
-		}
-		if err := trust.validate(); err != nil {
-			t.Fatal(err)
-		}
-	})
-}
-
 // FuzzSignature: no bytes but the signer's own make a stranger's document count.
 func FuzzSignature(f *testing.F) {
 	pair, err := GenerateKey(nil)

@@ -51,6 +51,8 @@ func openBackend(cfg *config.Config, log *slog.Logger) (*backend, error) {
 	return &backend{backend: b, events: b, closer: b.Close}, nil
 }
 
+var _ reconciler.KernelMemory = (*bpflsm.Backend)(nil)
+
 // hasBPFLSM is true when the running kernel was booted with bpf among its security modules.
 func hasBPFLSM() bool {
 	list, err := os.ReadFile("/sys/kernel/security/lsm")

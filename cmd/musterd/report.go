@@ -100,6 +100,8 @@ func (r *refReporter) Sent(ctx context.Context, host string) (*fleet.Report, err
 	return statusref.OwnReport(ctx, remote, host, r.key.PublicKey())
 }
 
+var _ reconciler.Recaller = (*refReporter)(nil)
+
 // Report signs and pushes.
 func (r *refReporter) Report(ctx context.Context, mail reconciler.Mail) error {
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
