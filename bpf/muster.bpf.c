@@ -24,6 +24,7 @@
 #include "dns.bpf.c"
 #include "net.bpf.c"
 #include "syscalls.bpf.c"
+#include "preset.bpf.c"
 #include "probe.bpf.c"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -46,19 +46,23 @@ const (
 	MusterClassCLASS_NETWORK      MusterClass = 3
 	MusterClassCLASS_CAPABILITIES MusterClass = 4
 	MusterClassCLASS_SYSCALLS     MusterClass = 5
-	MusterClassCLASSES            MusterClass = 6
+	MusterClassCLASS_PRESET       MusterClass = 6
+	MusterClassCLASSES            MusterClass = 7
 )
 
 type MusterClassFlag uint32
 
 const (
-	MusterClassFlagCLASS_HAS_RULES MusterClassFlag = 1
-	MusterClassFlagCLASS_CLOSED    MusterClassFlag = 2
-	MusterClassFlagCLASS_WATCHES   MusterClassFlag = 4
-	MusterClassFlagCLASS_ARGUMENTS MusterClassFlag = 8
-	MusterClassFlagCLASS_MAPPED    MusterClassFlag = 16
-	MusterClassFlagCLASS_STARTS    MusterClassFlag = 32
-	MusterClassFlagCLASS_PATHS     MusterClassFlag = 64
+	MusterClassFlagCLASS_HAS_RULES   MusterClassFlag = 1
+	MusterClassFlagCLASS_CLOSED      MusterClassFlag = 2
+	MusterClassFlagCLASS_WATCHES     MusterClassFlag = 4
+	MusterClassFlagCLASS_ARGUMENTS   MusterClassFlag = 8
+	MusterClassFlagCLASS_MAPPED      MusterClassFlag = 16
+	MusterClassFlagCLASS_STARTS      MusterClassFlag = 32
+	MusterClassFlagCLASS_PATHS       MusterClassFlag = 64
+	MusterClassFlagCLASS_PRESET_EXEC MusterClassFlag = 128
+	MusterClassFlagCLASS_PRESET_MAP  MusterClassFlag = 256
+	MusterClassFlagCLASS_PRESET_OPEN MusterClassFlag = 512
 )
 
 type MusterCounter uint32
@@ -288,7 +292,7 @@ type MusterImageHeader struct {
 	Digest        [32]uint8
 	Mode          uint32
 	Units         uint32
-	Classes       [6]MusterImageClass
+	Classes       [7]MusterImageClass
 	Sources       uint32
 	SourceMask    uint32
 	Marks         uint32
@@ -456,6 +460,15 @@ const (
 	MusterPosturePOSTURE_BLOCK MusterPosture = 2
 )
 
+type MusterPreset uint32
+
+const (
+	MusterPresetPRESET_FILELESS  MusterPreset = 0
+	MusterPresetPRESET_ANONYMOUS MusterPreset = 1
+	MusterPresetPRESET_ENVIRON   MusterPreset = 2
+	MusterPresetPRESET_PROC      MusterPreset = 3
+)
+
 type MusterPriorityBit uint32
 
 const (
@@ -599,6 +612,10 @@ const (
 	MusterProgPathSymlink        = "path_symlink"
 	MusterProgPathTruncate       = "path_truncate"
 	MusterProgPathUnlink         = "path_unlink"
+	MusterProgPresetExec         = "preset_exec"
+	MusterProgPresetMap          = "preset_map"
+	MusterProgPresetOpen         = "preset_open"
+	MusterProgPresetProtect      = "preset_protect"
 	MusterProgProbeDecision      = "probe_decision"
 	MusterProgSocketAccept       = "socket_accept"
 	MusterProgSocketBind         = "socket_bind"
@@ -640,6 +657,7 @@ const (
 	MusterVarKeepMode            = "keep_mode"
 	MusterVarKeepOperation       = "keep_operation"
 	MusterVarKeepPosture         = "keep_posture"
+	MusterVarKeepPreset          = "keep_preset"
 	MusterVarKeepPriorityBit     = "keep_priority_bit"
 	MusterVarKeepProtocol        = "keep_protocol"
 	MusterVarKeepRowBit          = "keep_row_bit"
@@ -730,6 +748,10 @@ type MusterProgramSpecs struct {
 	PathSymlink       *ebpf.ProgramSpec `ebpf:"path_symlink"`
 	PathTruncate      *ebpf.ProgramSpec `ebpf:"path_truncate"`
 	PathUnlink        *ebpf.ProgramSpec `ebpf:"path_unlink"`
+	PresetExec        *ebpf.ProgramSpec `ebpf:"preset_exec"`
+	PresetMap         *ebpf.ProgramSpec `ebpf:"preset_map"`
+	PresetOpen        *ebpf.ProgramSpec `ebpf:"preset_open"`
+	PresetProtect     *ebpf.ProgramSpec `ebpf:"preset_protect"`
 	ProbeDecision     *ebpf.ProgramSpec `ebpf:"probe_decision"`
 	SocketAccept      *ebpf.ProgramSpec `ebpf:"socket_accept"`
 	SocketBind        *ebpf.ProgramSpec `ebpf:"socket_bind"`
@@ -795,6 +817,7 @@ type MusterVariableSpecs struct {
 	KeepMode            *ebpf.VariableSpec `ebpf:"keep_mode"`
 	KeepOperation       *ebpf.VariableSpec `ebpf:"keep_operation"`
 	KeepPosture         *ebpf.VariableSpec `ebpf:"keep_posture"`
+	KeepPreset          *ebpf.VariableSpec `ebpf:"keep_preset"`
 	KeepPriorityBit     *ebpf.VariableSpec `ebpf:"keep_priority_bit"`
 	KeepProtocol        *ebpf.VariableSpec `ebpf:"keep_protocol"`
 	KeepRowBit          *ebpf.VariableSpec `ebpf:"keep_row_bit"`
@@ -893,6 +916,7 @@ type MusterVariables struct {
 	KeepMode            *ebpf.Variable `ebpf:"keep_mode"`
 	KeepOperation       *ebpf.Variable `ebpf:"keep_operation"`
 	KeepPosture         *ebpf.Variable `ebpf:"keep_posture"`
+	KeepPreset          *ebpf.Variable `ebpf:"keep_preset"`
 	KeepPriorityBit     *ebpf.Variable `ebpf:"keep_priority_bit"`
 	KeepProtocol        *ebpf.Variable `ebpf:"keep_protocol"`
 	KeepRowBit          *ebpf.Variable `ebpf:"keep_row_bit"`
@@ -945,6 +969,10 @@ type MusterPrograms struct {
 	PathSymlink       *ebpf.Program `ebpf:"path_symlink"`
 	PathTruncate      *ebpf.Program `ebpf:"path_truncate"`
 	PathUnlink        *ebpf.Program `ebpf:"path_unlink"`
+	PresetExec        *ebpf.Program `ebpf:"preset_exec"`
+	PresetMap         *ebpf.Program `ebpf:"preset_map"`
+	PresetOpen        *ebpf.Program `ebpf:"preset_open"`
+	PresetProtect     *ebpf.Program `ebpf:"preset_protect"`
 	ProbeDecision     *ebpf.Program `ebpf:"probe_decision"`
 	SocketAccept      *ebpf.Program `ebpf:"socket_accept"`
 	SocketBind        *ebpf.Program `ebpf:"socket_bind"`
@@ -995,6 +1023,10 @@ func (p *MusterPrograms) Close() error {
 		p.PathSymlink,
 		p.PathTruncate,
 		p.PathUnlink,
+		p.PresetExec,
+		p.PresetMap,
+		p.PresetOpen,
+		p.PresetProtect,
 		p.ProbeDecision,
 		p.SocketAccept,
 		p.SocketBind,

@@ -71,7 +71,7 @@ static __always_inline s32 probe_decide(struct probe *p, struct scratch *s)
 		classify(image, h, s);
 		concern(image, h, s);
 		/* What the hooks would not even ask about. */
-		if (s->class >= CLASS_NETWORK && s->class < CLASSES &&
+		if (s->class >= CLASS_NETWORK && s->class < CLASS_NETWORK + NAMED_CLASSES &&
 		    !(s->names[s->class - CLASS_NETWORK] & s->object[0].names))
 			return 0;
 		if (!decide(image, h, s, &s->object[0]))

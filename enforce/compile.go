@@ -152,6 +152,11 @@ func (c *compiler) unsupported(r *policies.Rule) (reason, detail string) {
 	if !c.in.Capabilities.Classes[r.Class] {
 		return classReason(r.Class), fmt.Sprintf("%s does not enforce %s rules", c.backend(), r.Class)
 	}
+	if r.Class == policies.ClassPreset {
+		if detail := idlePreset(r); detail != "" {
+			return ReasonClass, detail
+		}
+	}
 	for _, need := range [...]struct {
 		needed  bool
 		feature string
@@ -168,6 +173,17 @@ func (c *compiler) unsupported(r *policies.Rule) (reason, detail string) {
 		}
 	}
 	return "", ""
+}
+
+// idlePreset says why a preset has nothing to enforce.
+func idlePreset(r *policies.Rule) string {
+	switch {
+	case r.Object.Value == "exec":
+		return "preset exec: which processes entered a container is not known yet"
+	case r.Action == policies.ActionAllow:
+		return "preset " + r.Object.Value + " with action Allow grants nothing: leave it out, or write Block or Audit"
+	}
+	return ""
 }
 
 // classReason is SCENARIOS' word for a class that is not enforced, where it has one.

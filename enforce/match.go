@@ -28,7 +28,7 @@ func matchObject(r *Rule, op *Operation) (spelling string, byMark, ok bool) {
 				return m, true, true
 			}
 		}
-	case policies.ObjectProtocol, policies.ObjectCapability:
+	case policies.ObjectProtocol, policies.ObjectCapability, policies.ObjectPreset:
 		v := r.Rule.Object.Value
 		return v, false, slices.Contains(op.Names, v)
 	case policies.ObjectSyscall:

@@ -40,7 +40,7 @@ func (rs *Ruleset) NameSets(class policies.Class) map[string][]int {
 	sets := map[string][]int{}
 	for i := range rs.Rules {
 		switch o := rs.Rules[i].Rule.Object; o.Kind {
-		case policies.ObjectProtocol, policies.ObjectCapability:
+		case policies.ObjectProtocol, policies.ObjectCapability, policies.ObjectPreset:
 			if rs.Rules[i].Rule.Class == class {
 				sets[o.Value] = append(sets[o.Value], i)
 			}

@@ -50,7 +50,16 @@ enum class {
 	CLASS_NETWORK = 3, /* the first of the NAMED_CLASSES */
 	CLASS_CAPABILITIES = 4,
 	CLASS_SYSCALLS = 5, /* reports only; what a rule speaks of is found by struct image_call */
-	CLASSES = 6,
+	CLASS_PRESET = 6, /* known by enum preset */
+	CLASSES = 7,
+};
+
+/* The presets: bits of their object's names. */
+enum preset {
+	PRESET_FILELESS,
+	PRESET_ANONYMOUS,
+	PRESET_ENVIRON,
+	PRESET_PROC,
 };
 
 /* What a socket counts as: bits of its object's names. */
@@ -114,6 +123,10 @@ enum class_flag {
 	CLASS_STARTS = 32,
 	/* Of class syscalls: a call that takes a path is watched. */
 	CLASS_PATHS = 64,
+	/* Of class preset: some rule is about what is run, what memory becomes executable, what is opened. */
+	CLASS_PRESET_EXEC = 128,
+	CLASS_PRESET_MAP = 256,
+	CLASS_PRESET_OPEN = 512,
 };
 
 /* A reference is the number of a 16-byte unit from the image's start; 0 is none. */

@@ -9,6 +9,7 @@ KEEP(enum, limit);
 KEEP(enum, magic);
 KEEP(enum, class);
 KEEP(enum, protocol);
+KEEP(enum, preset);
 KEEP(enum, state_kind);
 KEEP(enum, row_bit);
 KEEP(enum, verdict);

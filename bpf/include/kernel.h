@@ -60,6 +60,7 @@ typedef _Bool bool;
 #define S_IFREG 0100000
 
 #define RENAME_EXCHANGE 2
+#define PROC_SUPER_MAGIC 0x9fa0
 #define AT_FDCWD -100
 #define TS_COMPAT 0x2 /* in thread_info's status: the call is one of i386 */
 
@@ -90,6 +91,7 @@ struct user_namespace;
 
 struct super_block {
 	u32 s_dev;
+	unsigned long s_magic;
 };
 
 struct qstr {
@@ -174,6 +176,23 @@ struct mm_struct {
 	struct file *exe_file;
 };
 
+struct hlist_node {
+	struct hlist_node *next;
+};
+
+struct hlist_head {
+	struct hlist_node *first;
+};
+
+struct pid {
+	struct hlist_head tasks[4];
+};
+
+struct proc_inode {
+	struct pid *pid;
+	struct inode vfs_inode;
+};
+
 struct thread_info {
 	u32 status; /* of x86 */
 };
@@ -203,6 +222,7 @@ struct task_struct {
 	struct mm_struct *mm;
 	const struct cred *cred;
 	struct signal_struct *signal;
+	struct hlist_node pid_links[4];
 	struct fs_struct *fs;
 	struct files_struct *files;
 };

@@ -18,20 +18,40 @@ import (
 type demand uint32
 
 const (
-	demandCalls  demand = 1 << iota // some rule is of class syscalls
-	demandStarts                    // it names a call that never returns
-	demandPaths                     // it names a call that takes a path
+	demandCalls      demand = 1 << iota // some rule is of class syscalls
+	demandStarts                        // it names a call that never returns
+	demandPaths                         // it names a call that takes a path
+	demandPresetExec                    // some preset is about what is run
+	demandPresetMap                     // … about executable memory
+	demandPresetOpen                    // … about what is opened
 
-	everyDemand = demandCalls | demandStarts | demandPaths
+	everyDemand = demandCalls | demandStarts | demandPaths | demandPresetExec | demandPresetMap | demandPresetOpen
 )
+
+// demandFlags are what the classes of an image say of themselves.
+var demandFlags = map[bpf.MusterClass]map[bpf.MusterClassFlag]demand{
+	bpf.MusterClassCLASS_SYSCALLS: {
+		bpf.MusterClassFlagCLASS_HAS_RULES: demandCalls, bpf.MusterClassFlagCLASS_STARTS: demandStarts,
+		bpf.MusterClassFlagCLASS_PATHS: demandPaths,
+	},
+	bpf.MusterClassCLASS_PRESET: presetDemand,
+}
+
+var presetDemand = map[bpf.MusterClassFlag]demand{
+	bpf.MusterClassFlagCLASS_PRESET_EXEC: demandPresetExec, bpf.MusterClassFlagCLASS_PRESET_MAP: demandPresetMap,
+	bpf.MusterClassFlagCLASS_PRESET_OPEN: demandPresetOpen,
+}
 
 // demandOf is what rulesets need.
 func demandOf(list []*enforce.Ruleset) demand {
 	var found demand
 	for _, rs := range list {
 		for i := range rs.Rules {
-			if rs.Rules[i].Rule.Class == policies.ClassSyscalls {
-				found |= demandCalls | demandOfCalls(rs.Rules[i].Rule.Object.Syscalls)
+			switch r := &rs.Rules[i].Rule; r.Class {
+			case policies.ClassSyscalls:
+				found |= demandCalls | demandOfCalls(r.Object.Syscalls)
+			case policies.ClassPreset:
+				found |= presetDemand[presetFlags[r.Object.Value]]
 			}
 		}
 	}
@@ -62,14 +82,13 @@ func (b *Backend) demanded() (demand, error) {
 	if err != nil || image == nil {
 		return 0, err
 	}
-	flags := bpf.MusterClassFlag(view[bpf.MusterImageHeader](image, 0, 0).Classes[bpf.MusterClassCLASS_SYSCALLS].Flags)
+	h := view[bpf.MusterImageHeader](image, 0, 0)
 	var found demand
-	for flag, d := range map[bpf.MusterClassFlag]demand{
-		bpf.MusterClassFlagCLASS_HAS_RULES: demandCalls, bpf.MusterClassFlagCLASS_STARTS: demandStarts,
-		bpf.MusterClassFlagCLASS_PATHS: demandPaths,
-	} {
-		if flags&flag != 0 {
-			found |= d
+	for class, flags := range demandFlags {
+		for flag, d := range flags {
+			if h.Classes[class].Flags&uint32(flag) != 0 {
+				found |= d
+			}
 		}
 	}
 	return found, nil

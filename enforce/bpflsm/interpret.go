@@ -48,7 +48,7 @@ func interpret(image []byte, a *attempt) outcome {
 	if a.class == int(bpf.MusterClassCLASS_SYSCALLS) {
 		return o.call(image, h, a, known[:])
 	}
-	if a.class >= firstNamed && concerned(image, h, a.class, known[:])&a.names == 0 {
+	if a.class >= firstNamed && a.class < firstNamed+int(bpf.MusterLimitNAMED_CLASSES) && concerned(image, h, a.class, known[:])&a.names == 0 {
 		return o // the hooks would not even ask
 	}
 	for _, set := range objectSets(image, h, a) {

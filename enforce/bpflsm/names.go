@@ -24,9 +24,19 @@ var numbers = map[policies.Class]map[string]int{
 		"all": int(bpf.MusterProtocolPROTOCOL_ALL),
 	},
 	policies.ClassCapabilities: capabilityNumbers(),
+	policies.ClassPreset: {
+		"filelessExec": int(bpf.MusterPresetPRESET_FILELESS), "anonymousMapExec": int(bpf.MusterPresetPRESET_ANONYMOUS),
+		"protectEnv": int(bpf.MusterPresetPRESET_ENVIRON), "protectProc": int(bpf.MusterPresetPRESET_PROC),
+	},
 }
 
-// firstNamed is the first of the classes that numbers has; the others follow it.
+// presetFlags say which hooks a preset needs.
+var presetFlags = map[string]bpf.MusterClassFlag{
+	"filelessExec": bpf.MusterClassFlagCLASS_PRESET_EXEC, "anonymousMapExec": bpf.MusterClassFlagCLASS_PRESET_MAP,
+	"protectEnv": bpf.MusterClassFlagCLASS_PRESET_OPEN, "protectProc": bpf.MusterClassFlagCLASS_PRESET_OPEN,
+}
+
+// firstNamed is the first of the classes of numbers that have concerns; the other follows it.
 const firstNamed = int(bpf.MusterClassCLASS_NETWORK)
 
 // capabilityNumbers are the kernel's own.
@@ -57,6 +67,7 @@ func (r *renderer) numbers(class int, c *bpf.MusterImageClass) error {
 			return fmt.Errorf("%w: %s %q has no number", ErrUnrenderable, classes[class], name)
 		}
 		sets[n] = set
+		c.Flags |= uint32(presetFlags[name])
 		c.NameCount = max(c.NameCount, uint32(n+1))
 	}
 	refs := make([]ref, c.NameCount)
@@ -71,7 +82,9 @@ func (r *renderer) numbers(class int, c *bpf.MusterImageClass) error {
 	for n, set := range refs {
 		*view[uint32](r.bytes, at, 4*n) = uint32(set)
 	}
-	r.named[class-firstNamed] = sets
+	if class < firstNamed+len(r.named) {
+		r.named[class-firstNamed] = sets
+	}
 	return nil
 }
 

@@ -129,6 +129,8 @@ func operate(f []string) error {
 		return callOn(f[1], f[2])
 	case "call-i386", "call-x32": // the number and a path
 		return callOther(f)
+	case "execute-anonymous":
+		return anonymous(f[1])
 	case "args": // a probe by another executable that is given arguments: args EXE ARGUMENT...
 		c := exec.Command(f[1], f[2:]...)
 		c.Env = []string{probeVariable + "=stat /"}

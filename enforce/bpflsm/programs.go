@@ -72,6 +72,10 @@ var attached = []program{
 	{name: bpf.MusterProgCallLinks, tracing: true, demand: demandPaths},
 	{name: bpf.MusterProgCallRenames, tracing: true, demand: demandPaths},
 	{name: bpf.MusterProgCallReturns, tracing: true, demand: demandCalls},
+	{name: bpf.MusterProgPresetExec, demand: demandPresetExec},
+	{name: bpf.MusterProgPresetMap, demand: demandPresetMap},
+	{name: bpf.MusterProgPresetProtect, demand: demandPresetMap},
+	{name: bpf.MusterProgPresetOpen, demand: demandPresetOpen},
 }
 
 // iterators are run by the agent and attached for the moment only.

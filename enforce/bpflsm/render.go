@@ -31,6 +31,7 @@ var classes = [bpf.MusterClassCLASSES]policies.Class{
 	bpf.MusterClassCLASS_NETWORK:      policies.ClassNetwork,
 	bpf.MusterClassCLASS_CAPABILITIES: policies.ClassCapabilities,
 	bpf.MusterClassCLASS_SYSCALLS:     policies.ClassSyscalls,
+	bpf.MusterClassCLASS_PRESET:       policies.ClassPreset,
 }
 
 // markClasses are those whose objects are files, known by their inodes too.

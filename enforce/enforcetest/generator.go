@@ -38,7 +38,7 @@ func Capabilities(backend string) enforce.Capabilities {
 // classes are those that the generator's rules and operations are of.
 var classes = []policies.Class{
 	policies.ClassProcess, policies.ClassFile, policies.ClassNetwork, policies.ClassDNS, policies.ClassCapabilities,
-	policies.ClassSyscalls,
+	policies.ClassSyscalls, policies.ClassPreset,
 }
 
 // named are what rules of the classes without paths speak of; few, so that they meet.
@@ -54,6 +54,12 @@ var named = map[policies.Class][]policies.Object{
 		{Kind: policies.ObjectDomain, Value: "a.example"},
 		{Kind: policies.ObjectDomain, Value: "b.a.Example"},
 		{Kind: policies.ObjectDomain, Value: "example.org"},
+	},
+	policies.ClassPreset: {
+		{Kind: policies.ObjectPreset, Value: "filelessExec"},
+		{Kind: policies.ObjectPreset, Value: "protectProc"},
+		{Kind: policies.ObjectPreset, Value: "protectEnv"},
+		{Kind: policies.ObjectPreset, Value: "exec"},
 	},
 	policies.ClassCapabilities: {
 		{Kind: policies.ObjectCapability, Value: "chown"},
@@ -230,6 +236,8 @@ func (g *Generator) names(class policies.Class) []string {
 	case policies.ClassNetwork:
 		return pick(g.r, []string{"tcp", "stream", "all"}, []string{"udp", "dgram", "all"}, []string{"packet", "raw", "dgram", "all"},
 			[]string{"stream"})
+	case policies.ClassPreset:
+		return pick(g.r, []string{"filelessExec"}, []string{"protectProc"}, []string{"protectProc", "protectEnv"}, []string{"anonymousMapExec"})
 	case policies.ClassDNS:
 		return []string{pick(g.r, "", "a.", "B.", "b.a.", "notb.") + pick(g.r, "example", "EXAMPLE", "example.org", "a.example", "b.a.example.")}
 	default:

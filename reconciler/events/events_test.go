@@ -100,6 +100,22 @@ func TestTranslate(t *testing.T) {
 	}
 }
 
+// TestPresetRecords: presets are enforcers of their own, in KubeArmor's words.
+func TestPresetRecords(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]string{
+		"filelessExec": "Process PRESET-FilelessExecutionPreset", "anonymousMapExec": "File PRESET-AnonMapExecutionPreset",
+		"protectEnv": "File PRESET-ProtectEnvPreset", "protectProc": "File PRESET-ProtectProcPreset",
+	} {
+		r := rule("p", policies.ActionBlock)
+		r.Rule.Class, r.Rule.Object.Value = policies.ClassPreset, name
+		got := Translate(enforce.Event{Subject: enforce.Host, Class: policies.ClassPreset, Rule: r, Verdict: enforce.Deny}, identity)
+		if len(got) != 1 || got[0].Operation+" "+got[0].Enforcer != want || got[0].Action != "Block" || got[0].Result != "Permission denied" {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
 func TestRecordFields(t *testing.T) {
 	t.Parallel()
 	ev := enforce.Event{

@@ -100,6 +100,22 @@ var operations = map[policies.Class]string{
 	policies.ClassDevice: "Device", policies.ClassFlow: "NetworkFirewall",
 }
 
+// presets are KubeArmor's names of what the presets do, and of themselves as enforcers.
+var presets = map[string]struct{ operation, name string }{
+	"filelessExec":     {"Process", "FilelessExecutionPreset"},
+	"anonymousMapExec": {"File", "AnonMapExecutionPreset"},
+	"protectEnv":       {"File", "ProtectEnvPreset"},
+	"protectProc":      {"File", "ProtectProcPreset"},
+}
+
+// preset is the preset that a rule is about, "" for any other rule.
+func preset(rule *enforce.Rule) string {
+	if rule == nil || rule.Rule.Class != policies.ClassPreset {
+		return ""
+	}
+	return rule.Rule.Object.Value
+}
+
 // Identity is what every record says of this host.
 type Identity struct {
 	Fleet    string
@@ -171,6 +187,9 @@ func record(ev enforce.Event, id Identity, rule *enforce.Rule, action string) Re
 	}
 	if ev.Various {
 		r.Resource, r.EventData.Example = "", ev.Resource
+	}
+	if p, ok := presets[preset(rule)]; ok {
+		r.Operation, r.Enforcer = p.operation, "PRESET-"+p.name
 	}
 	if ev.Class == policies.ClassSyscalls {
 		r.Enforcer = enforcers["observe"] // as KubeArmor has it: no security module has a say in it
