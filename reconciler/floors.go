@@ -120,7 +120,8 @@ func reaches(have, want bundles.Seen) bool {
 	return r.Enforce == have.Enforce && r.Audit == have.Audit && r.Trust == have.Trust
 }
 
-// recallTimeout bounds the question for the host's own last report, which comes before the first look at the source.
+// recallTimeout bounds the question for the host's own last report, which comes before the look at the source; a quarter
+// of the look's time does too, so that a status repository that hangs never takes the time for policy.
 const recallTimeout = 10 * time.Second
 
 // recall asks the fleet's status repository, beside the loop, for what this host reported last.
@@ -129,7 +130,11 @@ func (l *Loop) recall(ctx context.Context, hostID string, result *pullResult) {
 	if !ok {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, recallTimeout)
+	limit := recallTimeout
+	if deadline, ok := ctx.Deadline(); ok {
+		limit = min(limit, time.Until(deadline)/4)
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	result.report, result.recallErr = recaller.Sent(ctx, hostID)
 }

@@ -87,8 +87,11 @@ func (l *Loop) recover(t *tenant, seen bundles.Seen, lost, missing bool, cached 
 	floor, problems := l.floors(t)
 	for _, err := range problems {
 		l.deps.Log.Warn("a floor for the marks cannot be read", "tenant", t.Name, "error", err)
+		t.trouble(areaMemory, err, now)
 	}
+	// The cache is written before the marks: after a crash between the two it is a floor, too.
 	held := bundles.RecoverSeen(cached)
+	seen = seen.Raise(held)
 	switch below := !reaches(seen, floor); {
 	case lost || missing && (len(cached) > 0 || below):
 		t.mark("StateLost", "the marks of accepted releases were lost and rebuilt from the cache, the kernel and the host's own reports", now)

@@ -252,6 +252,29 @@ func memory() []attack {
 			},
 		},
 		{
+			// As after a crash between the cache and the marks: one good release is in between.
+			area: "The host's memory", name: "only the marks are older than the cache, and what lies between is offered", want: "rollback",
+			play: func(w *world) map[string][]byte {
+				seen := filepath.Join(w.state(), "seen")
+				kept, err := os.ReadFile(seen)
+				w.must(err)
+				w.push(w.good())
+				w.sync(false)
+				w.halt()
+				w.must(os.WriteFile(seen, kept, 0o600))
+				w.kernel.Reboot()
+				w.sent = nil
+				w.push(w.release(wrong(), w.sequence-1, w.sign...))
+				w.start()
+				return nil
+			},
+		},
+		row("the marks are deleted, the status repository never answers, and an older release offered", func(w *world) {
+			w.must(os.Remove(filepath.Join(w.state(), "seen")))
+			_ = os.Remove(filepath.Join(w.state(), "seen.old"))
+			w.hanging = true
+		}),
+		{
 			area: "The host's memory", name: "the host is installed anew with its old key, and an older release offered", want: "rollback",
 			play: func(w *world) map[string][]byte {
 				w.halt()

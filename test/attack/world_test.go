@@ -72,6 +72,8 @@ type world struct {
 	mu      sync.Mutex
 	refused map[string]int // by name, as metrics count them
 	sent    *fleet.Report
+	// hanging is a status repository that never answers.
+	hanging bool
 	loop    *reconciler.Loop
 	stop    context.CancelFunc
 	done    chan error
@@ -420,7 +422,11 @@ func (w *world) Report(_ context.Context, mail reconciler.Mail) error {
 }
 
 // Sent implements reconciler.Recaller.
-func (w *world) Sent(context.Context, string) (*fleet.Report, error) {
+func (w *world) Sent(ctx context.Context, _ string) (*fleet.Report, error) {
+	if w.hanging {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.sent, nil
