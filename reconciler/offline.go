@@ -43,7 +43,7 @@ func Assumed(node inventory.Node) *control.Rulesets {
 func everyClass() map[policies.Class]bool {
 	return map[policies.Class]bool{
 		policies.ClassProcess: true, policies.ClassFile: true, policies.ClassNetwork: true, policies.ClassDNS: true,
-		policies.ClassCapabilities: true, policies.ClassSyscalls: true,
+		policies.ClassCapabilities: true, policies.ClassSyscalls: true, policies.ClassPreset: true,
 	}
 }
 

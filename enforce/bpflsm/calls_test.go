@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/muster-fleet/muster/bpf"
 	"github.com/muster-fleet/muster/enforce"
 	"github.com/muster-fleet/muster/policies"
 	"github.com/muster-fleet/muster/test/vm"
@@ -323,6 +324,16 @@ func TestDemand(t *testing.T) {
 	pathless := rules(enforce.ModeEnforce, enforce.PostureAudit, onCalls("", "getppid"))
 	g.apply(t, enforce.StepPublish{Ruleset: pathless})
 	want(t, links(), "call_returns")
+	// The agent's own calls are not told: here that is this process.
+	os.Getppid()
+	for _, e := range g.taken(t) {
+		if e.PID == uint32(os.Getpid()) {
+			t.Errorf("the agent's own call was told: %+v", e)
+		}
+	}
+	if counted, err := readCounter(g.maps[bpf.MusterMapCounters], bpf.MusterCounterCOUNT_AGENT); err != nil || counted == 0 {
+		t.Errorf("%d calls of the agent, %v", counted, err)
+	}
 	want(t, faults(g.observe(t, pathless)))
 	rs := rules(enforce.ModeEnforce, enforce.PostureAudit, onCalls(d+"/", "mkdir"))
 	if got := faults(g.observe(t, rs)); len(got) < 10 || !slices.Contains(got, "link call_looked_up missing") {
