@@ -139,9 +139,7 @@ func (l *Loop) holding() bool {
 func (l *Loop) follow(settings *Settings, now time.Time) error {
 	var tenants []*tenant
 	for _, s := range settings.Tenants {
-		i := slices.IndexFunc(l.tenants, func(t *tenant) bool {
-			return t.Name == s.Name && t.Trust.Fleet == s.Trust.Fleet && t.Trust.Channel == s.Trust.Channel
-		})
+		i := slices.IndexFunc(l.tenants, func(t *tenant) bool { return t.Name == s.Name })
 		if i < 0 {
 			t := newTenant(s)
 			if err := l.restore(t, now); err != nil {
