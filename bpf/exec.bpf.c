@@ -31,13 +31,13 @@ __noinline int exec_note(struct scratch *s)
 
 	if (!s)
 		return 0;
-	hash = path_hash(&s->object[0]);
 	l = bpf_task_storage_get(&labels, task, 0, 0);
 	if (!l || !(l->flags & LABEL_KNOWN)) {
 		label_current(s);
 		l = bpf_task_storage_get(&labels, task, 0, 0);
 	}
 	marks_of(&s->object[0]);
+	hash = source_hash(&s->object[0]);
 	if (!l)
 		return 0;
 	if (!l->pending_count)
@@ -69,6 +69,8 @@ int BPF_PROG(exec_check, struct linux_binprm *bprm, int ret)
 	exec_note(s);
 	if (s->hash && bprm->buf[0] == '#' && bprm->buf[1] == '!')
 		script_note(s);
+	if (s->object[0].home)
+		s->object[0].status = PATH_NONE;
 	if (concerns(CLASS_PROCESS, true)) {
 		bool depends = has_flag(CLASS_PROCESS, CLASS_ARGUMENTS);
 

@@ -57,22 +57,72 @@ static __always_inline int file_two(struct vfsmount *mnt, struct dentry *old, st
 	return deny ? -EACCES : 0;
 }
 
+/* Opening a file that backs one of a stacked filesystem: what the caller named was judged, and the file below counts
+ * by what its inode is known by. A stack that any user can make, in a user namespace, would show a blocked directory
+ * under other names: there the file below is judged by the host's name as well. */
+static __always_inline int file_below(struct file *file, u32 class, bool read)
+{
+	struct inode *inode = file->f_inode;
+	struct mark_key key;
+	struct scratch *s;
+	struct object *o;
+	bool user;
+	int deny;
+
+	if (!concerns(class, false))
+		return 0;
+	s = scratch_take();
+	if (!s)
+		return fails_closed(class) ? -EACCES : 0;
+	begin(s, class, class == CLASS_FILE ? OP_OPEN : OP_EXEC, HOOK_FILE_OPEN);
+	o = &s->object[0];
+	mapped_set(o, file);
+	user = stacked_by_user((struct dentry *)o->dentry);
+	mark_key_of(inode, &key);
+	if (!user && !bpf_map_lookup_elem(&marks, &key)) {
+		scratch_give(s);
+		return 0;
+	}
+	if (user)
+		object_set(o, 0, alias_of(inode), inode);
+	o->inode = (u64)inode;
+	attributes_set(o, read);
+	if (user)
+		o->status = PATH_BELOW;
+	else
+		s->lenient = LENIENT_NAME;
+	deny = judge(s);
+	scratch_give(s);
+	return deny ? -EACCES : 0;
+}
+
 SEC("lsm/file_open")
 int BPF_PROG(file_open, struct file *file, int ret)
 {
 	struct inode *inode = file->f_inode;
 	u32 mode = file->f_mode;
-	bool list;
+	u32 image;
+	bool list, runs;
+	int deny;
 
 	if (ret)
 		return ret;
-	/* Opening in order to run belongs to class process; a file that backs overlayfs was judged before, by
-	 * the name that the caller used. */
-	if (file->f_flags & FMODE_EXEC_FLAG || mode & FMODE_NOACCOUNT)
+	/* Opening in order to run belongs to class process. */
+	runs = file->f_flags & FMODE_EXEC_FLAG;
+	if (mode & FMODE_NOACCOUNT)
+		return file_below(file, runs ? CLASS_PROCESS : CLASS_FILE, !(mode & FMODE_WRITE));
+	if (runs)
 		return 0;
+	if (!concerns(CLASS_FILE, false))
+		return 0;
+	image = publication(host_image());
 	list = (inode->i_mode & S_IFMT) == S_IFDIR;
-	return file_one(file->f_path.mnt, file->f_path.dentry, list ? OP_LIST : OP_OPEN, HOOK_FILE_OPEN,
+	deny = file_one(file->f_path.mnt, file->f_path.dentry, list ? OP_LIST : OP_OPEN, HOOK_FILE_OPEN,
 			!(mode & FMODE_WRITE));
+	/* It is not judged again when it is read: its opener may give up rights meanwhile. */
+	if (!deny)
+		held_settle(file, mode & (FMODE_READ | FMODE_WRITE), image);
+	return deny;
 }
 
 /* ftruncate and truncate on kernels without file_truncate; truncate alone on the others. */

@@ -36,6 +36,9 @@ void BPF_PROG(label_exec_done, struct linux_binprm *bprm)
 	l->pending_count = 0;
 	l->image = 0;
 	l->flags = LABEL_KNOWN | LABEL_FRESH;
+	l->started = publication(host_image());
+	for (int i = 0; i < USED_DESCRIPTORS; i++)
+		l->used_file[i] = 0;
 }
 
 SEC("lsm/task_alloc")
@@ -62,6 +65,7 @@ int BPF_PROG(label_fork, struct task_struct *task, unsigned long clone_flags, in
 		child->names[i] = parent->names[i];
 	child->image = parent->image;
 	child->flags = parent->flags;
+	child->started = parent->started;
 	return 0;
 }
 

@@ -1,25 +1,8 @@
 //go:build ignore
 
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
-// Executable mappings: a program that is started through an ELF interpreter (ld.so FILE) is never given to exec.
-
-/* The name by which a file that backs another one of a stacked filesystem was opened. */
-static __always_inline void mapped_set(struct object *o, struct file *file)
-{
-	struct path path = {};
-
-	path.mnt = BPF_CORE_READ(file, f_path.mnt);
-	path.dentry = BPF_CORE_READ(file, f_path.dentry);
-	if (bpf_core_type_exists(struct backing_file) && BPF_CORE_READ(file, f_mode) & FMODE_BACKING) {
-		struct backing_file *backing =
-			(struct backing_file *)((void *)file - bpf_core_field_offset(struct backing_file, file));
-
-		path.mnt = BPF_CORE_READ(backing, user_path.mnt);
-		path.dentry = BPF_CORE_READ(backing, user_path.dentry);
-	}
-	object_set(o, path.mnt, path.dentry, BPF_CORE_READ(path.dentry, d_inode));
-	attributes_set(o, false);
-}
+// Mappings. Executable ones: a program that is started through an ELF interpreter (ld.so FILE) is never given to
+// exec. All others: of class file.
 
 static __always_inline int map_judge(struct file *file, struct label *l, bool run, u32 hook)
 {
@@ -77,24 +60,60 @@ static __always_inline struct file *file_or_null(unsigned long long *argument)
 	return (struct file *)file;
 }
 
+/* A mapping is a read, or with shared pages that can be written to a change: of class file, when the descriptor is a
+ * held one. What was opened under the ruleset was judged for all that its descriptor can do. */
 SEC("lsm/mmap_file")
-int BPF_PROG(mmap_file, struct file *unused, unsigned long reqprot, unsigned long prot, unsigned long flags, int ret)
+int BPF_PROG(mmap_file, struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags, int ret)
 {
-	struct file *file;
+	struct file *any;
+	bool writes = prot & PROT_WRITE && flags & MAP_SHARED;
 
-	if (ret || !(prot & PROT_EXEC))
+	if (ret)
 		return ret;
-	file = file_or_null(&ctx[0]);
-	return file ? map_exec(file, HOOK_MMAP_FILE) : 0;
+	any = file_or_null(&ctx[0]);
+	if (!any || !file)
+		return 0;
+	if (prot & PROT_EXEC && map_exec(any, HOOK_MMAP_FILE))
+		return -EACCES;
+	return held_is_object(file) ? held_use(file, writes ? FMODE_WRITE : FMODE_READ, OP_MAP, HOOK_MMAP_FILE) : 0;
+}
+
+/* A shared mapping that was made for reading becomes one for writing. The file may back a stacked one. */
+static __always_inline int map_raise(struct file *file)
+{
+	u32 number = publication(host_image());
+	struct scratch *s;
+	int deny;
+
+	if (!concerns(CLASS_FILE, false) || BPF_CORE_READ(file, f_inode, i_sb, s_flags) & SB_NOUSER)
+		return 0;
+	if (held_settled(file, FMODE_WRITE, number))
+		return 0;
+	s = scratch_take();
+	if (!s)
+		return fails_closed(CLASS_FILE) ? -EACCES : 0;
+	begin(s, CLASS_FILE, OP_MAP, HOOK_FILE_MPROTECT);
+	mapped_set(&s->object[0], file);
+	deny = judge(s);
+	scratch_give(s);
+	return deny ? -EACCES : 0;
 }
 
 SEC("lsm/file_mprotect")
 int BPF_PROG(file_mprotect, struct vm_area_struct *vma, unsigned long reqprot, unsigned long prot, int ret)
 {
-	struct file *file;
+	unsigned long had = vma->vm_flags;
+	bool runs = prot & PROT_EXEC && !(had & VM_EXEC);
+	bool writes = prot & PROT_WRITE && had & VM_SHARED && !(had & VM_WRITE);
+	struct file *any, *file;
 
-	if (ret || !(prot & PROT_EXEC) || vma->vm_flags & VM_EXEC)
+	if (ret || (!runs && !writes))
 		return ret;
-	file = BPF_CORE_READ(vma, vm_file);
-	return file ? map_exec(file, HOOK_FILE_MPROTECT) : 0;
+	any = BPF_CORE_READ(vma, vm_file);
+	file = vma->vm_file;
+	if (!any || !file)
+		return 0;
+	if (runs && map_exec(any, HOOK_FILE_MPROTECT))
+		return -EACCES;
+	return writes ? map_raise(file) : 0;
 }

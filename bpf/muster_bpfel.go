@@ -86,7 +86,8 @@ const (
 	MusterCounterCOUNT_AGENT             MusterCounter = 15
 	MusterCounterCOUNT_FOLDED            MusterCounter = 16
 	MusterCounterCOUNT_CALL_MEMORY       MusterCounter = 17
-	MusterCounterCOUNTERS                MusterCounter = 18
+	MusterCounterCOUNT_DIRECTORIES_MOVED MusterCounter = 18
+	MusterCounterCOUNTERS                MusterCounter = 19
 )
 
 type MusterEndpoint struct {
@@ -189,31 +190,37 @@ type MusterFoundInode struct {
 type MusterHook uint32
 
 const (
-	MusterHookHOOK_BPRM_CHECK      MusterHook = 1
-	MusterHookHOOK_FILE_OPEN       MusterHook = 2
-	MusterHookHOOK_PATH_MKNOD      MusterHook = 3
-	MusterHookHOOK_PATH_TRUNCATE   MusterHook = 4
-	MusterHookHOOK_FILE_TRUNCATE   MusterHook = 5
-	MusterHookHOOK_PATH_UNLINK     MusterHook = 6
-	MusterHookHOOK_PATH_RENAME     MusterHook = 7
-	MusterHookHOOK_PATH_LINK       MusterHook = 8
-	MusterHookHOOK_PATH_SYMLINK    MusterHook = 9
-	MusterHookHOOK_PATH_MKDIR      MusterHook = 10
-	MusterHookHOOK_PATH_RMDIR      MusterHook = 11
-	MusterHookHOOK_PATH_CHMOD      MusterHook = 12
-	MusterHookHOOK_PATH_CHOWN      MusterHook = 13
-	MusterHookHOOK_SOCKET_CREATE   MusterHook = 14
-	MusterHookHOOK_SOCKET_BIND     MusterHook = 15
-	MusterHookHOOK_SOCKET_LISTEN   MusterHook = 16
-	MusterHookHOOK_SOCKET_CONNECT  MusterHook = 17
-	MusterHookHOOK_SOCKET_ACCEPT   MusterHook = 18
-	MusterHookHOOK_SOCKET_SENDMSG  MusterHook = 19
-	MusterHookHOOK_PACKET          MusterHook = 20
-	MusterHookHOOK_MMAP_FILE       MusterHook = 21
-	MusterHookHOOK_FILE_MPROTECT   MusterHook = 22
-	MusterHookHOOK_BPRM_COMMITTING MusterHook = 23
-	MusterHookHOOK_CAPABLE         MusterHook = 24
-	MusterHookHOOK_SYSCALL         MusterHook = 25
+	MusterHookHOOK_BPRM_CHECK        MusterHook = 1
+	MusterHookHOOK_FILE_OPEN         MusterHook = 2
+	MusterHookHOOK_PATH_MKNOD        MusterHook = 3
+	MusterHookHOOK_PATH_TRUNCATE     MusterHook = 4
+	MusterHookHOOK_FILE_TRUNCATE     MusterHook = 5
+	MusterHookHOOK_PATH_UNLINK       MusterHook = 6
+	MusterHookHOOK_PATH_RENAME       MusterHook = 7
+	MusterHookHOOK_PATH_LINK         MusterHook = 8
+	MusterHookHOOK_PATH_SYMLINK      MusterHook = 9
+	MusterHookHOOK_PATH_MKDIR        MusterHook = 10
+	MusterHookHOOK_PATH_RMDIR        MusterHook = 11
+	MusterHookHOOK_PATH_CHMOD        MusterHook = 12
+	MusterHookHOOK_PATH_CHOWN        MusterHook = 13
+	MusterHookHOOK_SOCKET_CREATE     MusterHook = 14
+	MusterHookHOOK_SOCKET_BIND       MusterHook = 15
+	MusterHookHOOK_SOCKET_LISTEN     MusterHook = 16
+	MusterHookHOOK_SOCKET_CONNECT    MusterHook = 17
+	MusterHookHOOK_SOCKET_ACCEPT     MusterHook = 18
+	MusterHookHOOK_SOCKET_SENDMSG    MusterHook = 19
+	MusterHookHOOK_PACKET            MusterHook = 20
+	MusterHookHOOK_MMAP_FILE         MusterHook = 21
+	MusterHookHOOK_FILE_MPROTECT     MusterHook = 22
+	MusterHookHOOK_BPRM_COMMITTING   MusterHook = 23
+	MusterHookHOOK_CAPABLE           MusterHook = 24
+	MusterHookHOOK_SYSCALL           MusterHook = 25
+	MusterHookHOOK_FILE_PERMISSION   MusterHook = 26
+	MusterHookHOOK_FILE_RECEIVE      MusterHook = 27
+	MusterHookHOOK_INODE_SETXATTR    MusterHook = 28
+	MusterHookHOOK_INODE_REMOVEXATTR MusterHook = 29
+	MusterHookHOOK_INODE_SET_ACL     MusterHook = 30
+	MusterHookHOOK_INODE_REMOVE_ACL  MusterHook = 31
 )
 
 type MusterImageAny struct {
@@ -353,6 +360,13 @@ type MusterLabel struct {
 	MoveDentry   [2]uint64
 	MoveMark     [2]uint64
 	Caller       [6]uint64
+	WriteMount   uint64
+	Started      uint32
+	UsedNext     uint32
+	UsedFile     [8]uint64
+	UsedDentry   [8]uint64
+	UsedImage    [8]uint32
+	UsedAccess   [8]uint32
 }
 
 type MusterLabelFlag uint32
@@ -391,6 +405,7 @@ const (
 	MusterLimitCALLS            MusterLimit = 2048
 	MusterLimitCALLS_I386       MusterLimit = 1024
 	MusterLimitCALL_DATA        MusterLimit = 7168
+	MusterLimitUSED_DESCRIPTORS MusterLimit = 8
 	MusterLimitEVENT_DATA       MusterLimit = 16384
 	MusterLimitFOLD_DATA        MusterLimit = 512
 	MusterLimitFOLD_KEYS        MusterLimit = 2048
@@ -450,6 +465,10 @@ const (
 	MusterOperationOP_MAP      MusterOperation = 22
 	MusterOperationOP_CAPABLE  MusterOperation = 23
 	MusterOperationOP_SYSCALL  MusterOperation = 24
+	MusterOperationOP_READ     MusterOperation = 25
+	MusterOperationOP_WRITE    MusterOperation = 26
+	MusterOperationOP_RECEIVE  MusterOperation = 27
+	MusterOperationOP_SETXATTR MusterOperation = 28
 )
 
 type MusterPosture uint32
@@ -591,7 +610,13 @@ const (
 	MusterProgExecCheck          = "exec_check"
 	MusterProgFileMprotect       = "file_mprotect"
 	MusterProgFileOpen           = "file_open"
+	MusterProgFilePermission     = "file_permission"
+	MusterProgFileReceive        = "file_receive"
 	MusterProgFileTruncate       = "file_truncate"
+	MusterProgInodeRemoveAcl     = "inode_remove_acl"
+	MusterProgInodeRemovexattr   = "inode_removexattr"
+	MusterProgInodeSetAcl        = "inode_set_acl"
+	MusterProgInodeSetxattr      = "inode_setxattr"
 	MusterProgLabelExecBegins    = "label_exec_begins"
 	MusterProgLabelExecDone      = "label_exec_done"
 	MusterProgLabelExisting      = "label_existing"
@@ -623,6 +648,12 @@ const (
 	MusterProgSocketCreate       = "socket_create"
 	MusterProgSocketListen       = "socket_listen"
 	MusterProgSocketSendmsg      = "socket_sendmsg"
+	MusterProgWriteBeginsOn      = "write_begins_on"
+	MusterProgWriteBeginsTo      = "write_begins_to"
+	MusterProgWriteEndsOn        = "write_ends_on"
+	MusterProgWriteEndsTo        = "write_ends_to"
+	MusterVarInitNsproxyAddr     = "init_nsproxy_addr"
+	MusterVarInitUserNsAddr      = "init_user_ns_addr"
 	MusterVarInstance            = "instance"
 	MusterVarKeepArgumentsState  = "keep_arguments_state"
 	MusterVarKeepCallBit         = "keep_call_bit"
@@ -727,7 +758,13 @@ type MusterProgramSpecs struct {
 	ExecCheck         *ebpf.ProgramSpec `ebpf:"exec_check"`
 	FileMprotect      *ebpf.ProgramSpec `ebpf:"file_mprotect"`
 	FileOpen          *ebpf.ProgramSpec `ebpf:"file_open"`
+	FilePermission    *ebpf.ProgramSpec `ebpf:"file_permission"`
+	FileReceive       *ebpf.ProgramSpec `ebpf:"file_receive"`
 	FileTruncate      *ebpf.ProgramSpec `ebpf:"file_truncate"`
+	InodeRemoveAcl    *ebpf.ProgramSpec `ebpf:"inode_remove_acl"`
+	InodeRemovexattr  *ebpf.ProgramSpec `ebpf:"inode_removexattr"`
+	InodeSetAcl       *ebpf.ProgramSpec `ebpf:"inode_set_acl"`
+	InodeSetxattr     *ebpf.ProgramSpec `ebpf:"inode_setxattr"`
 	LabelExecBegins   *ebpf.ProgramSpec `ebpf:"label_exec_begins"`
 	LabelExecDone     *ebpf.ProgramSpec `ebpf:"label_exec_done"`
 	LabelExisting     *ebpf.ProgramSpec `ebpf:"label_existing"`
@@ -759,6 +796,10 @@ type MusterProgramSpecs struct {
 	SocketCreate      *ebpf.ProgramSpec `ebpf:"socket_create"`
 	SocketListen      *ebpf.ProgramSpec `ebpf:"socket_listen"`
 	SocketSendmsg     *ebpf.ProgramSpec `ebpf:"socket_sendmsg"`
+	WriteBeginsOn     *ebpf.ProgramSpec `ebpf:"write_begins_on"`
+	WriteBeginsTo     *ebpf.ProgramSpec `ebpf:"write_begins_to"`
+	WriteEndsOn       *ebpf.ProgramSpec `ebpf:"write_ends_on"`
+	WriteEndsTo       *ebpf.ProgramSpec `ebpf:"write_ends_to"`
 }
 
 // MusterMapSpecs contains maps before they are loaded into the kernel.
@@ -783,6 +824,8 @@ type MusterMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type MusterVariableSpecs struct {
+	InitNsproxyAddr     *ebpf.VariableSpec `ebpf:"init_nsproxy_addr"`
+	InitUserNsAddr      *ebpf.VariableSpec `ebpf:"init_user_ns_addr"`
 	Instance            *ebpf.VariableSpec `ebpf:"instance"`
 	KeepArgumentsState  *ebpf.VariableSpec `ebpf:"keep_arguments_state"`
 	KeepCallBit         *ebpf.VariableSpec `ebpf:"keep_call_bit"`
@@ -882,6 +925,8 @@ func (m *MusterMaps) Close() error {
 //
 // It can be passed to LoadMusterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MusterVariables struct {
+	InitNsproxyAddr     *ebpf.Variable `ebpf:"init_nsproxy_addr"`
+	InitUserNsAddr      *ebpf.Variable `ebpf:"init_user_ns_addr"`
 	Instance            *ebpf.Variable `ebpf:"instance"`
 	KeepArgumentsState  *ebpf.Variable `ebpf:"keep_arguments_state"`
 	KeepCallBit         *ebpf.Variable `ebpf:"keep_call_bit"`
@@ -948,7 +993,13 @@ type MusterPrograms struct {
 	ExecCheck         *ebpf.Program `ebpf:"exec_check"`
 	FileMprotect      *ebpf.Program `ebpf:"file_mprotect"`
 	FileOpen          *ebpf.Program `ebpf:"file_open"`
+	FilePermission    *ebpf.Program `ebpf:"file_permission"`
+	FileReceive       *ebpf.Program `ebpf:"file_receive"`
 	FileTruncate      *ebpf.Program `ebpf:"file_truncate"`
+	InodeRemoveAcl    *ebpf.Program `ebpf:"inode_remove_acl"`
+	InodeRemovexattr  *ebpf.Program `ebpf:"inode_removexattr"`
+	InodeSetAcl       *ebpf.Program `ebpf:"inode_set_acl"`
+	InodeSetxattr     *ebpf.Program `ebpf:"inode_setxattr"`
 	LabelExecBegins   *ebpf.Program `ebpf:"label_exec_begins"`
 	LabelExecDone     *ebpf.Program `ebpf:"label_exec_done"`
 	LabelExisting     *ebpf.Program `ebpf:"label_existing"`
@@ -980,6 +1031,10 @@ type MusterPrograms struct {
 	SocketCreate      *ebpf.Program `ebpf:"socket_create"`
 	SocketListen      *ebpf.Program `ebpf:"socket_listen"`
 	SocketSendmsg     *ebpf.Program `ebpf:"socket_sendmsg"`
+	WriteBeginsOn     *ebpf.Program `ebpf:"write_begins_on"`
+	WriteBeginsTo     *ebpf.Program `ebpf:"write_begins_to"`
+	WriteEndsOn       *ebpf.Program `ebpf:"write_ends_on"`
+	WriteEndsTo       *ebpf.Program `ebpf:"write_ends_to"`
 }
 
 func (p *MusterPrograms) Close() error {
@@ -1002,7 +1057,13 @@ func (p *MusterPrograms) Close() error {
 		p.ExecCheck,
 		p.FileMprotect,
 		p.FileOpen,
+		p.FilePermission,
+		p.FileReceive,
 		p.FileTruncate,
+		p.InodeRemoveAcl,
+		p.InodeRemovexattr,
+		p.InodeSetAcl,
+		p.InodeSetxattr,
 		p.LabelExecBegins,
 		p.LabelExecDone,
 		p.LabelExisting,
@@ -1034,6 +1095,10 @@ func (p *MusterPrograms) Close() error {
 		p.SocketCreate,
 		p.SocketListen,
 		p.SocketSendmsg,
+		p.WriteBeginsOn,
+		p.WriteBeginsTo,
+		p.WriteEndsOn,
+		p.WriteEndsTo,
 	)
 }
 

@@ -31,6 +31,7 @@ enum limit {
 	CALLS = 2048, /* numbers of system calls: those of 64 bits and of x32, then those of i386 */
 	CALLS_I386 = 1024, /* the first of i386 */
 	CALL_DATA = 7168, /* of paths that a call under way keeps */
+	USED_DESCRIPTORS = 8, /* that a thread need not ask about again */
 	EVENT_DATA = 16384,
 	FOLD_DATA = 512, /* of paths that a fold keeps */
 	FOLD_KEYS = 2048,
@@ -285,6 +286,10 @@ enum operation {
 	OP_MAP,
 	OP_CAPABLE,
 	OP_SYSCALL,
+	OP_READ,
+	OP_WRITE,
+	OP_RECEIVE,
+	OP_SETXATTR,
 };
 
 enum hook {
@@ -313,6 +318,12 @@ enum hook {
 	HOOK_BPRM_COMMITTING,
 	HOOK_CAPABLE,
 	HOOK_SYSCALL,
+	HOOK_FILE_PERMISSION,
+	HOOK_FILE_RECEIVE,
+	HOOK_INODE_SETXATTR,
+	HOOK_INODE_REMOVEXATTR,
+	HOOK_INODE_SET_ACL,
+	HOOK_INODE_REMOVE_ACL,
 };
 
 /* Every way out that does not decide by rules, and every loss, is counted here. */
@@ -335,6 +346,7 @@ enum counter {
 	COUNT_AGENT, /* the agent's own operation was let through */
 	COUNT_FOLDED, /* an event was counted in a fold instead of told by itself */
 	COUNT_CALL_MEMORY, /* no memory to keep what a system call is made on: it is not told */
+	COUNT_DIRECTORIES_MOVED, /* a directory was renamed: protected names below it may mean other files now */
 	COUNTERS,
 };
 
@@ -472,6 +484,15 @@ struct label {
 	u64 move_dentry[2]; /* between path_rename or path_link and its success */
 	u64 move_mark[2];
 	u64 caller[SOURCES]; /* with LABEL_FRESH: the source before the exec */
+	u64 write_mount; /* what the thread is about to change something on: struct vfsmount */
+	u32 started; /* the published image at the last exec, by the number of its map */
+	/* Of a process's leader, for all its threads: open files that were judged, under which image, and for what
+	 * (FMODE_READ, FMODE_WRITE). */
+	u32 used_next;
+	u64 used_file[USED_DESCRIPTORS];
+	u64 used_dentry[USED_DESCRIPTORS];
+	u32 used_image[USED_DESCRIPTORS];
+	u32 used_access[USED_DESCRIPTORS];
 };
 
 /* What is known of the arguments of an exec under way, in a ruleset that has allowedArgs. */

@@ -116,6 +116,7 @@ static __always_inline void begin(struct scratch *s, u32 class, u32 operation, u
 	s->arguments.rule = 0;
 	s->by_caller = 0;
 	s->quiet = 0;
+	s->lenient = LENIENT_NOT;
 	__builtin_memset(&s->result, 0, sizeof(s->result));
 }
 
@@ -182,29 +183,59 @@ static __always_inline void judge_built(struct judging *j, struct object *o)
 		s->result.flags |= before;
 		s->result.rule = 0;
 	}
+	/* A name that somebody gave a file in a namespace of their own protects nothing, or they could have any file
+	 * protected. */
+	if (o->tree != TREE_HOST && !o->home)
+		o->protects = 0;
 	if (o->protects && o->inode)
 		mark_add(o->inode, o->protects);
 }
 
-/* Decides one object. A pipe, socket or memfd is no object of class file; run, a memfd has no name. */
+/* In another mount namespace the object has a second name, the host's, and is judged by that one too. Where root of the
+ * host made the namespace (a service with its own /tmp) no allow-list has to know both. */
+static __always_inline bool home_begin(struct scratch *s, struct object *o)
+{
+	if (o->tree == TREE_HOST || o->home || s->lenient != LENIENT_NOT || o->status != PATH_OK)
+		return false;
+	walk_home(o);
+	if (o->tree == TREE_ROOT)
+		s->lenient = LENIENT_ALLOW_LIST;
+	return true;
+}
+
+/* What is told is the name that decided. */
+static __always_inline void home_end(struct scratch *s, struct object *o)
+{
+	s->lenient = LENIENT_NOT;
+	if (s->result.verdict != VERDICT_DENY && (s->result.flags || s->result.audits[0]))
+		walk(o);
+}
+
+/* Decides one name of one object: the even turns are for the name that the caller used. A pipe, socket or memfd is no
+ * object of class file; run, a memfd has no name. */
 static long judge_object(u32 index, struct judging *j)
 {
 	struct scratch *s = j->scratch;
 	struct object *o;
-	u64 at = index;
+	u64 at = index / 2;
+	bool home = index & 1;
 
 	BOUND(at, 1);
 	o = &s->object[at];
 	if (!o->present || s->result.verdict == VERDICT_DENY)
 		return 1;
+	if (home && !home_begin(s, o))
+		return 0;
 	if (o->status == PATH_NONE)
 		walk(o);
-	if (o->status == PATH_INTERNAL && s->class == CLASS_FILE)
-		return 0;
-	if (o->status == PATH_OK || o->status == PATH_INTERNAL || o->status == PATH_NAMED)
+	else if (o->status == PATH_BELOW)
+		walk_home(o);
+	if (o->status == PATH_OK || (o->status == PATH_INTERNAL && s->class != CLASS_FILE) || o->status == PATH_NAMED)
 		judge_built(j, o);
-	else
+	else if (o->status != PATH_INTERNAL && o->status != PATH_HOMELESS)
 		unbuildable(j->header, s, o);
+	if (home)
+		home_end(s, o);
 	return 0;
 }
 
@@ -224,12 +255,14 @@ __noinline int judge(struct scratch *s)
 	s->mode = h->mode;
 	if (!s->by_caller || !classify_caller(image, h, s))
 		classify_current(image, h, s);
-	bpf_loop(2, judge_object, &j, 0);
+	bpf_loop(4, judge_object, &j, 0);
 	/* Most programs are in no rule that depends on arguments; for the others the decision is made again. */
 	if (s->arguments.state == ARGUMENTS_WANTED) {
 		arguments_read(s);
+		if (s->object[0].home)
+			s->object[0].status = PATH_NONE;
 		__builtin_memset(&s->result, 0, sizeof(s->result));
-		bpf_loop(2, judge_object, &j, 0);
+		bpf_loop(4, judge_object, &j, 0);
 	}
 	if (s->result.verdict == VERDICT_DENY && h->mode == MODE_AUDIT) {
 		s->result.verdict = VERDICT_PERMIT;

@@ -48,15 +48,24 @@ typedef _Bool bool;
 #define PF_KTHREAD 0x00200000
 #define FMODE_READ 0x1
 #define FMODE_WRITE 0x2
+#define FMODE_PATH 0x4000
 #define FMODE_NOACCOUNT 0x20000000
 #define FMODE_EXEC_FLAG 0x20 /* __FMODE_EXEC in f_flags */
-#define FMODE_BACKING 0x2000000
+#define PROT_WRITE 0x2
 #define PROT_EXEC 0x4
+#define MAP_SHARED 0x1 /* of MAP_SHARED_VALIDATE, too */
+#define VM_WRITE 0x2
 #define VM_EXEC 0x4
+#define VM_SHARED 0x8
 #define SIGKILL 9
+#define MAY_WRITE 0x2
+#define SB_NOUSER (1UL << 31) /* of the kernel's own: pipes, sockets, memfds */
 #define MNT_INTERNAL 0x4000
+#define PROC_SUPER_MAGIC 0x9fa0
+#define SYSFS_MAGIC 0x62656572
 #define S_IFMT 0170000
 #define S_IFDIR 0040000
+#define S_IFBLK 0060000
 #define S_IFREG 0100000
 
 #define RENAME_EXCHANGE 2
@@ -89,9 +98,25 @@ struct user_namespace;
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+struct list_head {
+	struct list_head *next;
+};
+
+struct hlist_node {
+	struct hlist_node *next;
+};
+
+struct hlist_head {
+	struct hlist_node *first;
+};
+
 struct super_block {
 	u32 s_dev;
+	unsigned long s_flags;
 	unsigned long s_magic;
+	struct dentry *s_root;
+	struct list_head s_mounts; /* from 6.18 on another type */
+	struct user_namespace *s_user_ns;
 };
 
 struct qstr {
@@ -116,21 +141,32 @@ struct inode {
 	unsigned long i_ino;
 	u32 i_generation;
 	const u32 i_nlink;
+	struct hlist_head i_dentry;
 };
 
 struct dentry {
 	struct dentry *d_parent;
 	struct qstr d_name;
 	struct inode *d_inode;
+	struct super_block *d_sb;
+	union {
+		struct hlist_node d_alias;
+	} d_u;
 };
 
 struct vfsmount {
 	struct dentry *mnt_root;
+	struct super_block *mnt_sb;
 	int mnt_flags;
 };
 
 struct mnt_namespace {
 	u64 seq;
+	struct user_namespace *user_ns;
+};
+
+struct nsproxy {
+	struct mnt_namespace *mnt_ns;
 };
 
 struct ns_common {
@@ -145,6 +181,7 @@ struct mount {
 	struct mount *mnt_parent;
 	struct dentry *mnt_mountpoint;
 	struct vfsmount mnt;
+	struct list_head mnt_instance;
 	struct mnt_namespace *mnt_ns;
 };
 
@@ -153,15 +190,20 @@ struct path {
 	struct dentry *dentry;
 };
 
+struct cred {
+	kuid_t fsuid;
+};
+
 struct file {
 	u32 f_mode;
 	u32 f_flags;
 	struct path f_path;
 	struct inode *f_inode;
+	const struct cred *f_cred;
 };
 
-struct cred {
-	kuid_t fsuid;
+struct bpf_map {
+	u32 id;
 };
 
 struct tty_struct {
@@ -174,14 +216,6 @@ struct signal_struct {
 
 struct mm_struct {
 	struct file *exe_file;
-};
-
-struct hlist_node {
-	struct hlist_node *next;
-};
-
-struct hlist_head {
-	struct hlist_node *first;
 };
 
 struct pid {
@@ -220,6 +254,7 @@ struct task_struct {
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	struct mm_struct *mm;
+	const struct cred *real_cred;
 	const struct cred *cred;
 	struct signal_struct *signal;
 	struct hlist_node pid_links[4];

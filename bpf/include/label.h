@@ -8,6 +8,7 @@
 #include "walk.h"
 #include "hash.h"
 #include "mark.h"
+#include "home.h"
 
 static __always_inline void object_set(struct object *o, struct vfsmount *mnt, struct dentry *dentry,
 				       struct inode *inode)
@@ -18,6 +19,8 @@ static __always_inline void object_set(struct object *o, struct vfsmount *mnt, s
 	o->status = PATH_NONE;
 	o->attributes = 0;
 	o->present = 1;
+	o->tree = TREE_HOST;
+	o->home = 0;
 	o->protects = 0;
 	for (int i = 0; i < OBJECT_MARKS; i++)
 		o->marks[i] = 0;
@@ -54,7 +57,7 @@ static __always_inline void label_derive(struct scratch *s)
 	if (s->source.status != PATH_OK)
 		count(COUNT_SOURCE_PATH);
 	marks_of(&s->source);
-	source_note(s->label.source, &s->source, path_hash(&s->source), 0);
+	source_note(s->label.source, &s->source, source_hash(&s->source), 0);
 }
 
 /* Labels the caller, which has no label yet; the label is in s->label even without memory to keep it. */

@@ -11,6 +11,8 @@
 /* Addresses from kallsyms, set by the loader: clang 14 cannot take them as __ksym. 0 where they are hidden. */
 const volatile u64 rename_lock_addr = 0;
 const volatile u64 mount_lock_addr = 0;
+const volatile u64 init_nsproxy_addr = 0;
+const volatile u64 init_user_ns_addr = 0;
 /* The number of this loading of the programs; see struct settings. */
 const volatile u64 instance = 0;
 
@@ -143,6 +145,8 @@ struct object {
 	u32 status; /* enum path_status */
 	u32 attributes; /* row_bit */
 	u32 present;
+	u32 tree; /* enum path_tree */
+	u32 home; /* the path is the one that the host has for it */
 	u64 marks[OBJECT_MARKS]; /* protected paths that the inode is known by */
 	u64 names; /* numbers that it is known by, of PATH_NAMED */
 	struct cursor cursor;
@@ -158,6 +162,15 @@ enum path_status {
 	PATH_DETACHED, /* does not end at the top of a mount tree */
 	PATH_LONG,
 	PATH_RACED,
+	PATH_BELOW, /* not yet walked, by the host's name alone */
+	PATH_HOMELESS, /* the host has no name for it: on a filesystem that is mounted in other namespaces only */
+};
+
+/* Whose mount table gives an object its path. */
+enum path_tree {
+	TREE_HOST, /* the first mount namespace's */
+	TREE_ROOT, /* a namespace's that somebody made who is root of the host */
+	TREE_USER, /* one that any user can make, with a user namespace */
 };
 
 enum question_state {
@@ -198,6 +211,12 @@ struct arguments {
 	u64 hashes[ARGUMENTS];
 };
 
+enum leniency {
+	LENIENT_NOT,
+	LENIENT_ALLOW_LIST, /* no allow-list has to name the object */
+	LENIENT_NAME, /* and its name does not count: what its inode is known by does */
+};
+
 /* What one run of a program works on. BPF-LSM programs may be preempted and have no recursion guard, so
  * a slot is owned by taking its flag, not by being on a CPU. */
 struct scratch {
@@ -208,6 +227,7 @@ struct scratch {
 	u32 hook;
 	u32 quiet; /* nothing is told of this decision */
 	u32 by_caller; /* judge by who started the program, not by the program */
+	u32 lenient; /* enum leniency */
 	u32 mode;
 	u64 image;
 	u64 hash;

@@ -403,7 +403,7 @@ static __always_inline bool decide(void *image, struct image_header *h, struct s
 	s->cursor.broken = 0;
 	for (u32 i = 0; i < AUTOMATA + OBJECT_MARKS; i++)
 		s->sets[i] = 0;
-	if (o->status == PATH_OK && !match_names(image, h, s, o))
+	if (o->status == PATH_OK && s->lenient != LENIENT_NAME && !match_names(image, h, s, o))
 		return false;
 	if (o->status == PATH_NAMED)
 		match_numbers(image, h, s, o);
@@ -417,7 +417,8 @@ static __always_inline bool decide(void *image, struct image_header *h, struct s
 	if (s->cursor.broken)
 		return false;
 	/* Mapping a library is not running it: no allow-list has to name it. */
-	if (!s->result.priority && h->postures && !(s->class == CLASS_PROCESS && o->attributes & ROW_MAPPED))
+	if (!s->result.priority && h->postures && !s->lenient &&
+	    !(s->class == CLASS_PROCESS && o->attributes & ROW_MAPPED))
 		decide_posture(image, h, s);
 	return true;
 }

@@ -55,7 +55,25 @@ static __always_inline u64 namespace_number(struct mnt_namespace *ns)
 	return 1;
 }
 
-static __always_inline u32 walk_top(struct mount *mount)
+/* The first mount namespace: that of the kernel's own first task. */
+static __always_inline struct mnt_namespace *home_namespace(void)
+{
+	struct nsproxy *proxy = (struct nsproxy *)init_nsproxy_addr;
+
+	return init_nsproxy_addr && init_user_ns_addr ? BPF_CORE_READ(proxy, mnt_ns) : 0;
+}
+
+/* Where addresses are hidden every namespace counts as the host's own. */
+static __always_inline u32 tree_of(struct mnt_namespace *ns)
+{
+	struct mnt_namespace *home = home_namespace();
+
+	if (!home || ns == home)
+		return TREE_HOST;
+	return (u64)BPF_CORE_READ(ns, user_ns) == init_user_ns_addr ? TREE_ROOT : TREE_USER;
+}
+
+static __always_inline u32 walk_top(struct object *o, struct mount *mount)
 {
 	struct mnt_namespace *ns = BPF_CORE_READ(mount, mnt_ns);
 
@@ -64,6 +82,7 @@ static __always_inline u32 walk_top(struct mount *mount)
 		return BPF_CORE_READ(mount, mnt.mnt_flags) & MNT_INTERNAL ? PATH_INTERNAL : PATH_DETACHED;
 	if ((s64)ns < 0 && (s64)ns >= -4095)
 		return PATH_INTERNAL;
+	o->tree = tree_of(ns);
 	return namespace_number(ns) ? PATH_OK : PATH_DETACHED;
 }
 
@@ -79,7 +98,7 @@ static long walk_step(u32 index, struct walk *w)
 		struct mount *above = BPF_CORE_READ(mount, mnt_parent);
 
 		if (above == mount) {
-			w->object->status = walk_top(above);
+			w->object->status = walk_top(w->object, above);
 			return 1;
 		}
 		w->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
@@ -90,7 +109,7 @@ static long walk_step(u32 index, struct walk *w)
 	parent = BPF_CORE_READ(dentry, d_parent);
 	/* A file of a mount of the kernel's own, or a handle that nobody has connected yet. */
 	if (parent == dentry || !parent) {
-		w->object->status = walk_top(mount) == PATH_INTERNAL ? PATH_INTERNAL : PATH_DETACHED;
+		w->object->status = walk_top(w->object, mount) == PATH_INTERNAL ? PATH_INTERNAL : PATH_DETACHED;
 		return 1;
 	}
 	if (bpf_core_read(&name, sizeof(name), &dentry->d_name)) {
@@ -117,9 +136,8 @@ static long walk_step(u32 index, struct walk *w)
 }
 
 /* One attempt. Nothing is written behind PATH_END; the room there is for the verifier, which sees no sum. */
-static __always_inline void walk_once(struct object *o)
+static __always_inline void walk_once(struct object *o, struct mount *mount)
 {
-	struct mount *mount = mount_of((struct vfsmount *)o->mount);
 	struct walk w = { .object = o, .dentry = (struct dentry *)o->dentry, .mount = mount };
 
 	o->status = PATH_LONG;
@@ -143,11 +161,40 @@ static long walk_attempt(u32 index, struct walk *w)
 	w->object->status = PATH_RACED;
 	if ((renames | mounts) & 1)
 		return 0;
-	walk_once(w->object);
+	walk_once(w->object, mount_of((struct vfsmount *)w->object->mount));
 	if (renames == sequence_read(rename_lock_addr) && mounts == sequence_read(mount_lock_addr))
 		return 1;
 	w->object->status = PATH_RACED;
 	return 0;
+}
+
+/* Container runtimes and systemd open files of a procfs or sysfs that is mounted nowhere yet (fsopen, fsmount). All
+ * the world has these below /proc and /sys, so that is what their files are called. */
+static __always_inline void walk_unmounted(struct object *o)
+{
+	struct mount *mount = mount_of((struct vfsmount *)o->mount);
+	struct super_block *sb = BPF_CORE_READ(mount, mnt.mnt_sb);
+	unsigned long magic = BPF_CORE_READ(sb, s_magic);
+	u64 at = o->start;
+
+	if (magic != PROC_SUPER_MAGIC && magic != SYSFS_MAGIC)
+		return;
+	if (BPF_CORE_READ(mount, mnt_parent) != mount ||
+	    BPF_CORE_READ(mount, mnt.mnt_root) != BPF_CORE_READ(sb, s_root))
+		return;
+	if (at < 6 || at > PATH_END)
+		return;
+	at -= magic == PROC_SUPER_MAGIC ? 5 : 4;
+	o->start = at;
+	BOUND(at, PATH_END - 1);
+	o->buffer[at] = '/';
+	o->buffer[at + 1] = magic == PROC_SUPER_MAGIC ? 'p' : 's';
+	o->buffer[at + 2] = magic == PROC_SUPER_MAGIC ? 'r' : 'y';
+	o->buffer[at + 3] = magic == PROC_SUPER_MAGIC ? 'o' : 's';
+	if (magic == PROC_SUPER_MAGIC)
+		o->buffer[at + 4] = 'c';
+	o->status = PATH_OK;
+	o->tree = TREE_HOST;
 }
 
 /* Builds the path of object->{mount, dentry} into object->buffer and sets object->status. */
@@ -157,12 +204,16 @@ __noinline int walk(struct object *o)
 
 	if (!o)
 		return 0;
+	o->tree = TREE_HOST;
+	o->home = 0;
 	if (rename_lock_addr && mount_lock_addr) {
 		bpf_loop(WALK_ATTEMPTS, walk_attempt, &w, 0);
-		return 0;
+	} else {
+		count(COUNT_NO_SEQUENCE);
+		walk_once(o, mount_of((struct vfsmount *)o->mount));
 	}
-	count(COUNT_NO_SEQUENCE);
-	walk_once(o);
+	if (o->status == PATH_DETACHED)
+		walk_unmounted(o);
 	return 0;
 }
 

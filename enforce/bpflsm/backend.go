@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -54,6 +55,10 @@ type Backend struct {
 	// last is the last rendering, without its bytes.
 	last    *Image
 	lastKey hashKey
+	// moved is how many directories had been renamed when the marks were last made; nextMarks is when they may be made
+	// again for that.
+	moved     uint64
+	nextMarks time.Time
 }
 
 // New prepares a backend. It loads nothing and changes nothing in the kernel.

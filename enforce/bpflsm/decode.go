@@ -28,6 +28,8 @@ var (
 		bpf.MusterOperationOP_CONNECT: "connect", bpf.MusterOperationOP_ACCEPT: "accept", bpf.MusterOperationOP_SEND: "send",
 		bpf.MusterOperationOP_QUERY: "query",
 		bpf.MusterOperationOP_MAP:   "map", bpf.MusterOperationOP_CAPABLE: "capable", bpf.MusterOperationOP_SYSCALL: "syscall",
+		bpf.MusterOperationOP_READ: "read", bpf.MusterOperationOP_WRITE: "write", bpf.MusterOperationOP_RECEIVE: "receive",
+		bpf.MusterOperationOP_SETXATTR: "setxattr",
 	}
 	hooks = map[bpf.MusterHook]string{
 		bpf.MusterHookHOOK_BPRM_CHECK: "BPRM_CHECK_SECURITY", bpf.MusterHookHOOK_FILE_OPEN: "FILE_OPEN",
@@ -43,6 +45,10 @@ var (
 		bpf.MusterHookHOOK_MMAP_FILE:     "MMAP_FILE",
 		bpf.MusterHookHOOK_FILE_MPROTECT: "FILE_MPROTECT", bpf.MusterHookHOOK_BPRM_COMMITTING: "BPRM_COMMITTING_CREDS",
 		bpf.MusterHookHOOK_CAPABLE: "CAPABLE", bpf.MusterHookHOOK_SYSCALL: "SYS_EXIT",
+		bpf.MusterHookHOOK_FILE_PERMISSION: "FILE_PERMISSION",
+		bpf.MusterHookHOOK_FILE_RECEIVE:    "FILE_RECEIVE", bpf.MusterHookHOOK_INODE_SETXATTR: "INODE_SETXATTR",
+		bpf.MusterHookHOOK_INODE_REMOVEXATTR: "INODE_REMOVEXATTR", bpf.MusterHookHOOK_INODE_SET_ACL: "INODE_SET_ACL",
+		bpf.MusterHookHOOK_INODE_REMOVE_ACL: "INODE_REMOVE_ACL",
 	}
 )
 

@@ -24,8 +24,9 @@ const (
 	demandPresetExec                    // some preset is about what is run
 	demandPresetMap                     // … about executable memory
 	demandPresetOpen                    // … about what is opened
+	demandFiles                         // some rule is of class file: reads are judged, and changes of attributes
 
-	everyDemand = demandCalls | demandStarts | demandPaths | demandPresetExec | demandPresetMap | demandPresetOpen
+	everyDemand = demandFiles | demandCalls | demandStarts | demandPaths | demandPresetExec | demandPresetMap | demandPresetOpen
 )
 
 // demandFlags are what the classes of an image say of themselves.
@@ -35,6 +36,7 @@ var demandFlags = map[bpf.MusterClass]map[bpf.MusterClassFlag]demand{
 		bpf.MusterClassFlagCLASS_PATHS: demandPaths,
 	},
 	bpf.MusterClassCLASS_PRESET: presetDemand,
+	bpf.MusterClassCLASS_FILE:   {bpf.MusterClassFlagCLASS_HAS_RULES: demandFiles},
 }
 
 var presetDemand = map[bpf.MusterClassFlag]demand{
@@ -50,6 +52,8 @@ func demandOf(list []*enforce.Ruleset) demand {
 			switch r := &rs.Rules[i].Rule; r.Class {
 			case policies.ClassSyscalls:
 				found |= demandCalls | demandOfCalls(r.Object.Syscalls)
+			case policies.ClassFile:
+				found |= demandFiles
 			case policies.ClassPreset:
 				found |= presetDemand[presetFlags[r.Object.Value]]
 			}

@@ -219,7 +219,7 @@ func (b *Backend) read(ctx context.Context, d *decoder, s *session, sink func(en
 	return err
 }
 
-// wake has what was counted told from time to time.
+// wake has what was counted told from time to time, and follows renamed directories.
 func (b *Backend) wake(ctx context.Context) {
 	ticker := time.NewTicker(harvestInterval)
 	defer ticker.Stop()
@@ -229,6 +229,9 @@ func (b *Backend) wake(ctx context.Context) {
 			return
 		case <-ticker.C:
 			_ = b.Flush(ctx) // without a reader there is nobody to tell
+			if err := b.follow(ctx); err != nil && ctx.Err() == nil {
+				b.log.Warn("protected files not marked again", "error", err)
+			}
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -90,13 +91,15 @@ func (set *programSet) specialise(spec *ebpf.CollectionSpec, ringBytes int, what
 	if err := sizeFor(spec, ringBytes, cpus); err != nil {
 		return err
 	}
-	locks, err := lockAddresses("/proc/kallsyms")
+	addresses, err := kernelAddresses("/proc/kallsyms")
 	if err != nil {
 		return err
 	}
 	return errors.Join(
-		spec.Variables[bpf.MusterVarRenameLockAddr].Set(locks["rename_lock"]),
-		spec.Variables[bpf.MusterVarMountLockAddr].Set(locks["mount_lock"]),
+		spec.Variables[bpf.MusterVarRenameLockAddr].Set(addresses["rename_lock"]),
+		spec.Variables[bpf.MusterVarMountLockAddr].Set(addresses["mount_lock"]),
+		spec.Variables[bpf.MusterVarInitNsproxyAddr].Set(addresses["init_nsproxy"]),
+		spec.Variables[bpf.MusterVarInitUserNsAddr].Set(addresses["init_user_ns"]),
 		spec.Variables[bpf.MusterVarInstance].Set(set.instance),
 	)
 }
@@ -109,27 +112,27 @@ func sizeFor(spec *ebpf.CollectionSpec, ringBytes, cpus int) error {
 	return nil
 }
 
-// lockAddresses finds the sequence locks that guard paths. Where the kernel hides addresses they are 0, the
-// walker reads once, and the kernel counts that.
-func lockAddresses(kallsyms string) (map[string]uint64, error) {
+// kernelSymbols are the sequence locks that guard paths, and the namespaces of the host itself.
+var kernelSymbols = []string{"rename_lock", "mount_lock", "init_nsproxy", "init_user_ns"}
+
+// kernelAddresses finds the kernelSymbols. Where the kernel hides addresses they are 0: the walker then reads once,
+// every mount namespace counts as the host's, and the kernel counts that.
+func kernelAddresses(kallsyms string) (map[string]uint64, error) {
 	f, err := os.Open(kallsyms)
 	if err != nil {
 		return nil, fmt.Errorf("read kernel symbols: %w", err)
 	}
 	defer f.Close()
 	found := map[string]uint64{}
-	for lines := bufio.NewScanner(f); lines.Scan() && len(found) < 2; {
+	for lines := bufio.NewScanner(f); lines.Scan() && len(found) < len(kernelSymbols); {
 		line := lines.Text()
-		if !strings.HasSuffix(line, "_lock") {
+		name := line[strings.LastIndexByte(line, ' ')+1:]
+		if !slices.Contains(kernelSymbols, name) {
 			continue
 		}
-		fields := strings.Fields(line)
-		if len(fields) == 3 && (fields[2] == "rename_lock" || fields[2] == "mount_lock") {
-			address, err := strconv.ParseUint(fields[0], 16, 64)
-			if err != nil {
-				return nil, fmt.Errorf("read kernel symbols: %w", err)
-			}
-			found[fields[2]] = address
+		address, _, _ := strings.Cut(line, " ")
+		if found[name], err = strconv.ParseUint(address, 16, 64); err != nil {
+			return nil, fmt.Errorf("read kernel symbols: %w", err)
 		}
 	}
 	return found, nil

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -47,6 +48,31 @@ func (b *Backend) markExisting(ctx context.Context, image *Image) error {
 		}
 	}
 	return nil
+}
+
+// marksShare bounds what renaming directories can make the agent do: of the time, one part of so many.
+const marksShare = 20
+
+// follow marks the protected files again when directories have been renamed: a protected name below one of them may mean
+// another file now, which nobody has used by that name yet.
+func (b *Backend) follow(ctx context.Context) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.last == nil || b.loaded == nil || time.Now().Before(b.nextMarks) {
+		return nil
+	}
+	moved, err := readCounter(b.maps[bpf.MusterMapCounters], bpf.MusterCounterCOUNT_DIRECTORIES_MOVED)
+	if err != nil || moved == b.moved {
+		return err
+	}
+	begin := time.Now()
+	err = b.markExisting(ctx, b.last)
+	end := time.Now()
+	b.nextMarks = end.Add(marksShare * end.Sub(begin))
+	if err == nil {
+		b.moved = moved
+	}
+	return err
 }
 
 func (b *Backend) markBatch(ctx context.Context, paths []string, hashes map[string]uint64) error {

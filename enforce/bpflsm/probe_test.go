@@ -184,6 +184,17 @@ func operate(f []string) error {
 		}
 		return nil
 	}
+	if f[0] == "nameless" {
+		return useNameless()
+	}
+	if f[0] == "way" {
+		return way(f)
+	}
+	for _, operate := range []func([]string) (bool, error){held, heldMap, namespaced} {
+		if known, err := operate(f); known {
+			return err
+		}
+	}
 	if f[0] == "live" {
 		return live(f)
 	}

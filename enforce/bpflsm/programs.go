@@ -42,6 +42,16 @@ var attached = []program{
 	{name: bpf.MusterProgMmapFile},
 	{name: bpf.MusterProgFileMprotect},
 	{name: bpf.MusterProgFileOpen},
+	{name: bpf.MusterProgWriteBeginsOn, tracing: true, demand: demandFiles},
+	{name: bpf.MusterProgWriteBeginsTo, tracing: true, demand: demandFiles},
+	{name: bpf.MusterProgWriteEndsOn, tracing: true, demand: demandFiles},
+	{name: bpf.MusterProgWriteEndsTo, tracing: true, demand: demandFiles},
+	{name: bpf.MusterProgInodeSetxattr, demand: demandFiles},
+	{name: bpf.MusterProgInodeRemovexattr, demand: demandFiles},
+	{name: bpf.MusterProgInodeSetAcl, optional: true, demand: demandFiles}, // from 6.2; before, inode_setxattr sees lists too
+	{name: bpf.MusterProgInodeRemoveAcl, optional: true, demand: demandFiles},
+	{name: bpf.MusterProgFilePermission, demand: demandFiles},
+	{name: bpf.MusterProgFileReceive, demand: demandFiles},
 	{name: bpf.MusterProgFileTruncate, optional: true}, // from 6.2; before, path_truncate sees ftruncate too
 	{name: bpf.MusterProgPathTruncate},
 	{name: bpf.MusterProgPathMknod},

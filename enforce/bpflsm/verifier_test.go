@@ -17,7 +17,7 @@ import (
 func TestVerifier(t *testing.T) {
 	vm.Require(t, vm.BPFLSM)
 	begin := time.Now()
-	if _, err := lockAddresses("/proc/kallsyms"); err != nil {
+	if _, err := kernelAddresses("/proc/kallsyms"); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("symbols read in %s", time.Since(begin))

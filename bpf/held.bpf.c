@@ -1,0 +1,46 @@
+//go:build ignore
+
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// Class file, through descriptors. Whoever reads or writes through one that it did not open itself under the
+// published ruleset is judged like one who opens it: the descriptor is older than the ruleset, was inherited, or
+// came by a socket.
+
+static __always_inline int held_use(struct file *file, u32 access, u32 operation, u32 hook)
+{
+	void *image = host_image();
+	u32 number = publication(image);
+	int deny;
+
+	if (!concerns(CLASS_FILE, false))
+		return 0;
+	if (held_settled(file, access, number))
+		return 0;
+	deny = file_one(file->f_path.mnt, file->f_path.dentry, operation, hook, !(access & FMODE_WRITE));
+	if (!deny)
+		held_settle(file, access, number);
+	return deny;
+}
+
+/* Before every read and write: read(2) and its kin, sendfile, splice, copy_file_range, fallocate, getdents,
+ * io_uring. */
+SEC("lsm/file_permission")
+int BPF_PROG(file_permission, struct file *file, int mask, int ret)
+{
+	u32 access = mask & MAY_WRITE ? FMODE_WRITE : FMODE_READ;
+	u32 operation = mask & MAY_WRITE ? OP_WRITE : OP_READ;
+
+	if (ret || !held_is_object(file))
+		return ret;
+	if ((file->f_inode->i_mode & S_IFMT) == S_IFDIR)
+		operation = OP_LIST;
+	return held_use(file, access, operation, HOOK_FILE_PERMISSION);
+}
+
+/* A descriptor arrives in a message on a socket, or is taken out of another process. */
+SEC("lsm/file_receive")
+int BPF_PROG(file_receive, struct file *file, int ret)
+{
+	if (ret || !held_is_object(file))
+		return ret;
+	return held_use(file, file->f_mode & (FMODE_READ | FMODE_WRITE), OP_RECEIVE, HOOK_FILE_RECEIVE);
+}

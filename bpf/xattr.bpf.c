@@ -1,0 +1,99 @@
+//go:build ignore
+
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// Class file: extended attributes, file capabilities and access control lists among them. Their hooks are not told
+// the mount, which system calls name just before, when they ask whether it can be written to.
+
+static __always_inline void write_begins(struct vfsmount *mnt)
+{
+	struct label *l;
+
+	if (!concerns(CLASS_FILE, false))
+		return;
+	l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (l)
+		l->write_mount = (u64)mnt;
+	else
+		count(COUNT_LABEL_MEMORY);
+}
+
+/* A mount of an earlier change must not be taken for that of what a stacked filesystem does by itself. */
+static __always_inline void write_ends(void)
+{
+	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+
+	if (l)
+		l->write_mount = 0;
+}
+
+SEC("fentry/mnt_want_write")
+int BPF_PROG(write_begins_on, struct vfsmount *mnt)
+{
+	write_begins(mnt);
+	return 0;
+}
+
+SEC("fentry/mnt_want_write_file")
+int BPF_PROG(write_begins_to, struct file *file)
+{
+	write_begins(file->f_path.mnt);
+	return 0;
+}
+
+SEC("fentry/mnt_drop_write")
+int BPF_PROG(write_ends_on, struct vfsmount *mnt)
+{
+	write_ends();
+	return 0;
+}
+
+SEC("fentry/mnt_drop_write_file")
+int BPF_PROG(write_ends_to, struct file *file)
+{
+	write_ends();
+	return 0;
+}
+
+/* A stacked filesystem keeps attributes in the one below it, on another mount or none: what the caller did was
+ * judged by the name in front. */
+static __always_inline int xattr_change(struct dentry *dentry, u32 hook)
+{
+	struct vfsmount *mnt;
+	struct label *l;
+
+	if (!concerns(CLASS_FILE, false))
+		return 0;
+	l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+	if (!l)
+		return fails_closed(CLASS_FILE) ? -EACCES : 0;
+	mnt = (struct vfsmount *)l->write_mount;
+	if (!mnt || BPF_CORE_READ(mnt, mnt_sb) != BPF_CORE_READ(dentry, d_sb))
+		return 0;
+	return file_one(mnt, dentry, OP_SETXATTR, hook, false);
+}
+
+SEC("lsm/inode_setxattr")
+int BPF_PROG(inode_setxattr, void *mapping, struct dentry *dentry, const char *name, const void *value,
+	     unsigned long size, int flags, int ret)
+{
+	return ret ? ret : xattr_change(dentry, HOOK_INODE_SETXATTR);
+}
+
+SEC("lsm/inode_removexattr")
+int BPF_PROG(inode_removexattr, void *mapping, struct dentry *dentry, const char *name, int ret)
+{
+	return ret ? ret : xattr_change(dentry, HOOK_INODE_REMOVEXATTR);
+}
+
+/* From 6.2; before, access control lists come as extended attributes. */
+SEC("lsm/inode_set_acl")
+int BPF_PROG(inode_set_acl, void *mapping, struct dentry *dentry, const char *name, void *acl, int ret)
+{
+	return ret ? ret : xattr_change(dentry, HOOK_INODE_SET_ACL);
+}
+
+SEC("lsm/inode_remove_acl")
+int BPF_PROG(inode_remove_acl, void *mapping, struct dentry *dentry, const char *name, int ret)
+{
+	return ret ? ret : xattr_change(dentry, HOOK_INODE_REMOVE_ACL);
+}
