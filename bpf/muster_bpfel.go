@@ -47,7 +47,9 @@ const (
 	MusterClassCLASS_CAPABILITIES MusterClass = 4
 	MusterClassCLASS_SYSCALLS     MusterClass = 5
 	MusterClassCLASS_PRESET       MusterClass = 6
-	MusterClassCLASSES            MusterClass = 7
+	MusterClassCLASS_INGRESS      MusterClass = 7
+	MusterClassCLASS_EGRESS       MusterClass = 8
+	MusterClassCLASSES            MusterClass = 9
 )
 
 type MusterClassFlag uint32
@@ -63,6 +65,7 @@ const (
 	MusterClassFlagCLASS_PRESET_EXEC MusterClassFlag = 128
 	MusterClassFlagCLASS_PRESET_MAP  MusterClassFlag = 256
 	MusterClassFlagCLASS_PRESET_OPEN MusterClassFlag = 512
+	MusterClassFlagCLASS_INTERFACES  MusterClassFlag = 1024
 )
 
 type MusterCounter uint32
@@ -134,6 +137,29 @@ const (
 	MusterEventFlagEVENT_UNBUILDABLE MusterEventFlag = 4
 	MusterEventFlagEVENT_FALLBACK    MusterEventFlag = 8
 )
+
+type MusterFlowEntry struct {
+	_         structs.HostLayout
+	Seen      uint64
+	Image     uint64
+	Class     uint32
+	Said      uint32
+	Interface uint32
+	Begun     uint32
+	Asked     uint32
+	Answered  uint32
+}
+
+type MusterFlowKey struct {
+	_        structs.HostLayout
+	Net      uint64
+	Peer     [16]uint8
+	PeerPort uint16
+	Port     uint16
+	Family   uint8
+	Protocol uint8
+	Reserved [2]uint8
+}
 
 type MusterFold struct {
 	_     structs.HostLayout
@@ -221,6 +247,7 @@ const (
 	MusterHookHOOK_INODE_REMOVEXATTR MusterHook = 29
 	MusterHookHOOK_INODE_SET_ACL     MusterHook = 30
 	MusterHookHOOK_INODE_REMOVE_ACL  MusterHook = 31
+	MusterHookHOOK_PACKET_IN         MusterHook = 32
 )
 
 type MusterImageAny struct {
@@ -299,7 +326,7 @@ type MusterImageHeader struct {
 	Digest        [32]uint8
 	Mode          uint32
 	Units         uint32
-	Classes       [7]MusterImageClass
+	Classes       [9]MusterImageClass
 	Sources       uint32
 	SourceMask    uint32
 	Marks         uint32
@@ -320,7 +347,7 @@ type MusterImageMark struct {
 
 type MusterImagePosture struct {
 	_       structs.HostLayout
-	Classes [8]uint8
+	Classes [16]uint8
 }
 
 type MusterImageSet struct {
@@ -471,6 +498,16 @@ const (
 	MusterOperationOP_SETXATTR MusterOperation = 28
 )
 
+type MusterOwner struct {
+	_      structs.HostLayout
+	Source [6]uint64
+	Pid    uint32
+	Ppid   uint32
+	Uid    uint32
+	Flags  uint32
+	Comm   [16]int8
+}
+
 type MusterPosture uint32
 
 const (
@@ -584,9 +621,11 @@ const (
 	MusterMapConfig              = "config"
 	MusterMapCounters            = "counters"
 	MusterMapEvents              = "events"
+	MusterMapFlows               = "flows"
 	MusterMapFolds               = "folds"
 	MusterMapLabels              = "labels"
 	MusterMapMarks               = "marks"
+	MusterMapOwners              = "owners"
 	MusterMapScratches           = "scratches"
 	MusterMapScripts             = "scripts"
 	MusterMapSequences           = "sequences"
@@ -627,6 +666,8 @@ const (
 	MusterProgMarkLinked         = "mark_linked"
 	MusterProgMarkRenamed        = "mark_renamed"
 	MusterProgMmapFile           = "mmap_file"
+	MusterProgPacketIn           = "packet_in"
+	MusterProgPacketOut          = "packet_out"
 	MusterProgPathChmod          = "path_chmod"
 	MusterProgPathChown          = "path_chown"
 	MusterProgPathLink           = "path_link"
@@ -775,6 +816,8 @@ type MusterProgramSpecs struct {
 	MarkLinked        *ebpf.ProgramSpec `ebpf:"mark_linked"`
 	MarkRenamed       *ebpf.ProgramSpec `ebpf:"mark_renamed"`
 	MmapFile          *ebpf.ProgramSpec `ebpf:"mmap_file"`
+	PacketIn          *ebpf.ProgramSpec `ebpf:"packet_in"`
+	PacketOut         *ebpf.ProgramSpec `ebpf:"packet_out"`
 	PathChmod         *ebpf.ProgramSpec `ebpf:"path_chmod"`
 	PathChown         *ebpf.ProgramSpec `ebpf:"path_chown"`
 	PathLink          *ebpf.ProgramSpec `ebpf:"path_link"`
@@ -810,9 +853,11 @@ type MusterMapSpecs struct {
 	Config    *ebpf.MapSpec `ebpf:"config"`
 	Counters  *ebpf.MapSpec `ebpf:"counters"`
 	Events    *ebpf.MapSpec `ebpf:"events"`
+	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Folds     *ebpf.MapSpec `ebpf:"folds"`
 	Labels    *ebpf.MapSpec `ebpf:"labels"`
 	Marks     *ebpf.MapSpec `ebpf:"marks"`
+	Owners    *ebpf.MapSpec `ebpf:"owners"`
 	Scratches *ebpf.MapSpec `ebpf:"scratches"`
 	Scripts   *ebpf.MapSpec `ebpf:"scripts"`
 	Sequences *ebpf.MapSpec `ebpf:"sequences"`
@@ -894,9 +939,11 @@ type MusterMaps struct {
 	Config    *ebpf.Map `ebpf:"config"`
 	Counters  *ebpf.Map `ebpf:"counters"`
 	Events    *ebpf.Map `ebpf:"events"`
+	Flows     *ebpf.Map `ebpf:"flows"`
 	Folds     *ebpf.Map `ebpf:"folds"`
 	Labels    *ebpf.Map `ebpf:"labels"`
 	Marks     *ebpf.Map `ebpf:"marks"`
+	Owners    *ebpf.Map `ebpf:"owners"`
 	Scratches *ebpf.Map `ebpf:"scratches"`
 	Scripts   *ebpf.Map `ebpf:"scripts"`
 	Sequences *ebpf.Map `ebpf:"sequences"`
@@ -910,9 +957,11 @@ func (m *MusterMaps) Close() error {
 		m.Config,
 		m.Counters,
 		m.Events,
+		m.Flows,
 		m.Folds,
 		m.Labels,
 		m.Marks,
+		m.Owners,
 		m.Scratches,
 		m.Scripts,
 		m.Sequences,
@@ -1010,6 +1059,8 @@ type MusterPrograms struct {
 	MarkLinked        *ebpf.Program `ebpf:"mark_linked"`
 	MarkRenamed       *ebpf.Program `ebpf:"mark_renamed"`
 	MmapFile          *ebpf.Program `ebpf:"mmap_file"`
+	PacketIn          *ebpf.Program `ebpf:"packet_in"`
+	PacketOut         *ebpf.Program `ebpf:"packet_out"`
 	PathChmod         *ebpf.Program `ebpf:"path_chmod"`
 	PathChown         *ebpf.Program `ebpf:"path_chown"`
 	PathLink          *ebpf.Program `ebpf:"path_link"`
@@ -1074,6 +1125,8 @@ func (p *MusterPrograms) Close() error {
 		p.MarkLinked,
 		p.MarkRenamed,
 		p.MmapFile,
+		p.PacketIn,
+		p.PacketOut,
 		p.PathChmod,
 		p.PathChown,
 		p.PathLink,

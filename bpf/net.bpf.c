@@ -52,13 +52,19 @@ int BPF_PROG(socket_bind, struct socket *sock, struct sockaddr *address, int siz
 SEC("lsm/socket_listen")
 int BPF_PROG(socket_listen, struct socket *sock, int backlog, int ret)
 {
-	return ret ? ret : socket_use(sock, 0, OP_LISTEN, HOOK_SOCKET_LISTEN);
+	if (!ret)
+		ret = socket_use(sock, 0, OP_LISTEN, HOOK_SOCKET_LISTEN);
+	if (!ret)
+		flow_note(sock);
+	return ret;
 }
 
 SEC("lsm/socket_connect")
 int BPF_PROG(socket_connect, struct socket *sock, struct sockaddr *address, int size, int ret)
 {
-	return ret ? ret : socket_use(sock, address, OP_CONNECT, HOOK_SOCKET_CONNECT);
+	if (!ret)
+		ret = socket_use(sock, address, OP_CONNECT, HOOK_SOCKET_CONNECT);
+	return ret ? ret : flow_connect(sock, address, OP_CONNECT, HOOK_SOCKET_CONNECT);
 }
 
 SEC("lsm/socket_accept")
@@ -72,5 +78,8 @@ int BPF_PROG(socket_sendmsg, struct socket *sock, struct msghdr *message, int si
 {
 	if (!ret)
 		ret = socket_use(sock, 0, OP_SEND, HOOK_SOCKET_SENDMSG);
-	return ret ? ret : dns_use(sock, message);
+	if (!ret)
+		ret = dns_use(sock, message);
+	/* A connection may begin by sending. */
+	return ret ? ret : flow_connect(sock, message->msg_name, OP_SEND, HOOK_SOCKET_SENDMSG);
 }

@@ -21,7 +21,7 @@ static __always_inline int preset_judge(struct scratch *s, u64 names)
 	o->status = PATH_NAMED;
 	o->names = names;
 	o->inode = 0;
-	s->quiet = 1;
+	s->quiet = QUIET_ALWAYS;
 	deny = judge(s);
 	o->status = status;
 	/* Of the agent itself nothing is told. */

@@ -73,7 +73,7 @@ __noinline int call_tell(struct scratch *s, long result)
 	BOUND(size, 8191);
 	if (size <= CALL_DATA)
 		bpf_probe_read_kernel(s->data, size, c->data);
-	if (!event_fold(s, task, &begin))
+	if (!event_fold(s, &begin))
 		event_send(s, size, begin);
 	return 0;
 }

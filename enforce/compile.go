@@ -167,6 +167,7 @@ func (c *compiler) unsupported(r *policies.Rule) (reason, detail string) {
 		{r.OwnerOnly, FeatureOwnerOnly, "ownerOnly"},
 		{r.NoTerminal, FeaturePts, "pts"},
 		{r.HasArgs, FeatureAllowedArgs, "allowedArgs"},
+		{hasQuota(r), FeatureQuota, "a limit on how much may flow"},
 	} {
 		if need.needed && !c.in.Capabilities.Features[need.feature] {
 			return need.feature, fmt.Sprintf("%s cannot express %s", c.backend(), need.what)

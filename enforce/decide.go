@@ -154,13 +154,13 @@ func (s *ProcessSource) isOneOf(paths []string) bool {
 	})
 }
 
-// Of is the posture of a class: "Process and file […] both use the file posture"; sockets and names both
+// Of is the posture of a class: "Process and file […] both use the file posture"; sockets, names and flows all use
 // the network posture.
 func (p Postures) Of(class policies.Class) Posture {
 	switch class {
 	case policies.ClassProcess, policies.ClassFile:
 		return p.File
-	case policies.ClassNetwork, policies.ClassDNS:
+	case policies.ClassNetwork, policies.ClassDNS, policies.ClassIngress, policies.ClassEgress:
 		return p.Network
 	case policies.ClassCapabilities:
 		return p.Capabilities

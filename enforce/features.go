@@ -11,6 +11,7 @@ const (
 	FeaturePts              = "pts"
 	FeatureAllowedArgs      = "allowed-args"
 	FeatureContainerSubject = "container-subject"
+	FeatureQuota            = "quota"
 	// The next three are one thing to a backend that protects inodes: an exact-path Block then holds under
 	// every name of the file. A backend that lacks one applies the rule by name and reports the gap.
 	FeatureHardLink  = "hard-link"

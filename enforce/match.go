@@ -34,6 +34,9 @@ func matchObject(r *Rule, op *Operation) (spelling string, byMark, ok bool) {
 	case policies.ObjectSyscall:
 		spelling, ok := matchSyscall(r, op)
 		return spelling, false, ok
+	case policies.ObjectFlow:
+		f, err := r.Rule.Object.Flow()
+		return r.Rule.Object.Value, false, err == nil && op.Flow != nil && f.Matches(op.Flow.Peer, op.Flow.Protocol, op.Flow.Port, op.Flow.Interface)
 	case policies.ObjectDomain:
 		v := r.Rule.Object.Value
 		return v, false, slices.ContainsFunc(op.Names, func(name string) bool { return underDomain(v, name) })

@@ -23,6 +23,10 @@ func (rs *Ruleset) Matchers(class policies.Class) []automaton.Matcher {
 		if r.Rule.Class != class || kind == 0 {
 			continue
 		}
+		if kind == automaton.Pattern && r.Rule.Object.Kind == policies.ObjectFlow {
+			matchers = append(matchers, flowMatchers(i, r)...)
+			continue
+		}
 		for _, o := range r.Objects {
 			m := automaton.Matcher{Index: i, Kind: kind, Text: o, Recursive: r.Rule.Object.Recursive}
 			if r.Rule.Object.Kind == policies.ObjectDomain {
@@ -63,7 +67,7 @@ func matcherKind(kind policies.ObjectKind) automaton.Kind {
 		return automaton.Exact
 	case policies.ObjectExecName:
 		return automaton.ExecName
-	case policies.ObjectPattern:
+	case policies.ObjectPattern, policies.ObjectFlow:
 		return automaton.Pattern
 	case policies.ObjectDirectory, policies.ObjectDomain:
 		return automaton.Directory
@@ -76,7 +80,9 @@ func matcherKind(kind policies.ObjectKind) automaton.Kind {
 // every backend is left with what it can build, and says so.
 func excludeComplex(rs *Ruleset, backend string) []Gap {
 	out := map[int]string{}
-	for _, class := range [...]policies.Class{policies.ClassProcess, policies.ClassFile, policies.ClassDNS} {
+	for _, class := range [...]policies.Class{
+		policies.ClassProcess, policies.ClassFile, policies.ClassDNS, policies.ClassIngress, policies.ClassEgress,
+	} {
 		for _, e := range automaton.Excess(rs.Matchers(class), automaton.Options{}) {
 			out[e.Index] = e.Reason
 		}

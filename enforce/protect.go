@@ -17,7 +17,8 @@ import (
 // ProtectPair is one thing that must stay possible for the host to be manageable: Source does Class to
 // Object. The paths are what the kernel sees: resolved.
 type ProtectPair struct {
-	// Class is process (running Object), file, or capabilities (Object is a capability's name).
+	// Class is process (running Object), file, capabilities (Object is a capability's name), or ingress (somebody
+	// must reach Source at the TCP port Object).
 	Class  policies.Class `json:"class"`
 	Source string         `json:"source"`
 	Object string         `json:"object"`
@@ -51,12 +52,15 @@ func DefaultProtect(p inventory.Programs, agent AgentPaths) []ProtectPair {
 	list.run(p.Runtimes, p.Runtimes)
 	list.run(p.Kubelet, p.Kubelet, p.Runtimes)
 	list.run(nonEmpty(agent.Binary), nonEmpty(agent.Binary))
+	for _, source := range p.SSH {
+		list.add(ProtectPair{Class: policies.ClassIngress, Source: source, Object: portSSH})
+	}
 	list.use(p.Init, privileged, "kill", "setpcap", "sys_admin", "sys_boot", "sys_chroot", "sys_resource", "net_admin")
 	list.use(slices.Concat(p.Logins, p.Elevate), privileged)
 	list.use(p.SSH, privileged, "sys_chroot", "net_bind_service")
 	list.use(p.Runtimes, privileged, "kill", "setpcap", "sys_admin", "sys_chroot", "net_admin", "mknod")
 	list.use(p.Kubelet, privileged, "kill", "sys_admin", "net_admin")
-	list.use(nonEmpty(agent.Binary), privileged[:2], "sys_admin", "bpf", "perfmon", "syslog")
+	list.use(nonEmpty(agent.Binary), privileged[:2], "sys_admin", "bpf", "perfmon", "net_admin", "syslog")
 	for _, sources := range [][]string{p.Init, p.Consoles, p.Logins, p.SSH, p.Elevate, p.Shells, p.Runtimes, p.Kubelet, nonEmpty(agent.Binary)} {
 		list.read(sources, p.Files)
 	}
@@ -71,6 +75,9 @@ func DefaultProtect(p inventory.Programs, agent AgentPaths) []ProtectPair {
 	}
 	return list.pairs
 }
+
+// portSSH is where people log in from afar.
+const portSSH = "22"
 
 // privileged is what starting somebody else's session takes; the first two, what reading every file does.
 var privileged = []string{"dac_override", "dac_read_search", "chown", "fowner", "setgid", "setuid"}
@@ -166,6 +173,8 @@ func nonEmpty(path string) []string {
 func (p ProtectPair) String() string {
 	verb := "read"
 	switch {
+	case p.Class == policies.ClassIngress:
+		return fmt.Sprintf("somebody must be able to reach %s at port %s", p.Source, p.Object)
 	case p.Class == policies.ClassCapabilities:
 		verb = "use"
 	case p.Map:
@@ -184,6 +193,12 @@ func CheckProtect(rs *Ruleset, pairs []ProtectPair) string {
 	strict := *rs
 	strict.Mode = ModeEnforce
 	for _, p := range pairs {
+		if p.Class == policies.ClassIngress {
+			if why := strict.unreachable(p.Object); why != "" {
+				return fmt.Sprintf("%s, but %s", p, why)
+			}
+			continue
+		}
 		for _, op := range p.operations() {
 			if d := strict.Decide(op); d.Verdict == Deny {
 				return fmt.Sprintf("%s, but %s", p, strict.cause(d, op.Class))

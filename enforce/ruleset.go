@@ -131,7 +131,9 @@ type Operation struct {
 	Marks []string `json:"marks,omitempty"`
 	// Names are what an operation without a path is known by: every protocol that a socket counts as, the
 	// queried domain, or the capability.
-	Names  []string      `json:"names,omitempty"`
+	Names []string `json:"names,omitempty"`
+	// Flow is the object of the classes ingress and egress.
+	Flow   *Flow         `json:"flow,omitempty"`
 	Source ProcessSource `json:"source"`
 	// Owner: the caller's fsuid owns the object; a new object is its maker's.
 	Owner bool `json:"owner"`

@@ -100,7 +100,7 @@ func (b *builder) part(m member, spec *value, inherited notes) {
 		}
 	case "ingress", "egress":
 		for _, item := range m.value.items {
-			b.add(item, ClassFlow, inherited.overriddenBy(item), flowObject(m.name, item, spec.textOf("level")))
+			b.add(item, Class(m.name), inherited.overriddenBy(item), flowObject(m.name, item, spec.textOf("level")))
 		}
 	}
 }

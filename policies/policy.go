@@ -62,7 +62,8 @@ const (
 // Class is a kind of operation; rules of different classes never meet in one decision.
 type Class string
 
-// The classes. ClassNetwork (sockets) and ClassDNS (names) are two objects of the section "network".
+// The classes. ClassNetwork (sockets) and ClassDNS (names) are two objects of the section "network". ClassIngress
+// and ClassEgress are the flows of a KubeArmorNetworkPolicy: those that others begin, and those that the subject does.
 const (
 	ClassProcess      Class = "process"
 	ClassFile         Class = "file"
@@ -70,7 +71,8 @@ const (
 	ClassDNS          Class = "dns"
 	ClassCapabilities Class = "capabilities"
 	ClassSyscalls     Class = "syscalls"
-	ClassFlow         Class = "flow" // KubeArmorNetworkPolicy: L3/L4 ingress and egress
+	ClassIngress      Class = "ingress"
+	ClassEgress       Class = "egress"
 	ClassPreset       Class = "preset"
 	ClassDevice       Class = "device"
 	ClassAppArmor     Class = "apparmor"

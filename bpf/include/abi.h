@@ -52,7 +52,9 @@ enum class {
 	CLASS_CAPABILITIES = 4,
 	CLASS_SYSCALLS = 5, /* reports only; what a rule speaks of is found by struct image_call */
 	CLASS_PRESET = 6, /* known by enum preset */
-	CLASSES = 7,
+	CLASS_INGRESS = 7, /* flows; the path is one of enforce.Flow: /4maaaacah/u/aaaj/=eth0 */
+	CLASS_EGRESS = 8,
+	CLASSES = 9,
 };
 
 /* The presets: bits of their object's names. */
@@ -128,6 +130,8 @@ enum class_flag {
 	CLASS_PRESET_EXEC = 128,
 	CLASS_PRESET_MAP = 256,
 	CLASS_PRESET_OPEN = 512,
+	/* A rule names an interface. */
+	CLASS_INTERFACES = 1024,
 };
 
 /* A reference is the number of a 16-byte unit from the image's start; 0 is none. */
@@ -197,7 +201,7 @@ struct image_mark {
 };
 
 struct image_posture {
-	u8 classes[8]; /* of the CLASSES; room for a mask */
+	u8 classes[16]; /* of the CLASSES; room for a mask */
 };
 
 /* The names that a rule speaks of to a source; all of them under an allow-list. */
@@ -324,6 +328,7 @@ enum hook {
 	HOOK_INODE_REMOVEXATTR,
 	HOOK_INODE_SET_ACL,
 	HOOK_INODE_REMOVE_ACL,
+	HOOK_PACKET_IN,
 };
 
 /* Every way out that does not decide by rules, and every loss, is counted here. */
@@ -453,6 +458,51 @@ struct settings {
 	u32 layout;
 	u64 build; /* of the object that the attached programs came from */
 	u64 tags[PROGRAMS]; /* the kernel's tags of these programs, so that a new agent need not load them to know */
+};
+
+/* One flow, as the subject's end of it is named. */
+struct flow_key {
+	u64 net;
+	u8 peer[16];
+	u16 peer_port;
+	u16 port;
+	u8 family;
+	u8 protocol;
+	u8 reserved[2];
+};
+
+enum flow_said {
+	FLOW_UNDECIDED,
+	FLOW_PERMITTED,
+	FLOW_DENIED,
+	FLOW_WATCHED, /* permitted, and to be told of */
+};
+
+/* What is known of a flow: who began it, and what one ruleset says of it on one interface. */
+struct flow_entry {
+	u64 seen; /* CLOCK_BOOTTIME */
+	u64 image;
+	u32 class; /* CLASS_INGRESS or CLASS_EGRESS */
+	u32 said; /* enum flow_said */
+	u32 interface;
+	u32 begun; /* sequence number that a TCP connection began with */
+	u32 asked; /* the segment whose question was decided last, and the ruleset */
+	u32 answered; /* enum flow_said */
+};
+
+enum owner_flag {
+	OWNER_AGENT = 1,
+	OWNER_TERMINAL = 2,
+};
+
+/* Who used a socket last. */
+struct owner {
+	u64 source[SOURCES];
+	u32 pid;
+	u32 ppid;
+	u32 uid;
+	u32 flags;
+	char comm[16];
 };
 
 struct mark_key {

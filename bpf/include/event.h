@@ -24,14 +24,19 @@ static __always_inline void event_path(struct scratch *s, struct object *o, u32 
 	*end += length;
 }
 
+/* Who it was; the words for it come later, when the event is not folded. */
+static __always_inline void event_process(struct scratch *s, struct task_struct *task)
+{
+	s->event.pid = bpf_get_current_pid_tgid() >> 32;
+	s->event.ppid = BPF_CORE_READ(task, real_parent, tgid);
+	s->event.uid = (u32)bpf_get_current_uid_gid();
+}
+
 static __always_inline void event_task(struct scratch *s, struct task_struct *task)
 {
 	struct event *e = &s->event;
 	struct tty_struct *tty = BPF_CORE_READ(task, signal, tty);
 
-	e->pid = bpf_get_current_pid_tgid() >> 32;
-	e->ppid = BPF_CORE_READ(task, real_parent, tgid);
-	e->uid = (u32)bpf_get_current_uid_gid();
 	bpf_get_current_comm(e->comm, sizeof(e->comm));
 	e->tty[0] = 0;
 	if (tty)
@@ -83,20 +88,19 @@ static __always_inline u64 event_identity(struct object *o)
 }
 
 /* Who, by which rule, on what: all that the events of one fold have in common. */
-static __always_inline void event_key(struct scratch *s, struct task_struct *task)
+static __always_inline void event_key_of(struct scratch *s, u64 source)
 {
-	struct label *l = bpf_task_storage_get(&labels, task, 0, 0);
 	struct fold_key *k = &s->key;
 
 	k->image = s->image;
 	k->objects[0] = event_identity(&s->object[0]);
 	k->objects[1] = event_identity(&s->object[1]);
-	k->source = l ? l->source[0] : s->label.source[0];
+	k->source = source;
 	k->script = s->label.source[1];
 	for (int i = 0; i < AUDIT_LISTS; i++)
 		k->audits[i] = s->result.audits[i];
 	k->rule = s->result.rule;
-	k->uid = (u32)bpf_get_current_uid_gid();
+	k->uid = s->event.uid;
 	k->class = s->class;
 	k->operation = s->operation;
 	k->hook = s->hook;
@@ -106,8 +110,16 @@ static __always_inline void event_key(struct scratch *s, struct task_struct *tas
 	k->error = 0;
 }
 
+static __always_inline void event_key(struct scratch *s, struct task_struct *task)
+{
+	struct label *l = bpf_task_storage_get(&labels, task, 0, 0);
+
+	event_process(s, task);
+	event_key_of(s, l ? l->source[0] : s->label.source[0]);
+}
+
 /* Counts the event in its fold; false when there is none yet, or the event is to be told by itself. */
-static __always_inline bool fold_count(struct scratch *s, struct task_struct *task, void *map, u32 burst, bool *known)
+static __always_inline bool fold_count(struct scratch *s, void *map, u32 burst, bool *known)
 {
 	struct fold *f = bpf_map_lookup_elem(map, &s->key);
 
@@ -119,8 +131,8 @@ static __always_inline bool fold_count(struct scratch *s, struct task_struct *ta
 	f->head.last = bpf_ktime_get_boot_ns();
 	if (!f->head.first)
 		f->head.first = f->head.last;
-	f->head.pid = bpf_get_current_pid_tgid() >> 32;
-	f->head.ppid = BPF_CORE_READ(task, real_parent, tgid);
+	f->head.pid = s->event.pid;
+	f->head.ppid = s->event.ppid;
 	__sync_fetch_and_add(&f->head.count, 1);
 	count(COUNT_FOLDED);
 	return true;
@@ -135,7 +147,7 @@ static __always_inline bool ring_presses(void)
 /* Folds the event, or answers the map in which its fold is to begin, if any. The first events of a key are
  * told each by itself. While the reader does not keep up, one of each has to do, and what is new is folded by
  * rule and source, whatever the object: one rule's storm over many files leaves room for the others' events. */
-static __always_inline bool event_fold(struct scratch *s, struct task_struct *task, void **begin)
+static __always_inline bool event_fold(struct scratch *s, void **begin)
 {
 	bool known = false, pressed = ring_presses();
 	u32 which = FOLDS_OBJECT;
@@ -143,14 +155,14 @@ static __always_inline bool event_fold(struct scratch *s, struct task_struct *ta
 	*begin = bpf_map_lookup_elem(&folds, &which);
 	if (!*begin)
 		return false;
-	if (fold_count(s, task, *begin, pressed ? 1 : FOLD_BURST, &known))
+	if (fold_count(s, *begin, pressed ? 1 : FOLD_BURST, &known))
 		return true;
 	if (!known && pressed) {
 		which = FOLDS_RULE;
 		s->key.objects[0] = 0;
 		s->key.objects[1] = 0;
 		*begin = bpf_map_lookup_elem(&folds, &which);
-		if (*begin && fold_count(s, task, *begin, 1, &known))
+		if (*begin && fold_count(s, *begin, 1, &known))
 			return true;
 	}
 	if (known)
@@ -222,7 +234,7 @@ __noinline int event_emit(struct scratch *s)
 		return 0;
 	}
 	event_key(s, task);
-	if (event_fold(s, task, &begin))
+	if (event_fold(s, &begin))
 		return 0;
 	event_result(s);
 	event_task(s, task);

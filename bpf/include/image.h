@@ -36,7 +36,7 @@ static __always_inline struct image_class *class_of(struct image_header *h, u32 
 {
 	u64 at = class;
 
-	BOUND(at, 7);
+	BOUND(at, 15);
 	return &h->classes[at];
 }
 

@@ -18,15 +18,20 @@ static __always_inline void *host_image(void)
 	return bpf_map_lookup_elem(&slots, &zero);
 }
 
-/* The agent's own operations are let through, and looked for only when something is about to be denied. */
-static __always_inline bool is_agent(void)
+static __always_inline bool caller_is_agent(void)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	u32 zero = 0;
 	struct settings *c = bpf_map_lookup_elem(&config, &zero);
 
-	if (!c || !c->agent_tgid || (bpf_get_current_pid_tgid() >> 32) != c->agent_tgid ||
-	    BPF_CORE_READ(task, group_leader, start_boottime) / NANOSECONDS_PER_TICK != c->agent_start)
+	return c && c->agent_tgid && (bpf_get_current_pid_tgid() >> 32) == c->agent_tgid &&
+	       BPF_CORE_READ(task, group_leader, start_boottime) / NANOSECONDS_PER_TICK == c->agent_start;
+}
+
+/* The agent's own operations are let through, and looked for only when something is about to be denied. */
+static __always_inline bool is_agent(void)
+{
+	if (!caller_is_agent())
 		return false;
 	count(COUNT_AGENT);
 	return true;
@@ -115,7 +120,7 @@ static __always_inline void begin(struct scratch *s, u32 class, u32 operation, u
 	s->arguments.state = ARGUMENTS_UNKNOWN;
 	s->arguments.rule = 0;
 	s->by_caller = 0;
-	s->quiet = 0;
+	s->quiet = QUIET_NOT;
 	s->lenient = LENIENT_NOT;
 	__builtin_memset(&s->result, 0, sizeof(s->result));
 }
@@ -270,7 +275,8 @@ __noinline int judge(struct scratch *s)
 	}
 	if (s->result.verdict == VERDICT_DENY && is_agent())
 		return 0;
-	if (!s->quiet && (s->result.verdict == VERDICT_DENY || s->result.flags || s->result.audits[0]))
+	if (s->result.verdict == VERDICT_DENY ? s->quiet != QUIET_ALWAYS :
+						!s->quiet && (s->result.flags || s->result.audits[0]))
 		event_emit(s);
 	return s->result.verdict == VERDICT_DENY;
 }

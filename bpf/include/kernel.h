@@ -33,6 +33,7 @@ typedef _Bool bool;
 #define BPF_MAP_TYPE_PERCPU_ARRAY 6
 #define BPF_MAP_TYPE_LRU_HASH 9
 #define BPF_MAP_TYPE_ARRAY_OF_MAPS 12
+#define BPF_MAP_TYPE_SK_STORAGE 24
 #define BPF_MAP_TYPE_RINGBUF 27
 #define BPF_MAP_TYPE_TASK_STORAGE 29
 #define BPF_ANY 0
@@ -40,6 +41,8 @@ typedef _Bool bool;
 #define BPF_RB_AVAIL_DATA 0
 #define BPF_RB_RING_SIZE 1
 #define BPF_F_NO_PREALLOC 1U
+#define BPF_F_CLONE (1U << 9)
+#define BPF_F_CURRENT_NETNS (-1L)
 #define BPF_F_INNER_MAP (1U << 12)
 #define BPF_LOCAL_STORAGE_GET_F_CREATE 1
 
@@ -92,6 +95,56 @@ typedef _Bool bool;
 #define IPPROTO_UDPLITE 136
 #define IPPROTO_SMC 256
 #define IPPROTO_MPTCP 262
+
+#define IPPROTO_IGMP 2
+#define IPPROTO_HOPOPTS 0
+#define IPPROTO_ROUTING 43
+#define IPPROTO_FRAGMENT 44
+#define IPPROTO_AH 51
+#define IPPROTO_DSTOPTS 60
+#define IPPROTO_MOBILITY 135
+#define TCP_SYN_SENT 2
+#define TCP_LISTEN 10
+#define TCP_NEW_SYN_RECV 12
+#define LOOPBACK_IFINDEX 1
+#define MSG_MORE 0x8000
+
+/* Of the kernel's uapi: what a program of a control group is given. The verifier knows it by its offsets. */
+struct bpf_sock;
+
+struct __sk_buff {
+	u32 len;
+	u32 before_protocol[3];
+	u32 protocol; /* network order */
+	u32 before_ifindex[5];
+	u32 ifindex;
+	u32 before_gso_segs[30];
+	u32 gso_segs;
+	struct bpf_sock *sk;
+	u32 gso_size;
+};
+
+struct bpf_sock {
+	u32 before_state[18];
+	u32 state;
+};
+
+struct bpf_sock_tuple {
+	union {
+		struct {
+			u32 saddr;
+			u32 daddr;
+			u16 sport;
+			u16 dport;
+		} ipv4;
+		struct {
+			u32 saddr[4];
+			u32 daddr[4];
+			u16 sport;
+			u16 dport;
+		} ipv6;
+	};
+};
 
 struct seq_file;
 struct user_namespace;
@@ -246,6 +299,7 @@ struct files_struct {
 
 struct task_struct {
 	struct thread_info thread_info;
+	char comm[16];
 	u32 flags;
 	u32 in_execve : 1;
 	s32 pid;
@@ -266,8 +320,44 @@ struct in6_addr {
 	u8 bytes[16];
 };
 
+struct net {
+	struct list_head dev_base_head;
+};
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+struct in_ifaddr {
+	struct in_ifaddr *ifa_next;
+	u32 ifa_local;
+};
+
+struct in_device {
+	struct in_ifaddr *ifa_list;
+};
+
+struct inet6_ifaddr {
+	struct in6_addr addr;
+	struct list_head if_list;
+};
+
+struct inet6_dev {
+	struct list_head addr_list;
+};
+
+struct net_device {
+	char name[16];
+	struct list_head dev_list;
+	struct in_device *ip_ptr;
+	struct inet6_dev *ip6_ptr;
+};
+
 struct sock_common {
 	u16 skc_family;
+	u8 skc_state;
+	u16 skc_num;
+	possible_net_t skc_net;
 	u16 skc_dport; /* network order */
 	u32 skc_daddr;
 	struct in6_addr skc_v6_daddr;
@@ -280,7 +370,16 @@ struct sock {
 	u8 sk_kern_sock : 1;
 };
 
+struct udp_sock {
+	int pending;
+};
+
 struct socket {
+	struct sock *sk;
+};
+
+struct sk_buff {
+	struct net_device *dev;
 	struct sock *sk;
 };
 
@@ -309,6 +408,7 @@ struct iov_iter___5_20 {
 
 struct msghdr {
 	void *msg_name;
+	unsigned int msg_flags;
 	struct iov_iter msg_iter;
 };
 

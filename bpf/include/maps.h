@@ -90,6 +90,23 @@ struct {
 	__type(value, struct mark);
 } marks SEC(".maps");
 
+/* Flows that were permitted, or of TCP seen. Full: the one that was unused for longest goes, and who began it is
+ * then told from its next packet, for TCP from whether somebody listens. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 32768);
+	__type(key, struct flow_key);
+	__type(value, struct flow_entry);
+} flows SEC(".maps");
+
+/* Who used a socket last; an accepted one begins with who listens. Without memory for it events name no process. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, struct owner);
+} owners SEC(".maps");
+
 /* Paths of scripts that tasks were started from, for events. Key: hash. Full: the oldest goes. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -190,6 +207,46 @@ struct question {
 	u32 state;
 };
 
+enum echo {
+	ECHO_NONE,
+	ECHO_ASKED,
+	ECHO_ANSWERED,
+};
+
+/* A packet, or the one that a connection would begin with. */
+struct packet {
+	u64 sk; /* struct sock */
+	u64 device; /* of a walk through the addresses of this machine */
+	u64 address;
+	u32 at; /* of the header that is read next, then of what the headers carry */
+	u32 next; /* its protocol */
+	u32 unreadable;
+	u32 sequence;
+	u32 question; /* where in the packet the next one is read */
+	u32 denied;
+	u8 first; /* byte of the header of the protocol: of ICMP the type */
+	u8 begins; /* a TCP connection */
+	u8 echo; /* enum echo */
+	u8 kernel; /* on a socket of the kernel's own */
+	u8 raw;
+	u8 local; /* the peer is this machine */
+	u8 source[16];
+	u8 destination[16];
+	u16 source_port; /* network order */
+	u16 destination_port;
+	char interface[16];
+	struct flow_key key;
+	struct flow_entry entry;
+	struct owner owner;
+};
+
+/* What a decision keeps to itself. */
+enum quiet {
+	QUIET_NOT,
+	QUIET_ALWAYS,
+	QUIET_PERMITTED, /* the packet is judged again, and then told of */
+};
+
 struct result {
 	u32 priority;
 	u32 rule;
@@ -225,7 +282,7 @@ struct scratch {
 	u32 class;
 	u32 operation;
 	u32 hook;
-	u32 quiet; /* nothing is told of this decision */
+	u32 quiet; /* enum quiet */
 	u32 by_caller; /* judge by who started the program, not by the program */
 	u32 lenient; /* enum leniency */
 	u32 mode;
@@ -242,6 +299,7 @@ struct scratch {
 	struct arguments arguments;
 	struct endpoint endpoint;
 	struct question question;
+	struct packet packet;
 	struct fold_key key;
 	struct fold_head head; /* with the two behind it, a struct fold */
 	struct event event;

@@ -287,14 +287,13 @@ static long posture_step(u32 index, struct posture_search *p)
 	/* The executable counts even when no rule knows it; the others when they are there. */
 	if (at && !class)
 		return 0;
-	ref = p->table + class / 2;
+	ref = p->table + class;
 	page = page_of(p->image, ref);
 	if (!page)
 		return 1;
 	found = unit(page, ref, 0);
-	found += class & 1;
 	wanted = p->scratch->class;
-	BOUND(wanted, 7);
+	BOUND(wanted, 15);
 	posture = found->classes[wanted];
 	if (posture > p->scratch->cursor.posture)
 		p->scratch->cursor.posture = posture;

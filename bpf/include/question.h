@@ -144,8 +144,8 @@ static long gather_step(u32 index, struct gather *g)
 	return 0;
 }
 
-/* The beginning of what the caller sends, into s->data. */
-static __always_inline void question_gather(struct scratch *s, struct msghdr *message)
+/* The beginning of what the caller sends, into s->data; false when it is not in the caller's memory. */
+static __always_inline bool question_gather(struct scratch *s, struct msghdr *message)
 {
 	struct iov_iter *it = &message->msg_iter;
 	u32 kind = BPF_CORE_READ(it, iter_type);
@@ -157,16 +157,17 @@ static __always_inline void question_gather(struct scratch *s, struct msghdr *me
 	if (bpf_core_enum_value_exists(enum iter_type, ITER_UBUF) &&
 	    kind == bpf_core_enum_value(enum iter_type, ITER_UBUF)) {
 		gather_bytes(s, (u64)BPF_CORE_READ(it, ubuf) + g.skip, s->question.size);
-		return;
+		return true;
 	}
 	if (kind != bpf_core_enum_value(enum iter_type, ITER_IOVEC))
-		return;
+		return false;
 	if (bpf_core_field_exists(it->__iov))
 		g.segments = (u64)BPF_CORE_READ(it, __iov);
 	else
 		g.segments = (u64)BPF_CORE_READ(earlier, iov);
 	g.count = BPF_CORE_READ(it, nr_segs);
 	bpf_loop(GATHER_SEGMENTS, gather_step, &g, 0);
+	return true;
 }
 
 #endif

@@ -177,7 +177,7 @@ func (b *Backend) adoptable(demanded demand) (bool, error) {
 		return false, err
 	}
 	for _, p := range wanted {
-		condition, err := b.linkCondition(p.name, tags[p.name])
+		condition, err := b.linkCondition(p, tags[p.name])
 		if err != nil || condition != "" {
 			return false, err
 		}
@@ -381,8 +381,8 @@ func (set *programSet) close() {
 
 // linkCondition says what is wrong with a pinned link: "" nothing, "missing", or "altered" when it holds
 // another program than the one of that tag.
-func (b *Backend) linkCondition(name, tag string) (string, error) {
-	program, err := b.linkedProgram(name)
+func (b *Backend) linkCondition(p program, tag string) (string, error) {
+	program, err := b.linkedProgram(p.name)
 	if errors.Is(err, link.ErrNotSupported) || errors.Is(err, os.ErrNotExist) {
 		return "detached", nil
 	}
@@ -395,10 +395,13 @@ func (b *Backend) linkCondition(name, tag string) (string, error) {
 	defer program.Close()
 	info, err := program.Info()
 	if err != nil {
-		return "", fmt.Errorf("read program %s: %w", name, err)
+		return "", fmt.Errorf("read program %s: %w", p.name, err)
 	}
 	if info.Tag != tag {
 		return "altered", nil
+	}
+	if p.cgroup {
+		return b.cgroupCondition(p.name)
 	}
 	return "", nil
 }

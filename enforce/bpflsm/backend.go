@@ -88,7 +88,8 @@ func (b *Backend) Capabilities() enforce.Capabilities {
 		Backend: Name,
 		Classes: map[policies.Class]bool{
 			policies.ClassProcess: true, policies.ClassFile: true, policies.ClassNetwork: true, policies.ClassCapabilities: true,
-			policies.ClassDNS: true, policies.ClassSyscalls: runtime.GOARCH == "amd64", policies.ClassPreset: true,
+			policies.ClassDNS: true, policies.ClassIngress: true, policies.ClassEgress: true,
+			policies.ClassSyscalls: runtime.GOARCH == "amd64", policies.ClassPreset: true,
 		},
 		Syscalls: b.syscalls,
 		Features: map[string]bool{

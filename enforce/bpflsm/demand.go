@@ -113,7 +113,7 @@ func (b *Backend) provide(wanted demand) error {
 		if p.demand == 0 {
 			continue
 		}
-		condition, err := b.linkCondition(p.name, tags[p.name])
+		condition, err := b.linkCondition(p, tags[p.name])
 		if err != nil {
 			return err
 		}

@@ -44,11 +44,30 @@ func describe(e *enforce.Event, h *bpf.MusterEvent) {
 		e.Resource, e.Data = domainText(e.Resource), endpointText(&h.Endpoint)
 	case policies.ClassSyscalls:
 		e.Operation, e.Data = callText(h.Names)
+	case policies.ClassIngress, policies.ClassEgress:
+		e.Resource, e.Data = flowText(e)
 	case policies.ClassCapabilities:
 		if h.Names != 0 {
 			e.Resource = "CAP_" + strings.ToUpper(nameOf(e.Class, bits.TrailingZeros64(h.Names)))
 		}
 	}
+}
+
+// flowText says whom a flow is with, and which way and where it goes.
+func flowText(e *enforce.Event) (resource, data string) {
+	f, ok := enforce.ParseFlowPath(e.Resource)
+	if !ok {
+		return "", "direction=" + string(e.Class) // a packet that could not be read
+	}
+	resource = "remoteip=" + f.Peer.String()
+	if f.Protocol != "" {
+		resource += fmt.Sprintf(" port=%d protocol=%s", f.Port, f.Protocol)
+	}
+	data = "direction=" + string(e.Class)
+	if f.Interface != "" {
+		data += " iface=" + f.Interface
+	}
+	return resource, data
 }
 
 // socketText says what a socket is, in KubeArmor's words.

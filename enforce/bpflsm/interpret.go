@@ -48,7 +48,7 @@ func interpret(image []byte, a *attempt) outcome {
 	if a.class == int(bpf.MusterClassCLASS_SYSCALLS) {
 		return o.call(image, h, a, known[:])
 	}
-	if a.class >= firstNamed && a.class < firstNamed+int(bpf.MusterLimitNAMED_CLASSES) && concerned(image, h, a.class, known[:])&a.names == 0 {
+	if isNamed(a.class) && concerned(image, h, a.class, known[:])&a.names == 0 {
 		return o // the hooks would not even ask
 	}
 	for _, set := range objectSets(image, h, a) {
@@ -238,7 +238,7 @@ func (o *outcome) posture(image []byte, h *bpf.MusterImageHeader, class int, kno
 	var strictest uint32
 	for i, c := range known {
 		if i == 0 || c != 0 {
-			strictest = max(strictest, uint32(view[bpf.MusterImagePosture](image, ref(h.Postures), 8*int(c)).Classes[class]))
+			strictest = max(strictest, uint32(view[bpf.MusterImagePosture](image, ref(h.Postures), unitBytes*int(c)).Classes[class]))
 		}
 	}
 	switch bpf.MusterPosture(strictest) {

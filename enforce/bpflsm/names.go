@@ -39,6 +39,11 @@ var presetFlags = map[string]bpf.MusterClassFlag{
 // firstNamed is the first of the classes of numbers that have concerns; the other follows it.
 const firstNamed = int(bpf.MusterClassCLASS_NETWORK)
 
+// isNamed says whether the objects of a class, by its number, are known by numbers.
+func isNamed(class int) bool {
+	return class >= firstNamed && class < firstNamed+int(bpf.MusterLimitNAMED_CLASSES)
+}
+
 // capabilityNumbers are the kernel's own.
 func capabilityNumbers() map[string]int {
 	found := map[string]int{}

@@ -39,6 +39,8 @@ func numbersOf(words []string) []int {
 // network carries out the probe's operations on sockets.
 func network(f []string) error {
 	switch n := numbersOf(f[1:]); f[0] {
+	case "flow": // PROTOCOL ADDRESS:PORT
+		return flow(f[1], f[2])
 	case "ask": // NAME HOW
 		return ask(f[1], f[2])
 	case "socket": // FAMILY TYPE PROTOCOL

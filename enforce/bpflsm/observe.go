@@ -39,7 +39,7 @@ func (b *Backend) Observe(ctx context.Context, want []*enforce.Ruleset) (enforce
 		return state, err
 	}
 	for _, p := range wanted {
-		component, id, err := b.observeLink(p.name, tags[p.name])
+		component, id, err := b.observeLink(p, tags[p.name])
 		if err != nil {
 			return state, err
 		}
@@ -107,9 +107,10 @@ func (b *Backend) reference(demanded demand) ([]program, map[string]string, erro
 	return wanted, tags, nil
 }
 
-func (b *Backend) observeLink(name, tag string) (enforce.Component, ebpf.ProgramID, error) {
+func (b *Backend) observeLink(p program, tag string) (enforce.Component, ebpf.ProgramID, error) {
+	name := p.name
 	c := enforce.Component{Kind: "link", Name: name}
-	condition, err := b.linkCondition(name, tag)
+	condition, err := b.linkCondition(p, tag)
 	if err != nil {
 		return c, 0, err
 	}

@@ -45,8 +45,8 @@ func runProbe(script string) {
 			fmt.Println("go")
 			continue
 		}
-		if fields[0] == "hold" {
-			hold()
+		if action := longer[fields[0]]; action != nil {
+			action()
 			continue
 		}
 		if fields[0] == "hammer" {
@@ -60,6 +60,9 @@ func runProbe(script string) {
 		fmt.Println(errorName(operate(fields)))
 	}
 }
+
+// longer are the actions that wait for the parent.
+var longer = map[string]func(){"hold": hold, "flow-serve": serve, "flow-hold": holdFlow}
 
 // hammer tries again and again until the parent closes standard input, and prints how often it was let in,
 // of how many times.
@@ -285,8 +288,14 @@ func write(t testing.TB, path, content string, mode os.FileMode) {
 // input ends, and says how it went.
 func startChild(t *testing.T, script string) (*exec.Cmd, io.Closer, *bufio.Scanner) {
 	t.Helper()
-	c := exec.CommandContext(t.Context(), "/proc/self/exe")
-	c.Env = []string{probeVariable + "=" + script}
+	return startCommand(t, script, "/proc/self/exe")
+}
+
+// startCommand does so by a command that ends in this binary.
+func startCommand(t *testing.T, script string, command ...string) (*exec.Cmd, io.WriteCloser, *bufio.Scanner) {
+	t.Helper()
+	c := exec.CommandContext(t.Context(), command[0], command[1:]...)
+	c.Env = append(os.Environ(), probeVariable+"="+script)
 	in, err := c.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

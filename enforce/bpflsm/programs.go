@@ -25,6 +25,9 @@ type program struct {
 	tracing  bool
 	// demand is what must be asked of the kernel for the program to be attached; none: always.
 	demand demand
+	// cgroup programs are attached to the topmost control group: packets are theirs.
+	cgroup bool
+	egress bool
 }
 
 // attached are the programs in the order in which they are attached: who keeps labels and marks comes
@@ -86,6 +89,8 @@ var attached = []program{
 	{name: bpf.MusterProgPresetMap, demand: demandPresetMap},
 	{name: bpf.MusterProgPresetProtect, demand: demandPresetMap},
 	{name: bpf.MusterProgPresetOpen, demand: demandPresetOpen},
+	{name: bpf.MusterProgPacketOut, cgroup: true, egress: true},
+	{name: bpf.MusterProgPacketIn, cgroup: true},
 }
 
 // iterators are run by the agent and attached for the moment only.
@@ -100,6 +105,10 @@ func supported(spec *ebpf.CollectionSpec, wanted demand) ([]program, error) {
 	var found []program
 	for _, p := range attached {
 		if p.demand != 0 && p.demand&wanted == 0 {
+			continue
+		}
+		if p.cgroup {
+			found = append(found, p)
 			continue
 		}
 		switch has, err := hasHook(kernel, spec.Programs[p.name]); {
@@ -136,6 +145,17 @@ func hasHook(kernel *btf.Spec, p *ebpf.ProgramSpec) (bool, error) {
 
 // attach attaches one program.
 func (p *program) attach(loaded *ebpf.Program) (link.Link, error) {
+	if p.cgroup {
+		root, err := cgroupRoot(mountTable)
+		if err != nil {
+			return nil, err
+		}
+		at := ebpf.AttachCGroupInetIngress
+		if p.egress {
+			at = ebpf.AttachCGroupInetEgress
+		}
+		return link.AttachCgroup(link.CgroupOptions{Path: root, Attach: at, Program: loaded})
+	}
 	if p.tracing {
 		return link.AttachTracing(link.TracingOptions{Program: loaded})
 	}

@@ -90,6 +90,9 @@ func (p *prober) decide(t testing.TB, a *attempt) outcome {
 // attemptOf puts an operation as the kernel would find it.
 func attemptOf(op *enforce.Operation, key hashKey) attempt {
 	a := attempt{class: slices.Index(classes[:], op.Class), path: op.Path, noPath: op.NoPath, paths: [2]string{op.Source.Executable, op.Source.Script}}
+	if op.Flow != nil {
+		a.path = op.Flow.Path()
+	}
 	for _, name := range op.Names {
 		if op.Class == policies.ClassSyscalls {
 			at := slices.IndexFunc(callNumbers(), func(c callNumber) bool { return c.name == name })

@@ -32,6 +32,8 @@ var classes = [bpf.MusterClassCLASSES]policies.Class{
 	bpf.MusterClassCLASS_CAPABILITIES: policies.ClassCapabilities,
 	bpf.MusterClassCLASS_SYSCALLS:     policies.ClassSyscalls,
 	bpf.MusterClassCLASS_PRESET:       policies.ClassPreset,
+	bpf.MusterClassCLASS_INGRESS:      policies.ClassIngress,
+	bpf.MusterClassCLASS_EGRESS:       policies.ClassEgress,
 }
 
 // markClasses are those whose objects are files, known by their inodes too.
@@ -182,6 +184,9 @@ func (r *renderer) class(class int) (bpf.MusterImageClass, error) {
 	}
 	if classes[class] == policies.ClassSyscalls {
 		return c, nil
+	}
+	if r.ruleset.NamesInterfaces(classes[class]) {
+		c.Flags |= uint32(bpf.MusterClassFlagCLASS_INTERFACES)
 	}
 	if numbers[classes[class]] != nil {
 		return c, r.numbers(class, &c)

@@ -176,10 +176,10 @@ func (r *renderer) postures(h *bpf.MusterImageHeader) {
 		return // no allow-list for anybody
 	}
 	n := 1 + 2*len(r.groups)
-	at := r.reserveTable((n + 1) / 2)
+	at := r.reserveTable(n)
 	h.Postures, h.SourceClasses = uint32(at), uint32(n)
 	put := func(class uint32, source enforce.SourceClass) {
-		p := view[bpf.MusterImagePosture](r.bytes, at, 8*int(class))
+		p := view[bpf.MusterImagePosture](r.bytes, at, unitBytes*int(class))
 		for c := range classes {
 			if r.resolver.AllowList(classes[c], source) {
 				p.Classes[c] = uint8(postureNumber(r.ruleset.Postures.Of(classes[c])))

@@ -159,6 +159,9 @@ func (e *Engine) sets(op *enforce.Operation) [][]int {
 	}
 	var sets [][]int
 	path := op.Path
+	if op.Flow != nil {
+		path = op.Flow.Path()
+	}
 	for _, name := range op.Names {
 		sets = append(sets, e.names[op.Class][name])
 		if op.Class == policies.ClassDNS {

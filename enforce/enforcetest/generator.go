@@ -38,7 +38,7 @@ func Capabilities(backend string) enforce.Capabilities {
 // classes are those that the generator's rules and operations are of.
 var classes = []policies.Class{
 	policies.ClassProcess, policies.ClassFile, policies.ClassNetwork, policies.ClassDNS, policies.ClassCapabilities,
-	policies.ClassSyscalls, policies.ClassPreset,
+	policies.ClassSyscalls, policies.ClassPreset, policies.ClassIngress, policies.ClassEgress,
 }
 
 // named are what rules of the classes without paths speak of; few, so that they meet.
@@ -80,7 +80,12 @@ func NewGenerator(seed uint64) *Generator {
 // Ruleset is a compiled ruleset of at most the given number of rules . Host
 // subjects, containers, postures and modes alternate at random.
 func (g *Generator) Ruleset(rules int) *enforce.Ruleset {
-	rs, _ := enforce.Compile(g.Input(rules))
+	rs, gaps := enforce.Compile(g.Input(rules))
+	for _, gap := range gaps {
+		if gap.Reason == enforce.ReasonPatternComplexity {
+			panic(gap.Detail) // rules of this size always fit
+		}
+	}
 	return rs
 }
 
@@ -153,6 +158,10 @@ func (g *Generator) rule() policies.Rule {
 	if r.Class == policies.ClassSyscalls {
 		r.Object, r.OwnerOnly, r.NoTerminal = g.syscalls(), false, false
 	}
+	if isFlow(r.Class) {
+		r.Object, r.OwnerOnly, r.NoTerminal = g.flowRule(r.Class), false, false
+		return r
+	}
 	for range max(0, g.r.IntN(5)-2) {
 		source := policies.Source{Path: g.program()}
 		if r.Class == policies.ClassSyscalls && g.r.IntN(2) == 0 {
@@ -176,6 +185,9 @@ func (g *Generator) Operation(rs *enforce.Ruleset) enforce.Operation {
 	}
 	if objects := named[op.Class]; objects != nil {
 		op.Path, op.Owner, op.Read, op.Names = "", false, false, g.names(op.Class)
+	}
+	if isFlow(op.Class) {
+		return enforce.Operation{Class: op.Class, Flow: g.Flow()}
 	}
 	switch op.Class {
 	case policies.ClassSyscalls:

@@ -97,7 +97,7 @@ var enforcers = map[string]string{"bpflsm": "BPFLSM", "apparmor": "AppArmor", "s
 var operations = map[policies.Class]string{
 	policies.ClassProcess: "Process", policies.ClassFile: "File", policies.ClassNetwork: "Network",
 	policies.ClassDNS: "Network", policies.ClassCapabilities: "Capabilities", policies.ClassSyscalls: "Syscall",
-	policies.ClassDevice: "Device", policies.ClassFlow: "NetworkFirewall",
+	policies.ClassDevice: "Device", policies.ClassIngress: "NetworkFirewall", policies.ClassEgress: "NetworkFirewall",
 }
 
 // presets are KubeArmor's names of what the presets do, and of themselves as enforcers.
@@ -163,7 +163,7 @@ func postureAction(ev enforce.Event, id Identity) string {
 	}
 	posture := id.Postures.File
 	switch ev.Class {
-	case policies.ClassNetwork, policies.ClassDNS:
+	case policies.ClassNetwork, policies.ClassDNS, policies.ClassIngress, policies.ClassEgress:
 		posture = id.Postures.Network
 	case policies.ClassCapabilities:
 		posture = id.Postures.Capabilities

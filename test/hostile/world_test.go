@@ -183,7 +183,7 @@ func (w *world) publish() {
 }
 
 // capabilities is what deploy/musterd.service leaves the agent.
-const capabilities = "-all,+bpf,+perfmon,+mac_admin,+sys_admin,+dac_read_search,+sys_resource,+sys_ptrace,+syslog"
+const capabilities = "-all,+bpf,+perfmon,+net_admin,+mac_admin,+sys_admin,+dac_read_search,+sys_resource,+sys_ptrace,+syslog"
 
 // launch starts the agent.
 func (w *world) launch() {

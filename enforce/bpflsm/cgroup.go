@@ -1,0 +1,62 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package bpflsm
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// mountTable lists what is mounted where.
+const mountTable = "/proc/self/mountinfo"
+
+// cgroupRoot is where the topmost group of the hierarchy of control groups (version 2) is mounted. What is attached
+// there sees the packets of every group, whatever else is attached below.
+func cgroupRoot(mountTable string) (string, error) {
+	f, err := os.Open(mountTable)
+	if err != nil {
+		return "", fmt.Errorf("find the control groups: %w", err)
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		// 29 23 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw
+		fields := strings.Fields(lines.Text())
+		end := slices.Index(fields, "-")
+		if end > 5 && end+1 < len(fields) && fields[end+1] == "cgroup2" && fields[3] == "/" {
+			return fields[4], nil
+		}
+	}
+	return "", fmt.Errorf("%w: control groups of version 2 are not mounted", ErrUnsupported)
+}
+
+// cgroupCondition says whether a link still holds its program at the topmost group: such a link can be emptied
+// while its pin stays.
+func (b *Backend) cgroupCondition(name string) (string, error) {
+	l, err := b.pins.openLink(name)
+	if l == nil || err != nil {
+		return "missing", err
+	}
+	defer l.Close()
+	info, err := l.Info()
+	if err != nil {
+		return "", fmt.Errorf("read link %s: %w", name, err)
+	}
+	root, err := cgroupRoot(mountTable)
+	if err != nil {
+		return "", err
+	}
+	var stat unix.Stat_t
+	if err := unix.Stat(root, &stat); err != nil {
+		return "", fmt.Errorf("look at %s: %w", root, err)
+	}
+	if at := info.Cgroup(); at == nil || at.CgroupId != stat.Ino {
+		return "detached", nil
+	}
+	return "", nil
+}
