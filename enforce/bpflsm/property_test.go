@@ -59,6 +59,10 @@ func newProber(t testing.TB) *prober {
 func (p *prober) decide(t testing.TB, a *attempt) outcome {
 	t.Helper()
 	path := []byte(a.path + "\x00")
+	// The kernel reads by these addresses: not from a stack that grows meanwhile, nor what is collected.
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	pin.Pin(&path[0])
 	in := bpf.MusterProbe{
 		Path: uint64(uintptr(unsafe.Pointer(&path[0]))), Length: uint32(len(a.path)), Class: uint32(a.class),
 		Sources: a.sources, Marks: a.marks, Names: a.names, Attributes: a.attributes,
@@ -67,7 +71,7 @@ func (p *prober) decide(t testing.TB, a *attempt) outcome {
 	for i, source := range a.paths {
 		text := []byte(source + "\x00")
 		in.SourcePaths[i], in.SourceLengths[i] = uint64(uintptr(unsafe.Pointer(&text[0]))), uint32(len(source))
-		defer runtime.KeepAlive(text)
+		pin.Pin(&text[0])
 	}
 	in.Arguments, in.ArgumentCount = uint32(bpf.MusterArgumentsStateARGUMENTS_KNOWN), uint32(copy(in.ArgumentHashes[:], a.args))
 	if a.noPath {
