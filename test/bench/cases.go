@@ -46,11 +46,12 @@ type Operation struct {
 }
 
 // Paths of the operations in the guest. No rule names the first two; the third lies in the directory of the rules'
-// files and differs from them in its last byte only.
+// files and differs from them in its last byte only; the fourth has two links, so that the engine remembers nothing of it.
 const (
 	PathShort  = "/opt/w/data"
 	PathSixty  = "/srv/application/releases/current/share/templates/index.html"
 	PathBeside = "/var/lib/muster-bench/rules/0/file-0x"
+	PathLinked = "/srv/application/releases/current/share/templates/other.html"
 )
 
 // RulePath is the path that rule number i blocks: spread over directories as real policies are.
@@ -66,6 +67,7 @@ func Operations(work string) []Operation {
 		{"stat", "stat", PathShort, 5000},
 		{"open", "open", PathShort, 5000},
 		{"open-60", "open", PathSixty, 5000},
+		{"open-linked", "open", PathLinked, 5000},
 		{"open-beside", "open", PathBeside, 5000},
 		{"read", "read", PathShort, 10000},
 		{"write", "write", PathShort, 5000},

@@ -207,6 +207,7 @@ func describe(op string) string {
 		"stat":        "stat (control)",
 		"open":        "open + close, file in no rule, warm",
 		"open-60":     "open + close, path of 60 bytes, in no rule",
+		"open-linked": "open + close, path of 60 bytes, judged anew each time",
 		"open-beside": "open + close, beside files that rules name",
 		"read":        "read of one byte",
 		"write":       "write of one byte",
