@@ -48,7 +48,8 @@ func TestVerifier(t *testing.T) {
 		}
 		n, _ := info.VerifiedInstructions()
 		t.Logf("%-20s %7d instructions verified", name, n)
-		if n > 100_000 {
+		// Where a connection begins two decisions are made, about the socket and about the flow: 114,622 on 6.12.
+		if n > 150_000 {
 			t.Errorf("%s is too hard to verify", name)
 		}
 	}
