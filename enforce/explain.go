@@ -50,7 +50,7 @@ type ExplainedRule struct {
 
 // Explain decides the operation and says how.
 func (rs *Ruleset) Explain(op Operation) Explanation {
-	e := Explanation{Decision: rs.Decide(op), Posture: rs.Postures.Of(op.Class)}
+	e := Explanation{Decision: rs.Decide(op), Posture: rs.Postures.Of(op.Class), Rules: []ExplainedRule{}}
 	e.Denied = e.Decision.Verdict == Deny
 	e.AllowList = rs.allowListed(op.Class, &op.Source)
 	for i := range rs.Rules {

@@ -47,7 +47,17 @@ func Conclude(base Report, f Facts) Report {
 	r.Conditions = mergeConditions(base.Conditions, f.Conditions)
 	r.Subjects = compareSubjects(f)
 	r.State = concludeState(r, f)
+	// Where there is nothing to list it is an empty list, as in the report that is sent.
+	r.LSMs, r.Releases, r.Events = listed(r.LSMs), listed(r.Releases), listed(r.Events)
+	r.Conditions, r.Subjects, r.Drift, r.Gaps = listed(r.Conditions), listed(r.Subjects), listed(r.Drift), listed(r.Gaps)
 	return r
+}
+
+func listed[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
 }
 
 // concludeState goes from "we cannot say" to "all is well"; the first that holds is the state.
@@ -143,7 +153,7 @@ func sortedDrift(list []enforce.Drift) []enforce.Drift {
 func mergeConditions(lists ...[]Condition) []Condition {
 	type key struct{ kind, tenant, digest string }
 	at := map[key]int{}
-	var out []Condition
+	out := []Condition{}
 	for _, list := range lists {
 		for _, c := range list {
 			k := key{c.Type, c.Tenant, c.Digest}

@@ -36,7 +36,7 @@ func (l *Loop) show() {
 	status := &control.Status{
 		Version: l.deps.Version, Report: l.know.concluded, Rounds: l.rounds, Revision: string(l.own().pull.known),
 		NextPoll: l.own().poll, LastPoll: l.own().pull.last, Problems: l.problems(), Tenants: l.tenantStatus(), Suspension: l.know.suspension,
-		Repairs: slices.Clone(l.know.repairs), Components: []enforce.Component{},
+		Repairs: append([]control.Repair{}, l.know.repairs...), Components: []enforce.Component{},
 	}
 	if l.know.state != nil {
 		status.Components = append(status.Components, l.know.state.Components...)
@@ -71,7 +71,7 @@ func (l *Loop) Plan(ctx context.Context) (*control.Plan, error) {
 			return
 		}
 		out = Describe(plan, l.applied(), want.Rulesets, l.know.compiled.gaps)
-		out.Drift, out.Held = l.know.drift, l.know.compiled.held
+		out.Drift, out.Held = append(out.Drift, l.know.drift...), l.know.compiled.held
 		if r := l.inForce(); r != nil {
 			release := r.report()
 			out.Release = &release

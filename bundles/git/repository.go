@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,6 +49,23 @@ func (r *Repository) StateDir() (string, error) {
 		return "", errors.New("the repository is not on a file system")
 	}
 	return filepath.Join(s.Filesystem().Root(), "muster"), nil
+}
+
+// Names answers the branches and tags of the repository, those of its remotes too.
+func (r *Repository) Names() ([]string, error) {
+	refs, err := r.repo.References()
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	err = refs.ForEach(func(ref *plumbing.Reference) error {
+		if n := ref.Name(); ref.Type() == plumbing.HashReference && (n.IsBranch() || n.IsTag() || n.IsRemote()) {
+			names = append(names, n.Short())
+		}
+		return nil
+	})
+	slices.Sort(names)
+	return names, err
 }
 
 // Resolve resolves a revision ("HEAD", a branch, a tag, a hash) once; the hash is used afterwards.

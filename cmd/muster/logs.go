@@ -49,6 +49,8 @@ func newLogsCmd() *cobra.Command {
 	fl.StringSliceVar(&f.op, "operation", nil, "only events of these operations, such as Process")
 	fl.IntVarP(&f.lines, "lines", "n", 20, "how many of the events before now to show")
 	_ = cmd.MarkFlagFilename("file", "jsonl")
+	_ = cmd.RegisterFlagCompletionFunc("policy", policiesHere(&f.agentFlags))
+	_ = cmd.RegisterFlagCompletionFunc("operation", cobra.FixedCompletions(events.Operations(), cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("action", cobra.FixedCompletions([]string{"Block", "Audit", "Audit (Block)"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }

@@ -38,6 +38,7 @@ func newPlanCmd() *cobra.Command {
 	}
 	f.register(cmd)
 	cmd.Flags().StringVar(&f.ref, "ref", "", "commit, branch or tag of a policy repository")
+	_ = cmd.RegisterFlagCompletionFunc("ref", revisionsIn(&f.repo))
 	cmd.Flags().StringVar(&f.repo, "repo", ".", "the policy repository of --ref")
 	cmd.Flags().BoolVar(&f.failing, "exit-code", false, "exit with 1 when something would change")
 	return cmd

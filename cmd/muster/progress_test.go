@@ -11,8 +11,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/spf13/cobra"
 )
 
 // lines is a writer that can be waited for.
@@ -105,31 +103,5 @@ func TestInterruptibleQuestion(t *testing.T) {
 	}
 	if answer, err = interruptible(t.Context(), func() (string, error) { return "yes", nil }); answer != "yes" || err != nil {
 		t.Errorf("%q, %v", answer, err)
-	}
-}
-
-// Every verb says what it does, how it is called, and answers in JSON; only schema's output is JSON itself.
-func TestEveryVerb(t *testing.T) {
-	t.Parallel()
-	verbs := 0
-	var look func(*cobra.Command)
-	look = func(cmd *cobra.Command) {
-		for _, sub := range cmd.Commands() {
-			look(sub)
-		}
-		if cmd.HasSubCommands() {
-			return
-		}
-		verbs++
-		if cmd.Short == "" || cmd.Long == "" || cmd.Example == "" {
-			t.Errorf("%s has no Short, Long or Example", cmd.CommandPath())
-		}
-		if cmd.Flags().ShorthandLookup("o") == nil && cmd.Name() != "schema" {
-			t.Errorf("%s has no -o", cmd.CommandPath())
-		}
-	}
-	look(newRootCmd())
-	if verbs < 25 {
-		t.Errorf("only %d verbs were looked at", verbs)
 	}
 }

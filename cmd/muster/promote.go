@@ -63,6 +63,7 @@ What the agent lost or rotated away is not in them: muster status tells of losse
 	fl.StringArrayVar(&f.files, "events", []string{config.Default().Events.File}, "event file, with its rotated copies; may be given several times")
 	fl.BoolVar(&f.write, "write", false, "make the change in the policy's file")
 	_ = cmd.MarkFlagDirname("policies")
+	cmd.ValidArgsFunction = first(policiesIn(&f.dir))
 	_ = cmd.MarkFlagFilename("events", "jsonl")
 	return cmd
 }

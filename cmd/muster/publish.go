@@ -63,6 +63,7 @@ func newPublishCmd() *cobra.Command {
 	fl.DurationVar(&f.freshFor, "fresh-for", 48*time.Hour, "how long fresh.json is valid")
 	fl.BoolVar(&f.freshOnly, "fresh-only", false, "only renew fresh.json of the newest release")
 	fl.StringArrayVar(&f.attestations, "attestation", nil, "bundle with a statement about the files or the release, such as muster lint --attest writes; may be given several times")
+	cmd.ValidArgsFunction = first(revisionsIn(&f.dir))
 	f.keys.register(cmd)
 	f.keys.registerCommand(cmd)
 	f.from.register(cmd)

@@ -5,6 +5,8 @@ package main
 
 import "github.com/spf13/cobra"
 
+//go:generate go test -run ^TestCommandsPage$ . -update
+
 // newRootCmd returns the command tree; each verb has a file of its own.
 func newRootCmd() *cobra.Command {
 	root := &cobra.Command{

@@ -26,21 +26,32 @@ func newTrustCmd() *cobra.Command {
 
 // trustView is the JSON of muster trust show and check.
 type trustView struct {
-	Fleet       string            `json:"fleet"`
-	Channel     string            `json:"channel"`
-	Version     int64             `json:"version"`
-	Epoch       int64             `json:"epoch"`
-	MinSequence int64             `json:"minSequence"`
-	SHA256      string            `json:"sha256"`
-	Pinned      int64             `json:"pinned,omitempty"` // the version that the operator installed, on a host
-	Threshold   bundles.Threshold `json:"threshold"`
-	Signers     []signerView      `json:"signers"`
-	Freshness   []signerView      `json:"freshness,omitempty"`
-	Collectors  []signerView      `json:"collectors,omitempty"`
-	Kinds       []string          `json:"kinds,omitempty"`
-	Namespaces  []string          `json:"namespaces,omitempty"`
-	Revoked     bundles.Revoked   `json:"revoked"`
-	Warnings    []string          `json:"warnings,omitempty"`
+	Fleet       string        `json:"fleet"`
+	Channel     string        `json:"channel"`
+	Version     int64         `json:"version"`
+	Epoch       int64         `json:"epoch"`
+	MinSequence int64         `json:"minSequence"`
+	SHA256      string        `json:"sha256"`
+	Pinned      int64         `json:"pinned,omitempty"` // the version that the operator installed, on a host
+	Threshold   thresholdView `json:"threshold"`
+	Signers     []signerView  `json:"signers"`
+	Freshness   []signerView  `json:"freshness,omitempty"`
+	Collectors  []signerView  `json:"collectors,omitempty"`
+	Kinds       []string      `json:"kinds,omitempty"`
+	Namespaces  []string      `json:"namespaces,omitempty"`
+	Revoked     revokedView   `json:"revoked"`
+	Warnings    []string      `json:"warnings,omitempty"`
+}
+
+type thresholdView struct {
+	Audit   int `json:"audit"`
+	Enforce int `json:"enforce"`
+	Trust   int `json:"trust"`
+}
+
+type revokedView struct {
+	Keys     []string `json:"keys"`
+	Releases []string `json:"releases"`
 }
 
 type signerView struct {
@@ -65,8 +76,8 @@ func viewTrust(t *bundles.Trust) trustView {
 	}
 	out := trustView{
 		Fleet: t.Fleet, Channel: t.Channel, Version: t.Version, Epoch: t.Epoch, MinSequence: t.MinSequence, SHA256: t.Digest(),
-		Threshold: t.Threshold, Signers: view(t.Signers), Collectors: view(t.Collectors), Kinds: t.Scope.Kinds, Namespaces: t.Scope.Namespaces,
-		Revoked: t.Revoked, Warnings: t.Warnings(),
+		Threshold: thresholdView(t.Threshold), Signers: view(t.Signers), Collectors: view(t.Collectors), Kinds: t.Scope.Kinds, Namespaces: t.Scope.Namespaces,
+		Revoked: revokedView{append([]string{}, t.Revoked.Keys...), append([]string{}, t.Revoked.Releases...)}, Warnings: t.Warnings(),
 	}
 	if t.Freshness != nil {
 		out.Freshness = view(t.Freshness.Signers)

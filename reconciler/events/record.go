@@ -10,7 +10,9 @@ package events
 
 import (
 	"fmt"
+	"maps"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -114,6 +116,11 @@ func preset(rule *enforce.Rule) string {
 		return ""
 	}
 	return rule.Rule.Object.Value
+}
+
+// Operations lists the words that a record's Operation may have.
+func Operations() []string {
+	return slices.Compact(slices.Sorted(maps.Values(operations)))
 }
 
 // Identity is what every record says of this host.

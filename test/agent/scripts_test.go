@@ -23,11 +23,13 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/muster-fleet/muster/reconciler/control"
+	"github.com/muster-fleet/muster/test/scripts/fits"
 )
 
 // TestScripts runs the real programs, musterd with the backend observe, on testdata/scripts/*.txtar. Besides
 // testscript's own commands there is:
 //
+//	fits SCHEMA            holds the last output against docs/schema/cli/SCHEMA.json
 //	answers SOCKET         waits until an agent answers there
 //	reports SOCKET TEXT    waits until the agent's status, as JSON, holds the text; lacks, until it does not
 //	registry VAR           starts a registry on loopback and sets VAR to its host:port
@@ -71,6 +73,7 @@ func TestScripts(t *testing.T) {
 func commands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
 	return map[string]func(ts *testscript.TestScript, neg bool, args []string){
 		"answers":       answers,
+		"fits":          fits.Command,
 		"reports":       func(ts *testscript.TestScript, _ bool, args []string) { waitForReport(ts, args, true) },
 		"lacks":         func(ts *testscript.TestScript, _ bool, args []string) { waitForReport(ts, args, false) },
 		"registry":      registryCommand,

@@ -20,10 +20,13 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/muster-fleet/muster/test/scripts/fits"
 )
 
 // TestScripts runs every story. Besides testscript's own commands there are:
 //
+//	fits SCHEMA            holds the last output against docs/schema/cli/SCHEMA.json
 //	sha256 FILE VAR        sets VAR to the file's sha256
 //	subst FILE OLD NEW     replaces OLD by NEW in FILE, once; it must be there
 //	registry VAR           starts a registry on loopback and sets VAR to its host:port
@@ -47,6 +50,7 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		Setup:               func(e *testscript.Env) error { return setup(e, bin) },
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"fits":     fits.Command,
 			"sha256":   cmdSHA256,
 			"subst":    cmdSubst,
 			"registry": cmdRegistry,
