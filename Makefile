@@ -19,7 +19,7 @@ BACKENDS  ?= bpflsm
 RUN       ?= .
 FUZZTIME  ?= 1m
 
-.PHONY: help build demo test attack lint generate vm conformance bench fuzz clean setup
+.PHONY: help build demo test attack evade lint generate vm conformance bench fuzz clean setup
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -47,6 +47,9 @@ generate: setup ## regenerate BPF objects and schemas
 
 attack: setup ## attacks over Git and OCI, each refused by name, each with a control that is accepted
 	@go test -count=1 ./test/attack && cat docs/attacks.md
+
+evade: setup ## ways round a policy, each tried on real kernels, with a control that succeeds (KERNEL=)
+	@KERNEL='$(KERNEL)' go test -count=1 ./test/evade -run TestInVM -v
 
 vm: setup ## a shell in a lab VM (KERNEL=6.1|6.12)
 	go run ./test/vm/lab shell --kernel $(KERNEL)
