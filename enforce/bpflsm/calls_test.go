@@ -309,7 +309,8 @@ func callI386(number int, path string) error {
 // TestDemand: what costs every system call something is attached only while a rule asks for it, and looked after then.
 func TestDemand(t *testing.T) {
 	vm.Require(t, vm.BPFLSM)
-	g := startGuard(t, testRoot)
+	const root = testRoot + "-demand"
+	g := startGuard(t, root)
 	d := t.TempDir()
 	links := func() []string {
 		var found []string
@@ -351,7 +352,7 @@ func TestDemand(t *testing.T) {
 	want(t, try(t, "mkdir "+d+"/one", "call mkdir "+d), "ok", "ok")
 	want(t, g.told(t), "mkdir "+d+"/new")
 	// The next agent adopts them.
-	next, err := New(Config{Root: testRoot, RingBytes: 1 << 18})
+	next, err := New(Config{Root: root, RingBytes: 1 << 18})
 	if err != nil {
 		t.Fatal(err)
 	}
