@@ -365,7 +365,7 @@ func TestDemand(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(t, faults(s))
-	none := rules(enforce.ModeEnforce, enforce.PostureAudit, block(d+"/f"))
+	none := rules(enforce.ModeEnforce, enforce.PostureAudit, blockRun(d+"/f"))
 	if got := faults(g.observe(t, none)); len(got) < 5 || !strings.HasSuffix(got[0], "extra") {
 		t.Errorf("faults %q", got)
 	}

@@ -17,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/muster-fleet/muster/enforce"
 	"github.com/muster-fleet/muster/test/vm"
 )
 
@@ -75,6 +74,7 @@ func TestEvade(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := startEngine(t)
+	e.clear(t)
 	tried, held := 0, 0
 	for n, w := range ways() {
 		for _, uid := range w.callers() {
@@ -129,7 +129,7 @@ func (e *engine) try(t *testing.T, n int, w way, target string, uid int, enforce
 	}
 	out = carryOut(t, n, w, dir, target, uid, publish)
 	got = world.gotRound(t, out)
-	e.apply(t, enforce.StepWithdraw{Subject: enforce.Host})
+	e.clear(t)
 	return got, out
 }
 

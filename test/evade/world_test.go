@@ -180,10 +180,22 @@ func (e *engine) apply(t *testing.T, step enforce.Step) {
 	}
 }
 
-// publish puts more policies in force beside those of every way.
+// publish puts the policies in force, with more beside those of every way.
 func (e *engine) publish(t *testing.T, dir, more string) {
 	t.Helper()
-	list, err := policies.ParseDocument("evade.yaml", []byte(strings.ReplaceAll(documents+more, "D/", dir+"/")))
+	e.publishText(t, strings.ReplaceAll(documents+more, "D/", dir+"/"))
+}
+
+// clear puts policies in force that name nothing there is. Without any, programs that are attached on demand would go, and
+// take their time to come back.
+func (e *engine) clear(t *testing.T) {
+	t.Helper()
+	e.publish(t, "/nothing/there", "")
+}
+
+func (e *engine) publishText(t *testing.T, text string) {
+	t.Helper()
+	list, err := policies.ParseDocument("evade.yaml", []byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
