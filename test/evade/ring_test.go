@@ -1,6 +1,8 @@
 // Copyright The Muster Authors
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build measure
+
 package evade
 
 import (

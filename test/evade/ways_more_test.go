@@ -1,6 +1,8 @@
 // Copyright The Muster Authors
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build measure
+
 package evade
 
 // descriptors that were opened before the policies, or come from somebody else.
