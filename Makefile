@@ -49,7 +49,7 @@ attack: setup ## attacks over Git and OCI, each refused by name, each with a con
 	@go test -count=1 ./test/attack && cat docs/attacks.md
 
 evade: setup ## ways round a policy, each tried on real kernels, with a control that succeeds (KERNEL=)
-	@KERNEL='$(KERNEL)' go test -tags measure -count=1 -timeout 60m ./test/evade -run TestInVM -v
+	@KERNEL='$(KERNEL)' GOFLAGS='$(GOFLAGS) -tags=measure' go test -count=1 -timeout 60m ./test/evade -run TestInVM -v
 
 vm: setup ## a shell in a lab VM (KERNEL=6.1|6.12)
 	go run ./test/vm/lab shell --kernel $(KERNEL)
