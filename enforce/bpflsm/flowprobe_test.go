@@ -39,6 +39,8 @@ func farMachine(t *testing.T) {
 	ip("netns add far")
 	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", "far").Run() })
 	ip("link add near0 type veth peer name far0 netns far")
+	// A namespace is taken down some time after its end, and the cable with it: the next test lays one of the same name.
+	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", "near0").Run() })
 	ip("addr add " + nearAddress + "/24 dev near0")
 	ip("addr add " + nearAddress6 + "/64 dev near0 nodad")
 	ip("link set near0 up")
