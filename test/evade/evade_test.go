@@ -22,7 +22,7 @@ import (
 	"github.com/muster-fleet/muster/test/vm"
 )
 
-func TestInVM(t *testing.T) { vm.TestPackage(t, vm.Options{LSM: vm.BPF, TestLimit: 30 * time.Minute}) }
+func TestInVM(t *testing.T) { vm.TestPackage(t, vm.Options{LSM: vm.BPF, TestLimit: time.Hour}) }
 
 // Environment of an attempt's process: the number of the way.
 const variable = "MUSTER_EVADE"

@@ -48,7 +48,7 @@ type Options struct {
 	Share string
 	// Append is added to the kernel's command line.
 	Append string
-	// TestLimit ends a run of RunTests or TestPackage that hangs; default 10 minutes.
+	// TestLimit ends a run of RunTests or TestPackage that hangs; default 20 minutes.
 	TestLimit time.Duration
 	// Console receives what the guest's serial console prints, as it comes; nil keeps it for errors only.
 	Console io.Writer
@@ -73,7 +73,7 @@ func (o Options) withDefaults() Options {
 		o.CPUs = 1
 	}
 	if o.TestLimit == 0 {
-		o.TestLimit = 10 * time.Minute
+		o.TestLimit = 20 * time.Minute
 	}
 	if o.Console == nil {
 		o.Console = io.Discard
