@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+// The part of abi.h that is about events: what the ring, the folds and the counters carry to the agent.
+#ifndef MUSTER_ABI_EVENT_H
+#define MUSTER_ABI_EVENT_H
+
+/* Every way out that does not decide by rules, and every loss, is counted here. */
+enum counter {
+	COUNT_SCRATCH, /* no free scratch slot: decided by the class's fail direction */
+	COUNT_IMAGE, /* the image does not read as one: the same */
+	COUNT_UNBUILDABLE, /* a path could not be built: the same */
+	COUNT_RACED, /* a path changed under every attempt to read it: the same */
+	COUNT_NO_SEQUENCE, /* the kernel hides rename_lock or mount_lock: paths are read once */
+	COUNT_LAZY_LABEL, /* a task was labelled at its first decision */
+	COUNT_LABEL_MEMORY, /* no memory for a label: derived again at the next decision */
+	COUNT_SOURCE_PATH, /* an executable's path could not be built: it has no source class */
+	COUNT_MARK_FULL, /* no room for a mark: the name alone protects the file */
+	COUNT_MARK_OVERFLOW, /* an inode is known by more protected paths than fit */
+	COUNT_RING_FULL, /* an event was lost */
+	COUNT_EVENTS, /* events offered: told, folded and lost */
+	COUNT_AUDITS, /* an event had more audit lists than fit */
+	COUNT_ARGUMENTS, /* arguments could not be read, or were too many: they count as not listed */
+	COUNT_ARGUMENTS_CHANGED, /* a process was killed: its arguments changed after they were judged */
+	COUNT_AGENT, /* the agent's own operation was let through */
+	COUNT_FOLDED, /* an event was counted in a fold instead of told by itself */
+	COUNT_CALL_MEMORY, /* no memory to keep what a system call is made on: it is not told */
+	COUNT_DIRECTORIES_MOVED, /* a directory was renamed: protected names below it may mean other files now */
+	COUNTERS,
+};
+
+enum event_flag {
+	EVENT_POSTURE = 1,
+	EVENT_WOULD_DENY = 2,
+	EVENT_UNBUILDABLE = 4,
+	EVENT_FALLBACK = 8, /* decided by the fail direction */
+};
+
+/* A socket and the other end of what it does; family 0: none. */
+struct endpoint {
+	u16 family;
+	u16 type;
+	u16 protocol;
+	u16 port;
+	u8 address[16];
+};
+
+struct event {
+	u64 time; /* CLOCK_BOOTTIME */
+	u64 image;
+	u64 sequence; /* per CPU */
+	u64 script; /* hash of the script's path */
+	u64 names; /* of an object that has no path; of class syscalls the number, and CALL_X32 */
+	struct endpoint endpoint; /* of the classes network and dns */
+	u32 cpu;
+	u32 pid;
+	u32 ppid;
+	u32 uid;
+	u32 rule; /* number + 1 */
+	u32 audits[AUDIT_LISTS];
+	u16 lengths[EVENT_PATHS]; /* resource, second name, source, parent; in this order behind the header */
+	u8 class;
+	u8 operation;
+	u8 hook;
+	u8 verdict;
+	u8 mode;
+	u8 flags;
+	u16 error; /* of class syscalls: what the call failed with */
+	char comm[16];
+	char tty[24];
+};
+
+/* Events that agree in all of this are the same to an operator but for the process and the moment. */
+struct fold_key {
+	u64 image;
+	u64 objects[2]; /* 0 in FOLDS_RULE */
+	u64 source;
+	u64 script;
+	u32 audits[AUDIT_LISTS];
+	u32 rule;
+	u32 uid;
+	u8 class;
+	u8 operation;
+	u8 hook;
+	u8 verdict;
+	u8 mode;
+	u8 flags;
+	u16 error;
+};
+
+struct fold_head {
+	u64 told; /* events of this key in this window; beyond FOLD_BURST they are folded */
+	u64 count; /* folded */
+	u64 first; /* CLOCK_BOOTTIME of the first and the last that was folded */
+	u64 last;
+	u32 pid; /* of the last */
+	u32 ppid;
+};
+
+enum call_bit {
+	CALL_X32 = 0x40000000,
+};
+
+/* A system call that rules report and that has not returned yet. */
+struct call {
+	u32 size; /* of the paths; what does not fit is left out */
+	u32 reserved;
+	struct fold_key key;
+	struct event event;
+	u8 data[CALL_DATA];
+};
+
+/* What was counted, and the event that it began with. */
+struct fold {
+	struct fold_head head;
+	struct event event;
+	u8 data[FOLD_DATA]; /* its paths, as far as there is room */
+};
+
+enum fold_kind {
+	FOLDS_OBJECT, /* the same rule, source and object */
+	FOLDS_RULE, /* the same rule and source, whatever the object: under pressure only */
+	FOLDS,
+};
+
+#endif
