@@ -109,8 +109,12 @@ func (c *Commits) check(data []byte, tag bool, e *examination) (string, error) {
 	if o.release != e.v.digest {
 		return "", fmt.Errorf("the %s is about release %q", o.kind, o.release)
 	}
+	signedAt, err := o.signedAt()
+	if err != nil {
+		return "", err
+	}
 	// Who signs backwards in time is not believed for a new release; one that is held was new once.
-	times := []time.Time{o.when}
+	times := []time.Time{signedAt}
 	if !e.held {
 		times = append(times, latest(e.now, e.seen.Floor))
 	}
@@ -121,11 +125,26 @@ func (c *Commits) check(data []byte, tag bool, e *examination) (string, error) {
 		}
 		o.by = by
 	}
-	return fmt.Sprintf("%s signed by %s at %s", o.kind, o.by, o.when.Format(time.RFC3339)), nil
+	return fmt.Sprintf("%s signed by %s at %s", o.kind, o.by, signedAt.Format(time.RFC3339)), nil
 }
 
+// signedAt is when the object says that it was signed. Git writes its own time before it asks for a signature, and a
+// person takes a while at a prompt; an OpenPGP signature says when it was made (RFC 9580, section 5.2.3.11).
+func (o *gitObject) signedAt() (time.Time, error) {
+	if o.bySSH() {
+		return o.when, nil
+	}
+	sig, _, err := o.openPGP()
+	if err != nil {
+		return time.Time{}, err
+	}
+	return sig.CreationTime, nil
+}
+
+func (o *gitObject) bySSH() bool { return bytes.HasPrefix(o.signature, []byte(sshBegin)) }
+
 func (c *Commits) verify(o *gitObject, at time.Time) (string, error) {
-	if bytes.HasPrefix(o.signature, []byte(sshBegin)) {
+	if o.bySSH() {
 		key, err := sshsig.Verify(o.signature, gitNamespace, o.signed)
 		if err != nil {
 			return "", err
@@ -135,31 +154,40 @@ func (c *Commits) verify(o *gitObject, at time.Time) (string, error) {
 	return c.verifyPGP(o, at)
 }
 
-// verifyPGP takes exactly one signature packet: of several, two readers might believe two.
 func (c *Commits) verifyPGP(o *gitObject, at time.Time) (string, error) {
-	block, err := armor.Decode(bytes.NewReader(o.signature))
-	if err != nil || block.Type != "PGP SIGNATURE" {
-		return "", errors.New("the signature is no OpenPGP signature")
-	}
-	var raw bytes.Buffer
-	if _, err := raw.ReadFrom(block.Body); err != nil {
-		return "", errors.New("the signature is no OpenPGP signature")
-	}
-	packets := packet.NewReader(bytes.NewReader(raw.Bytes()))
-	one, err := packets.Next()
+	_, raw, err := o.openPGP()
 	if err != nil {
-		return "", errors.New("the signature is no OpenPGP signature")
-	}
-	if sig, ok := one.(*packet.Signature); !ok || sig.SigType != packet.SigTypeBinary {
-		return "", errors.New("the signature is not over a document")
-	}
-	if _, err := packets.Next(); err == nil {
-		return "", errors.New("there are two OpenPGP signatures in one")
+		return "", err
 	}
 	config := &packet.Config{Time: func() time.Time { return at }}
-	signer, err := openpgp.CheckDetachedSignature(c.pgp, bytes.NewReader(o.signed), bytes.NewReader(raw.Bytes()), config)
+	signer, err := openpgp.CheckDetachedSignature(c.pgp, bytes.NewReader(o.signed), bytes.NewReader(raw), config)
 	if err != nil {
 		return "", fmt.Errorf("OpenPGP: %w", err)
 	}
 	return "OpenPGP key " + strconv.FormatUint(signer.PrimaryKey.KeyId, 16), nil
+}
+
+// openPGP returns the signature and its bytes. It takes exactly one packet: of several, two readers might believe two.
+func (o *gitObject) openPGP() (*packet.Signature, []byte, error) {
+	block, err := armor.Decode(bytes.NewReader(o.signature))
+	if err != nil || block.Type != "PGP SIGNATURE" {
+		return nil, nil, errors.New("the signature is no OpenPGP signature")
+	}
+	var raw bytes.Buffer
+	if _, err := raw.ReadFrom(block.Body); err != nil {
+		return nil, nil, errors.New("the signature is no OpenPGP signature")
+	}
+	packets := packet.NewReader(bytes.NewReader(raw.Bytes()))
+	one, err := packets.Next()
+	if err != nil {
+		return nil, nil, errors.New("the signature is no OpenPGP signature")
+	}
+	sig, ok := one.(*packet.Signature)
+	if !ok || sig.SigType != packet.SigTypeBinary {
+		return nil, nil, errors.New("the signature is not over a document")
+	}
+	if _, err := packets.Next(); err == nil {
+		return nil, nil, errors.New("there are two OpenPGP signatures in one")
+	}
+	return sig, raw.Bytes(), nil
 }

@@ -174,6 +174,16 @@ func TestStockGitSigns(t *testing.T) {
 				t.Fatalf("a signed tag: %v", err)
 			}
 			run(t, repo, "update-ref", "-d", "refs/tags/muster/stable")
+
+			early := fmt.Sprintf("@%d +0000", time.Now().Add(-time.Minute).Unix()) // git asks for a passphrase after it has looked at the clock
+			env = append(env, "GIT_COMMITTER_DATE="+early)
+			stock(repo, "tag", "-s", "-m", message, "muster/stable", "refs/heads/muster/stable")
+			if _, err := judge(t, repo, trust); err != nil {
+				t.Fatalf("a tag that was signed a minute after git had begun it: %v", err)
+			}
+			run(t, repo, "update-ref", "-d", "refs/tags/muster/stable")
+			env = env[:len(env)-1]
+
 			stock(repo, "tag", "-s", "-m", "nothing about a release", "muster/stable", "refs/heads/muster/stable")
 			if _, err := judge(t, repo, trust); bundles.RefusalName(err) != "unsigned-commit" {
 				t.Fatalf("a signed tag about something else: %v", err)
