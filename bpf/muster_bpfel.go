@@ -66,6 +66,7 @@ const (
 	MusterClassFlagCLASS_PRESET_MAP  MusterClassFlag = 256
 	MusterClassFlagCLASS_PRESET_OPEN MusterClassFlag = 512
 	MusterClassFlagCLASS_INTERFACES  MusterClassFlag = 1024
+	MusterClassFlagCLASS_VISIBLE     MusterClassFlag = 2048
 )
 
 type MusterCounter uint32
@@ -136,6 +137,7 @@ const (
 	MusterEventFlagEVENT_WOULD_DENY  MusterEventFlag = 2
 	MusterEventFlagEVENT_UNBUILDABLE MusterEventFlag = 4
 	MusterEventFlagEVENT_FALLBACK    MusterEventFlag = 8
+	MusterEventFlagEVENT_VISIBLE     MusterEventFlag = 16
 )
 
 type MusterFlowEntry struct {

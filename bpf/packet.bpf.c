@@ -140,7 +140,7 @@ static __always_inline int packet(struct __sk_buff *skb, bool out)
 	if (!h || !skb->sk)
 		return PACKET_PASS;
 	flows = skb->ifindex != LOOPBACK_IFINDEX && has_flow_rules(h, CLASS_HAS_RULES);
-	names = out && class_flags(h, CLASS_DNS) & CLASS_HAS_RULES;
+	names = out && class_flags(h, CLASS_DNS) & (CLASS_HAS_RULES | CLASS_VISIBLE);
 	if (!flows && !names)
 		return PACKET_PASS;
 	s = scratch_take();

@@ -10,6 +10,7 @@ struct asking {
 	struct __sk_buff *skb;
 	struct scratch *scratch;
 	struct owner *owner;
+	struct image_header *header;
 	u32 ruleset;
 	u32 size; /* of one message, 0 when each says so itself */
 };
@@ -49,7 +50,9 @@ static __always_inline int query_decide(struct asking *a)
 	o->status = s->question.state == QUESTION_NAMED ? PATH_OK : PATH_DETACHED;
 	o->attributes = a->owner && a->owner->flags & OWNER_TERMINAL ? ROW_TERMINAL : 0;
 	s->packet.denied |= packet_judge(s);
-	if (s->result.verdict == VERDICT_DENY || s->result.flags || s->result.audits[0])
+	if (!notable(s) && visible(a->header, s))
+		s->result.flags = EVENT_VISIBLE;
+	if (notable(s))
 		packet_tells(s, a->owner);
 	return 0;
 }
@@ -127,7 +130,7 @@ static __always_inline void query_endpoint(struct scratch *s)
 
 static __always_inline int packet_asks(struct __sk_buff *skb, struct scratch *s, struct image_header *h)
 {
-	struct asking a = { .skb = skb, .scratch = s, .ruleset = h->id };
+	struct asking a = { .skb = skb, .scratch = s, .header = h, .ruleset = h->id };
 	u32 protocol = s->packet.key.protocol;
 
 	if ((protocol != IPPROTO_TCP && protocol_letter(protocol) != 'u') || s->packet.at >= skb->len)

@@ -115,6 +115,8 @@ type Event struct {
 	Posture   bool
 	WouldDeny bool
 	Audits    []*Rule
+	// Visible is true when nothing but the visibility of its class made it an event.
+	Visible bool
 	// Resource and Source are paths; ResourceTo is the second name of a rename or link.
 	Resource   string
 	ResourceTo string

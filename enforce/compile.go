@@ -25,6 +25,8 @@ type CompileInput struct {
 	// Aliases maps a path as LiteralPaths spells it to the path that it resolves to inside the subject.
 	// What resolves to itself is left out.
 	Aliases map[string]string
+	// Visible are the classes of which the subject's owner wants to hear everything.
+	Visible []policies.Class
 	// AllowHostAllowlist permits a host-wide Allow without fromSource.
 	AllowHostAllowlist bool
 }
@@ -37,7 +39,7 @@ func Compile(in CompileInput) (*Ruleset, []Gap) {
 	for _, p := range sortedPolicies(in.Policies) {
 		c.policy(p)
 	}
-	rs.Rules = c.rules
+	rs.Rules, rs.Visible = c.rules, c.visible()
 	c.gaps = append(c.gaps, excludeComplex(rs, in.Capabilities.Backend)...)
 	slices.SortStableFunc(c.gaps, compareGaps)
 	return rs, c.gaps
@@ -75,6 +77,20 @@ type compiler struct {
 	mode  Mode
 	rules []Rule
 	gaps  []Gap
+}
+
+// visible are the classes that the backend can show, and a gap for each of the others.
+func (c *compiler) visible() []policies.Class {
+	var shown []policies.Class
+	for _, class := range slices.Compact(slices.Sorted(slices.Values(c.in.Visible))) {
+		if c.in.Capabilities.Classes[class] {
+			shown = append(shown, class)
+			continue
+		}
+		asked := policies.Policy{ID: policies.ID{Kind: "musterd.yaml", Name: "visibility"}}
+		c.gap(&asked, -1, classReason(class), "%s does not show what happens in class %s", c.backend(), class)
+	}
+	return shown
 }
 
 func (c *compiler) gap(p *policies.Policy, rule int, reason, format string, args ...any) {

@@ -52,6 +52,26 @@ func gapLines(gaps []enforce.Gap) []string {
 	return lines
 }
 
+// TestCompileVisible: what the backend can show is part of the ruleset, in one order; what it cannot is a gap.
+func TestCompileVisible(t *testing.T) {
+	t.Parallel()
+	in := input()
+	in.Visible = []policies.Class{policies.ClassProcess, policies.ClassFile, policies.ClassProcess}
+	rs, gaps := enforce.Compile(in)
+	if !slices.Equal(rs.Visible, []policies.Class{policies.ClassFile, policies.ClassProcess}) || len(gaps) > 0 {
+		t.Errorf("%v, gaps %v", rs.Visible, gaps)
+	}
+	plain, _ := enforce.Compile(input())
+	if plain.Digest() == rs.Digest() {
+		t.Error("visibility makes another ruleset")
+	}
+	in.Capabilities.Classes = map[policies.Class]bool{policies.ClassProcess: true}
+	rs, gaps = enforce.Compile(in)
+	if !slices.Equal(rs.Visible, []policies.Class{policies.ClassProcess}) || !slices.Equal(gapLines(gaps), []string{"visibility/-1 class"}) {
+		t.Errorf("%v, gaps %v", rs.Visible, gaps)
+	}
+}
+
 func TestCompileGaps(t *testing.T) {
 	t.Parallel()
 	allowFile := pathRule(policies.ActionAllow, file, policies.ObjectPath, "/f")

@@ -56,6 +56,15 @@ func (w *canonicalWriter) ruleset(rs *Ruleset) {
 	}
 	w.close(']')
 	w.text("subject", string(rs.Subject))
+	if len(rs.Visible) > 0 {
+		w.key("visible")
+		w.open('[')
+		for _, class := range rs.Visible {
+			w.element()
+			w.quote(string(class))
+		}
+		w.close(']')
+	}
 	w.close('}')
 }
 

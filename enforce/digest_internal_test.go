@@ -39,6 +39,7 @@ func TestCanonical(t *testing.T) {
 		{},
 		{Subject: Host, Mode: ModeEnforce, Postures: Postures{File: PostureBlock, Network: PostureAudit, Capabilities: PostureAudit}},
 		{Subject: Host, Mode: ModeAudit, Rules: []Rule{full, {}, full}},
+		{Subject: Host, Mode: ModeEnforce, Visible: []policies.Class{policies.ClassFile, policies.ClassProcess}},
 	} {
 		k := &keep{}
 		w := canonicalWriter{hash: k}

@@ -67,6 +67,8 @@ type Ruleset struct {
 	// Held says why a ruleset that should enforce runs in audit (host safety); empty otherwise.
 	Held     string   `json:"held,omitempty"`
 	Postures Postures `json:"postures"`
+	// Visible are the classes of which everything is reported that happens, sorted: it changes no verdict.
+	Visible []policies.Class `json:"visible,omitempty"`
 	// Rules are sorted by (kind, namespace, policy name, rule position); a rule's number is its index.
 	Rules []Rule `json:"rules"`
 }

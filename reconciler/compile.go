@@ -68,7 +68,7 @@ func (l *Loop) compile(before compiled, sets []*policies.Set, mode enforce.Mode)
 func (in *compileInput) forHost(selected []*policies.Policy) enforce.CompileInput {
 	return enforce.CompileInput{
 		Subject: enforce.Host, Policies: selected, Mode: in.mode, Capabilities: in.caps,
-		Postures: in.settings.Config.EnforcePostures(), Aliases: in.aliases,
+		Postures: in.settings.Config.EnforcePostures(), Visible: in.settings.Config.Visibility, Aliases: in.aliases,
 		AllowHostAllowlist: in.settings.Config.AllowHostAllowlist,
 	}
 }

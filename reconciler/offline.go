@@ -63,7 +63,7 @@ func (o *Offline) Compile(set *policies.Set) ([]*enforce.Ruleset, []enforce.Gap,
 	selected := policies.Select(set, policies.Subject{Host: true, Labels: o.Facts.Labels})
 	out := compileHost(enforce.CompileInput{
 		Subject: enforce.Host, Policies: selected, Mode: o.Facts.Mode, Capabilities: o.Facts.Capabilities,
-		Postures: o.Facts.Postures, Aliases: o.Host.Resolve(enforce.LiteralPaths(selected)),
+		Postures: o.Facts.Postures, Visible: o.Facts.Visible, Aliases: o.Host.Resolve(enforce.LiteralPaths(selected)),
 		AllowHostAllowlist: o.Facts.AllowHostAllowlist,
 	}, o.Host.Protect(), nil)
 	return out.rulesets, out.gaps, out.held

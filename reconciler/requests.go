@@ -123,7 +123,7 @@ func (l *Loop) Rulesets(ctx context.Context) (*control.Rulesets, error) {
 		out = &control.Rulesets{
 			Rulesets: l.know.compiled.rulesets, Gaps: l.know.compiled.gaps,
 			Labels: node.Labels, Hostname: node.Hostname, Postures: l.settings.Config.EnforcePostures(),
-			AllowHostAllowlist: l.settings.Config.AllowHostAllowlist, Mode: l.settings.Config.Mode,
+			Visible: l.settings.Config.Visibility, AllowHostAllowlist: l.settings.Config.AllowHostAllowlist, Mode: l.settings.Config.Mode,
 			Capabilities: l.deps.Backend.Capabilities(),
 		}
 		if l.know.state != nil {

@@ -132,6 +132,8 @@ enum class_flag {
 	CLASS_PRESET_OPEN = 512,
 	/* A rule names an interface. */
 	CLASS_INTERFACES = 1024,
+	/* What no rule speaks of is told as well. */
+	CLASS_VISIBLE = 2048,
 };
 
 /* A reference is the number of a 16-byte unit from the image's start; 0 is none. */

@@ -32,6 +32,7 @@ enum event_flag {
 	EVENT_WOULD_DENY = 2,
 	EVENT_UNBUILDABLE = 4,
 	EVENT_FALLBACK = 8, /* decided by the fail direction */
+	EVENT_VISIBLE = 16, /* told because the class is visible, by no rule */
 };
 
 /* A socket and the other end of what it does; family 0: none. */

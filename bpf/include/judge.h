@@ -72,7 +72,7 @@ static __always_inline bool concerns(u32 class, bool names)
 		return false;
 	}
 	flags = class_flags(h, class);
-	return flags & CLASS_HAS_RULES || (names && flags & CLASS_WATCHES);
+	return flags & (CLASS_HAS_RULES | CLASS_VISIBLE) || (names && flags & CLASS_WATCHES);
 }
 
 /* The image, when it has rules of a class whose objects are known by numbers, and the caller is a program. */
@@ -89,7 +89,7 @@ static __always_inline struct image_header *rules_of(u32 class)
 		count(COUNT_IMAGE);
 		return 0;
 	}
-	return class_flags(h, class) & CLASS_HAS_RULES ? h : 0;
+	return class_flags(h, class) & (CLASS_HAS_RULES | CLASS_VISIBLE) ? h : 0;
 }
 
 /* Whether the image says anything of one of these numbers to the caller: nearly always not, and its label
@@ -98,6 +98,8 @@ static __always_inline bool speaks_of(struct image_header *h, u32 class, u64 nam
 {
 	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
 
+	if (class_flags(h, class) & CLASS_VISIBLE)
+		return true;
 	if (!l || !(l->flags & LABEL_KNOWN) || l->image != h->id)
 		return true;
 	return l->names[class - CLASS_NETWORK] & names;
@@ -160,6 +162,24 @@ static __always_inline void unbuildable(struct image_header *h, struct scratch *
 	s->result.rule = 0;
 }
 
+/* Whether anybody hears of what the rules have decided. */
+static __always_inline bool notable(struct scratch *s)
+{
+	return s->result.verdict == VERDICT_DENY || s->result.flags || s->result.audits[0];
+}
+
+/* Whether it is told though no rule speaks of it. Of a file that is open or in memory the opening was told. */
+static __always_inline bool visible(struct image_header *h, struct scratch *s)
+{
+	struct object *o = &s->object[0];
+
+	if (!(class_flags(h, s->class) & CLASS_VISIBLE) || s->operation == OP_READ || s->operation == OP_WRITE ||
+	    s->operation == OP_MAP)
+		return false;
+	return o->status == PATH_OK || o->status == PATH_NAMED ||
+	       (o->status == PATH_INTERNAL && s->class == CLASS_PROCESS);
+}
+
 struct judging {
 	void *image;
 	struct image_header *header;
@@ -209,10 +229,10 @@ static __always_inline bool home_begin(struct scratch *s, struct object *o)
 }
 
 /* What is told is the name that decided. */
-static __always_inline void home_end(struct scratch *s, struct object *o)
+static __always_inline void home_end(struct image_header *h, struct scratch *s, struct object *o)
 {
 	s->lenient = LENIENT_NOT;
-	if (s->result.verdict != VERDICT_DENY && (s->result.flags || s->result.audits[0]))
+	if (s->result.verdict != VERDICT_DENY && (notable(s) || visible(h, s)))
 		walk(o);
 }
 
@@ -240,7 +260,7 @@ static long judge_object(u32 index, struct judging *j)
 	else if (o->status != PATH_INTERNAL && o->status != PATH_HOMELESS)
 		unbuildable(j->header, s, o);
 	if (home)
-		home_end(s, o);
+		home_end(j->header, s, o);
 	return 0;
 }
 
@@ -275,8 +295,9 @@ __noinline int judge(struct scratch *s)
 	}
 	if (s->result.verdict == VERDICT_DENY && is_agent())
 		return 0;
-	if (s->result.verdict == VERDICT_DENY ? s->quiet != QUIET_ALWAYS :
-						!s->quiet && (s->result.flags || s->result.audits[0]))
+	if (!notable(s) && !s->quiet && visible(h, s) && !caller_is_agent())
+		s->result.flags = EVENT_VISIBLE;
+	if (notable(s) && (!s->quiet || (s->result.verdict == VERDICT_DENY && s->quiet != QUIET_ALWAYS)))
 		event_emit(s);
 	return s->result.verdict == VERDICT_DENY;
 }

@@ -23,7 +23,7 @@ import (
 
 type logsFlags struct {
 	agentFlags
-	follow                bool
+	follow, visible       bool
 	file                  string
 	policies, actions, op []string
 	lines                 int
@@ -35,7 +35,7 @@ func newLogsCmd() *cobra.Command {
 		Use:   "logs [-f]",
 		Short: "Show what was denied and audited on this host",
 		Long: "Prints the newest events of the agent's event file, and with -f those to come. -o json prints the records\n" +
-			"as they are, one a line, with KubeArmor's field names.",
+			"as they are, one a line, with KubeArmor's field names. What visibility adds is left out but with --visible.",
 		Example: "  muster logs -f --policy protect-shadow\n  muster logs -o json | jq -r .Resource | sort | uniq -c",
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return f.run(cmd.Context(), cmd.OutOrStdout()) },
@@ -43,6 +43,7 @@ func newLogsCmd() *cobra.Command {
 	f.register(cmd)
 	fl := cmd.Flags()
 	fl.BoolVarP(&f.follow, "follow", "f", false, "go on with the events to come")
+	fl.BoolVar(&f.visible, "visible", false, "also what no rule is about, of the classes that visibility names in the configuration")
 	fl.StringVar(&f.file, "file", config.Default().Events.File, "event file")
 	fl.StringSliceVar(&f.policies, "policy", nil, "only events of these policies")
 	fl.StringSliceVar(&f.actions, "action", nil, "only events with these actions, such as Block")
@@ -112,7 +113,7 @@ func (f *logsFlags) wants(line []byte) bool {
 		return false
 	}
 	in := func(list []string, value string) bool { return len(list) == 0 || slices.Contains(list, value) }
-	return in(f.policies, r.PolicyName) && in(f.actions, r.Action) && in(f.op, r.Operation)
+	return (r.Alert() || f.visible) && in(f.policies, r.PolicyName) && in(f.actions, r.Action) && in(f.op, r.Operation)
 }
 
 func (f *logsFlags) print(out io.Writer, line []byte) error {
@@ -126,6 +127,9 @@ func (f *logsFlags) print(out io.Writer, line []byte) error {
 	}
 	if r.Resource == "" && r.EventData.Example != "" {
 		r.Resource = r.EventData.Example + " and others"
+	}
+	if !r.Alert() {
+		r.Action, r.PolicyName = "Seen", "visibility"
 	}
 	parts := []string{r.UpdatedTime, r.Action, r.PolicyName + ":", r.Operation, r.Resource, "by", r.Source, fmt.Sprintf("(pid %d, uid %d)", r.HostPID, r.UID), r.Result}
 	if r.Count > 1 {

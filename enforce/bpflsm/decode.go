@@ -179,6 +179,7 @@ func (image *Image) event(h *bpf.MusterEvent) (enforce.Event, error) {
 		Verdict: enforce.Verdict(h.Verdict), Mode: rs.Mode,
 		Posture:   h.Flags&uint8(bpf.MusterEventFlagEVENT_POSTURE) != 0,
 		WouldDeny: h.Flags&uint8(bpf.MusterEventFlagEVENT_WOULD_DENY) != 0,
+		Visible:   h.Flags&uint8(bpf.MusterEventFlagEVENT_VISIBLE) != 0,
 		PID:       h.Pid, PPID: h.Ppid, UID: h.Uid, Sequence: h.Sequence, CPU: h.Cpu, Count: 1,
 		Errno: int(h.Error),
 	}

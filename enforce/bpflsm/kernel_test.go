@@ -77,6 +77,9 @@ func eventLine(e enforce.Event) string {
 	if e.Posture {
 		s += " by posture"
 	}
+	if e.Visible {
+		s += " visible"
+	}
 	for _, a := range e.Audits {
 		s += " audited-by " + a.Policy.Name
 	}

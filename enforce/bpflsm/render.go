@@ -173,6 +173,9 @@ func (r *renderer) class(class int) (bpf.MusterImageClass, error) {
 	if slices.ContainsFunc(r.ruleset.Rules, hasRules) {
 		c.Flags |= uint32(bpf.MusterClassFlagCLASS_HAS_RULES)
 	}
+	if slices.Contains(r.ruleset.Visible, classes[class]) {
+		c.Flags |= uint32(bpf.MusterClassFlagCLASS_VISIBLE)
+	}
 	if r.ruleset.Restricts(classes[class]) {
 		c.Flags |= uint32(bpf.MusterClassFlagCLASS_CLOSED)
 	}

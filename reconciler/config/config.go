@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/policies"
 )
 
 // DefaultPath is where musterd looks for its configuration.
@@ -41,6 +42,8 @@ type Config struct {
 	DriftInterval time.Duration `yaml:"driftInterval"`
 	// Postures are the default postures of the host.
 	Postures Postures `yaml:"postures"`
+	// Visibility are the classes of which every operation is told as an event, whatever the policies say.
+	Visibility []policies.Class `yaml:"visibility"`
 	// AllowHostAllowlist accepts a host-wide Allow without fromSource.
 	AllowHostAllowlist bool `yaml:"allowHostAllowlist"`
 	// Protect adds to what must stay possible on this host; a ruleset that denies one of these is held.

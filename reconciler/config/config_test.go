@@ -77,6 +77,7 @@ func TestRefused(t *testing.T) {
 		"no cron line":        {"source: {url: x, schedule: \"every day\"}\n", "source.schedule is no cron line", "@hourly"},
 		"mode":                {least + "mode: block\n", `f:2:7: mode is "block"`, "enforce, audit, off"},
 		"posture":             {least + "postures: {file: deny}\n", `postures.file is "deny"`, "audit, block"},
+		"visibility":          {least + "visibility: [process, syscalls]\n", `visibility[1] is "syscalls"`, "process, file, network"},
 		"relative path":       {least + "stateDir: var/muster\n", "stateDir must be an absolute path", ""},
 		"relative credential": {"source: {url: x, credentials: {tokenFile: token}}\n", "source.credentials.tokenFile must be an absolute path", ""},
 		"host id":             {least + "hostId: Web_1\n", "hostId must match", "hostname"},

@@ -16,9 +16,16 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/policies"
 )
 
 var hostIDPattern = regexp.MustCompile(`^[a-z0-9.-]{1,63}$`)
+
+// Visible are the classes that can be shown.
+var Visible = []string{
+	string(policies.ClassProcess), string(policies.ClassFile), string(policies.ClassNetwork),
+	string(policies.ClassCapabilities), string(policies.ClassDNS),
+}
 
 // checker collects problems and finds the position of a key.
 type checker struct {
@@ -39,6 +46,9 @@ func validate(file string, root *yaml.Node, c *Config) []Problem {
 		"postures.file": c.Postures.File, "postures.network": c.Postures.Network, "postures.capabilities": c.Postures.Capabilities,
 	} {
 		v.oneOf(key, string(posture), string(enforce.PostureAudit), string(enforce.PostureBlock))
+	}
+	for i, class := range c.Visibility {
+		v.oneOf(fmt.Sprintf("visibility[%d]", i), string(class), Visible...)
 	}
 	v.oneOf("status.collect", c.Status.Collect, "auto", "off")
 	v.oneOf("events.output", c.Events.Output, "file", "stdout", "none")

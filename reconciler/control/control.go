@@ -13,6 +13,7 @@ import (
 
 	"github.com/muster-fleet/muster/enforce"
 	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/policies"
 )
 
 // Outcome is how one look at the source ended.
@@ -127,10 +128,11 @@ type Rulesets struct {
 	Gaps     []enforce.Gap      `json:"gaps"`
 	// Observed is what the kernel was last seen to hold.
 	Observed map[enforce.SubjectID]enforce.SubjectState `json:"observed"`
-	// Labels, Postures and AllowHostAllowlist let the same functions run offline as they would here.
+	// Labels, Postures, Visible and AllowHostAllowlist let the same functions run offline as they would here.
 	Labels             map[string]string    `json:"labels"`
 	Hostname           string               `json:"hostname"`
 	Postures           enforce.Postures     `json:"postures"`
+	Visible            []policies.Class     `json:"visible,omitempty"`
 	AllowHostAllowlist bool                 `json:"allowHostAllowlist"`
 	Mode               enforce.Mode         `json:"mode"`
 	Capabilities       enforce.Capabilities `json:"capabilities"`

@@ -148,6 +148,24 @@ func TestRecordFields(t *testing.T) {
 	}
 }
 
+// TestSeen: what a visible class shows is a log of no policy, beside the alerts of audit rules.
+func TestSeen(t *testing.T) {
+	t.Parallel()
+	ev := enforce.Event{Subject: enforce.Host, Class: policies.ClassFile, Resource: "/f", Source: "/bin/cat", Visible: true}
+	list := Translate(ev, identity)
+	if len(list) != 1 || list[0].Type != "HostLog" || list[0].PolicyName != "" || list[0].Action != "" || list[0].Result != "Passed" || list[0].Alert() {
+		t.Errorf("%+v", list)
+	}
+	ev.Subject = "c1"
+	if list := Translate(ev, identity); len(list) != 1 || list[0].Type != "ContainerLog" || list[0].ContainerID != "c1" {
+		t.Errorf("of a container: %+v", list)
+	}
+	ev.Visible = false
+	if list := Translate(ev, identity); len(list) > 0 {
+		t.Errorf("nothing to tell: %+v", list)
+	}
+}
+
 var errDisk = errors.New("disk full")
 
 // gate is a sink that lets nothing through until it is opened.

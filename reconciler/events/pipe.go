@@ -5,6 +5,7 @@ package events
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -252,7 +253,7 @@ func (p *Pipe) closeFollowers() {
 func (p *Pipe) count(r Record) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	key := counter{r.PolicyName, r.Action}
+	key := counter{cmp.Or(r.PolicyName, "visibility"), cmp.Or(r.Action, "None")}
 	if _, known := p.counts[key]; !known && len(p.counts) >= maxCounters {
 		key.policy = "other"
 	}

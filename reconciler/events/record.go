@@ -145,6 +145,9 @@ func Translate(ev enforce.Event, id Identity) []Record {
 		// A path that could not be built: denied by no rule's name, and never silently.
 		out = append(out, record(ev, id, nil, actionBlock))
 	}
+	if ev.Visible {
+		out = append(out, seen(ev, id))
+	}
 	for _, rule := range ev.Audits {
 		action := actionAudit
 		if rule.DryRun {
@@ -153,6 +156,19 @@ func Translate(ev enforce.Event, id Identity) []Record {
 		out = append(out, record(ev, id, rule, action))
 	}
 	return out
+}
+
+// Alert is true when a rule or a posture made the record, false when it is there because everything is shown.
+func (r *Record) Alert() bool { return r.PolicyName != "" }
+
+// seen is the record of what no rule speaks of; KubeArmor calls it a log, not an alert, and names no policy in it.
+func seen(ev enforce.Event, id Identity) Record {
+	r := record(ev, id, nil, "")
+	r.PolicyName, r.Type = "", "HostLog"
+	if ev.Subject != enforce.Host {
+		r.Type = "ContainerLog"
+	}
+	return r
 }
 
 func blockAction(ev enforce.Event) string {

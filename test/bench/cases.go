@@ -17,6 +17,9 @@ const Empty = "empty"
 // for: only hosts whose policies speak of system calls pay for it.
 const Calls = "calls"
 
+// Visible is the case of Muster without a rule and with every class visible: measured when it is asked for, too.
+const Visible = "visible"
+
 // RuleCounts are how many path rules Muster is measured with; 0 is a host that no policy selects.
 func RuleCounts() []int { return []int{0, 1, 100, 1000, 10000} }
 

@@ -188,9 +188,9 @@ func (d *driver) subject(name string) (subject, error) {
 	if n, ok := bench.Rules(name); ok {
 		return d.engine.with(n)
 	}
-	if name == bench.Calls {
+	if ruleset, ok := special[name]; ok {
 		s, err := d.engine.with(0)
-		return &calls{s}, err
+		return &specialCase{s, ruleset}, err
 	}
 	return nil, fmt.Errorf("no such case")
 }
