@@ -38,7 +38,7 @@ func TestConfigurationPage(t *testing.T) {
 	}
 	want := config.Default()
 	want.Source.URL = "https://git.example.com/policy.git"
-	got.Protect, got.Tenants, got.Source.Mirrors = nil, nil, nil
+	got.Protect, got.Visibility, got.Tenants, got.Source.Mirrors = nil, nil, nil, nil
 	if diff := cmp.Diff(want, *got); diff != "" {
 		t.Errorf("docs/configuration.md differs from the defaults (-code +page):\n%s", diff)
 	}
