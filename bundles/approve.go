@@ -64,9 +64,15 @@ func NewReview(ctx context.Context, ch Channel, t *Trust, now time.Time) (*Revie
 	r.Needed = max(0, t.Threshold.Enforce-len(v.signers))
 	old := memFS{}
 	if r.Against != nil {
-		old = r.Against.files
+		if old, err = r.Against.files.all(); err != nil {
+			return nil, err
+		}
 	}
-	r.Changes = changes(old, v.files)
+	next, err := v.files.all()
+	if err != nil {
+		return nil, err
+	}
+	r.Changes = changes(old, next)
 	return r, nil
 }
 
@@ -164,7 +170,7 @@ func approveOnce(ctx context.Context, ch Channel, r *Review, by *signers, now ti
 	slices.Sort(signers)
 	p := &Published{
 		Changed: added, Revision: tip, Sequence: v.release.Sequence, Epoch: v.release.Epoch, Digest: v.digest,
-		Signers: signers, Files: len(v.files),
+		Signers: signers, Files: len(v.files.list),
 	}
 	if !added {
 		return p, nil

@@ -6,7 +6,9 @@ package bundles
 import (
 	"archive/tar"
 	"bufio"
+	"bytes"
 	"compress/gzip"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -53,28 +55,34 @@ const maxRatio = 200
 // ReadArchive reads what WriteArchive wrote, from a stranger: bytes, files, depth and ratio are bounded while
 // streaming; a link, a device, a directory, a doubled or escaping name is an error, and so is anything after the end.
 func ReadArchive(r io.Reader, kind ArchiveKind) (map[string][]byte, error) {
+	files, _, err := ReadArchiveBut(r, kind, nil)
+	return files, err
+}
+
+// ReadArchiveBut is ReadArchive for a host that keeps some files already: of those it answers the digests instead.
+func ReadArchiveBut(r io.Reader, kind ArchiveKind, kept *Kept) (files map[string][]byte, known map[string]Sum, err error) {
 	in := &counter{r: bufio.NewReaderSize(r, 64<<10)}
 	zr, err := gzip.NewReader(in)
 	if err != nil {
-		return nil, archiveError(err, "it is not gzip")
+		return nil, nil, archiveError(err, "it is not gzip")
 	}
 	zr.Multistream(false)
 	out := &inflated{r: zr, in: in, left: maxTotalBytes + maxReleaseDoc + maxFiles*1024}
-	files, err := readTar(tar.NewReader(out), kind)
-	if err != nil {
-		return nil, err
+	content := &archive{kind: kind, kept: kept, files: map[string][]byte{}, known: map[string]Sum{}}
+	if err := content.read(tar.NewReader(out)); err != nil {
+		return nil, nil, err
 	}
 	// What stands after the last file is padding, and nothing stands after the archive: both are read, so that
 	// whoever checks a digest over r sees every byte.
 	if err := onlyZeros(out); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if n, err := io.Copy(io.Discard, io.LimitReader(in, 1)); err != nil {
-		return nil, archiveError(err, "it cannot be read to its end")
+		return nil, nil, archiveError(err, "it cannot be read to its end")
 	} else if n > 0 {
-		return nil, refuse(ErrMalformed, "there is something after the archive")
+		return nil, nil, refuse(ErrMalformed, "there is something after the archive")
 	}
-	return files, nil
+	return content.files, content.known, nil
 }
 
 func archiveError(err error, what string) error {
@@ -84,35 +92,55 @@ func archiveError(err error, what string) error {
 	return refuse(ErrMalformed, "the archive: %s", what).because(err)
 }
 
-func readTar(tr *tar.Reader, kind ArchiveKind) (map[string][]byte, error) {
-	files, folded := map[string][]byte{}, map[string]bool{}
+// archive is what was read of one.
+type archive struct {
+	kind  ArchiveKind
+	kept  *Kept
+	files map[string][]byte
+	known map[string]Sum
+}
+
+func (a *archive) read(tr *tar.Reader) error {
+	folded := map[string]bool{}
 	var total int64
+	var buf bytes.Buffer
 	for {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
-			return files, nil
+			return nil
 		}
 		if err != nil {
-			return nil, archiveError(err, "it is not tar")
+			return archiveError(err, "it is not tar")
 		}
-		if err := kind.check(h); err != nil {
-			return nil, err
+		if err := a.kind.check(h); err != nil {
+			return err
 		}
 		name := strings.ToLower(h.Name)
-		if total += h.Size; total > maxTotalBytes+maxReleaseDoc || len(files) >= maxFiles+maxDocuments {
-			return nil, refuse(ErrLimits, "the archive holds more than %d files or %d bytes", maxFiles, maxTotalBytes)
+		if total += h.Size; total > maxTotalBytes+maxReleaseDoc || len(folded) >= maxFiles+maxDocuments {
+			return refuse(ErrLimits, "the archive holds more than %d files or %d bytes", maxFiles, maxTotalBytes)
 		}
 		if folded[name] {
-			return nil, refuse(ErrPath, "%q is in the archive twice", h.Name)
+			return refuse(ErrPath, "%q is in the archive twice", h.Name)
 		}
 		folded[name] = true
 		// Not by the header's word alone: memory is taken as bytes come.
-		data, err := io.ReadAll(io.LimitReader(tr, maxFileBytes))
-		if err != nil {
-			return nil, archiveError(err, h.Name)
+		buf.Reset()
+		if _, err := buf.ReadFrom(io.LimitReader(tr, maxFileBytes)); err != nil {
+			return archiveError(err, h.Name)
 		}
-		files[h.Name] = data
+		a.take(h.Name, buf.Bytes())
 	}
+}
+
+// take notes a file; data is good until it returns.
+func (a *archive) take(name string, data []byte) {
+	if a.kept != nil {
+		if sum := sha256.Sum256(data); a.kept.Has(sum, int64(len(data))) {
+			a.known[name] = sum
+			return
+		}
+	}
+	a.files[name] = append(make([]byte, 0, len(data)), data...)
 }
 
 func (k ArchiveKind) check(h *tar.Header) error {

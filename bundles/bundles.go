@@ -11,6 +11,8 @@ import (
 	"context"
 	"io/fs"
 	"time"
+
+	"github.com/muster-fleet/muster/policies"
 )
 
 // Revision names one state of a source: a Git commit hash or an OCI digest.
@@ -33,12 +35,15 @@ type Raw struct {
 	// cannot be known, it is false and AncestryUnknown says why; ErrWire in it says that another try may tell.
 	Rewritten       bool
 	AncestryUnknown error
+	// Earlier are policies that the host has read before, or nil: those of unchanged files are not read again.
+	Earlier *policies.Set
 }
 
 // Follower is a Source that wants to know which revision was accepted last: what it brings next should descend from
-// it. What was only seen does not count: a history that was refused stays refused when somebody builds on it.
+// it. What was only seen does not count: a history that was refused stays refused when somebody builds on it. What is
+// kept of that release, which may be nothing, need not be brought again: NewPartFS names it by its digests.
 type Follower interface {
-	Accepted(rev Revision)
+	Accepted(rev Revision, kept *Kept)
 }
 
 // Level is what a release has enough signers for.

@@ -37,7 +37,7 @@ func cacheName(v *Verified) string {
 
 // Store keeps v. Storing the same bytes again writes nothing.
 func (c *Cache) Store(v *Verified) error {
-	packed, err := pack(v.revision, v.contents())
+	packed, err := pack(v.revision, v.documents(), &v.files)
 	if err != nil {
 		return err
 	}
@@ -45,12 +45,12 @@ func (c *Cache) Store(v *Verified) error {
 		return err
 	}
 	path := filepath.Join(c.dir, cacheName(v))
-	if packed.isAt(path) {
-		return nil
+	if !packed.isAt(path) {
+		if err := writeAtomic(path, 0o600, packed.write); err != nil {
+			return err
+		}
 	}
-	if err := writeAtomic(path, 0o600, packed.write); err != nil {
-		return err
-	}
+	v.stored = packed.index.kept(path, packed.offset(), v.files.list)
 	return c.prune(v.level)
 }
 
@@ -126,16 +126,17 @@ func (c *Cache) load(name string, level Level, trust *Trust, seen Seen, now time
 	if err != nil {
 		return nil, asTorn(err, name)
 	}
-	raw, err := unpack(data)
+	raw, index, offset, err := unpack(data)
 	if err != nil {
 		return nil, asTorn(err, name)
 	}
-	v, err := verifyHeld(raw, trust, seen, now)
+	v, err := verifyHeld(raw, nil, trust, seen, now)
 	if err != nil {
 		return nil, err
 	}
 	if level == LevelEnforce && v.level != LevelEnforce {
 		return nil, refuse(ErrTooFewSigners, "%s has enough signers for audit only now", name)
 	}
+	v.stored = index.kept(filepath.Join(c.dir, name), offset, v.files.list)
 	return v, nil
 }

@@ -50,7 +50,7 @@ func copyOnce(ctx context.Context, v *Verified, files map[string][]byte, to Chan
 	}
 	p := &Published{
 		Revision: tip, Sequence: v.release.Sequence, Epoch: v.release.Epoch, Digest: v.digest,
-		Signers: slices.Clone(v.signers), Files: len(v.files), Over: h.tipProblem,
+		Signers: slices.Clone(v.signers), Files: len(v.files.list), Over: h.tipProblem,
 	}
 	switch there := h.tipRelease; {
 	case there != nil && there.digest == v.digest:

@@ -5,7 +5,6 @@ package bundles
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"io"
 	"io/fs"
@@ -81,32 +80,52 @@ func checkFileList(files []ReleaseFile) error {
 	return nil
 }
 
-// readListed reads every listed file once and keeps its bytes, so that what was checked is what is used.
-func readListed(fsys fs.FS, files []ReleaseFile) (memFS, error) {
-	out := make(memFS, len(files))
-	for _, f := range files {
-		data, err := readBounded(fsys, f.Path, f.Size)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			return nil, refuse(ErrAltered, "%s is listed but missing", f.Path)
-		case err != nil:
-			return nil, err
-		case int64(len(data)) != f.Size:
-			return nil, refuse(ErrAltered, "%s has another size than the signed %d bytes", f.Path, f.Size)
+// readListed reads every listed file once and keeps its bytes, so that what was checked is what is used. Of those that
+// the host keeps already only the digest is compared: the bytes are, whenever they are read.
+func readListed(fsys fs.FS, files []ReleaseFile) (contents, error) {
+	part, ok := fsys.(*partFS)
+	if !ok {
+		part = &partFS{}
+	}
+	out := contents{list: files, memory: make(memFS, len(files)-min(len(files), len(part.known))), kept: part.kept}
+	for i := range files {
+		f := &files[i]
+		if sum, known := part.known[f.Path]; known {
+			if sum != f.sum() || !part.kept.Has(sum, f.Size) {
+				return contents{}, refuse(ErrAltered, "%s has another size or sha256 than the signed one", f.Path)
+			}
+			continue
 		}
-		if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != f.SHA256 {
-			return nil, refuse(ErrAltered, "%s has another sha256 than the signed one", f.Path)
+		data, err := readOne(fsys, f)
+		if err != nil {
+			return contents{}, err
 		}
-		out[f.Path] = data
+		out.memory[f.Path] = data
 	}
 	return out, nil
+}
+
+func readOne(fsys fs.FS, f *ReleaseFile) ([]byte, error) {
+	data, err := readBounded(fsys, f.Path, f.Size)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, refuse(ErrAltered, "%s is listed but missing", f.Path)
+	case err != nil:
+		return nil, err
+	case int64(len(data)) != f.Size:
+		return nil, refuse(ErrAltered, "%s has another size than the signed %d bytes", f.Path, f.Size)
+	}
+	if sha256.Sum256(data) != f.sum() {
+		return nil, refuse(ErrAltered, "%s has another sha256 than the signed one", f.Path)
+	}
+	return data, nil
 }
 
 // readBounded reads a regular file. One byte more than limit is read at most, so a longer file shows.
 //
 // Out of memory nothing is copied: what a transport brought and what Verify keeps are the same bytes, once.
 func readBounded(fsys fs.FS, name string, limit int64) ([]byte, error) {
-	if m, ok := fsys.(memFS); ok {
+	if m, ok := inMemory(fsys); ok {
 		if data, ok := m[name]; ok {
 			return data[:min(int64(len(data)), limit+1)], nil
 		}
@@ -122,6 +141,14 @@ func readBounded(fsys fs.FS, name string, limit int64) ([]byte, error) {
 	}
 	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, limit+1))
+}
+
+func inMemory(fsys fs.FS) (memFS, bool) {
+	if p, ok := fsys.(*partFS); ok {
+		return p.memFS, true
+	}
+	m, ok := fsys.(memFS)
+	return m, ok
 }
 
 // lstat does not follow a link when the file system can say so (os.DirFS can).

@@ -65,13 +65,13 @@ const tempPrefix = ".muster-tmp-"
 
 // WriteAtomic replaces a file so that a crash at any moment leaves the old bytes or the new ones.
 func WriteAtomic(path string, data []byte, mode fs.FileMode) error {
-	return writeAtomic(path, mode, func(w io.Writer) error {
-		_, err := w.Write(data)
+	return writeAtomic(path, mode, func(f *os.File) error {
+		_, err := f.Write(data)
 		return err
 	})
 }
 
-func writeAtomic(path string, mode fs.FileMode, write func(io.Writer) error) (err error) {
+func writeAtomic(path string, mode fs.FileMode, write func(*os.File) error) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix+"*")
 	if err != nil {
 		return err

@@ -100,19 +100,20 @@ func FuzzState(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(frame(stateMagic, payload))
-	packed, err := pack("r", map[string][]byte{"a": []byte("x"), "b": nil})
+	packed, err := pack("r", map[string][]byte{"a": []byte("x"), "b": nil}, &contents{})
 	if err != nil {
 		f.Fatal(err)
 	}
 	var written bytes.Buffer
-	if err := packed.write(&written); err != nil {
+	sum, err := packed.payload(&written)
+	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(written.Bytes())
+	f.Add(append(packed.header(sum), written.Bytes()...))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if raw, err := unpack(data); err == nil {
-			again, err := pack(raw.Revision, raw.FS.(memFS))
-			if err != nil || int64(len(data)) < int64(len(again.index)) {
+		if raw, _, offset, err := unpack(data); err == nil {
+			again, err := pack(raw.Revision, raw.FS.(memFS), &contents{})
+			if err != nil || int64(len(data)) < offset || int64(len(data)) < int64(len(again.text)) {
 				t.Fatalf("%q: %v", data, err)
 			}
 		} else if !errors.Is(err, ErrTorn) {

@@ -182,7 +182,7 @@ func (h *history) unchanged(c Content, o PublishOptions) *Published {
 	}
 	return &Published{
 		Revision: h.tip, Sequence: v.release.Sequence, Epoch: v.release.Epoch, Digest: v.digest,
-		Signers: slices.Clone(v.signers), Files: len(v.files),
+		Signers: slices.Clone(v.signers), Files: len(v.files.list),
 	}
 }
 

@@ -211,10 +211,10 @@ func (m *Mirrored) Judged(rev Revision, refusal error, stale bool) {
 }
 
 // Accepted implements Follower. All members are told, whoever brought it: a mirror has the same history.
-func (m *Mirrored) Accepted(rev Revision) {
+func (m *Mirrored) Accepted(rev Revision, kept *Kept) {
 	for _, one := range m.members {
 		if f, wants := one.Source.(Follower); wants {
-			f.Accepted(rev)
+			f.Accepted(rev, kept)
 		}
 	}
 }

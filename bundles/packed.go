@@ -12,16 +12,18 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 )
 
 // packed is a release in one file: a frame's header, one line of JSON that lists the files, and their bytes one after
-// the other. It is written without a copy of them, and what is read are parts of the one buffer that the file was read
-// into: a release of 10,000 policies is in memory once.
+// the other, first the documents and then the listed files. It is written without a copy of them, those that another
+// file of the cache keeps out of that, and what is read are parts of the one buffer that the file was read into.
 type packed struct {
-	header []byte
-	index  []byte
-	files  map[string][]byte
-	order  []packedFile
+	index     packedIndex
+	text      []byte // the index
+	documents map[string][]byte
+	files     *contents
 }
 
 type packedIndex struct {
@@ -34,47 +36,70 @@ type packedFile struct {
 	Size int64  `json:"size"`
 }
 
-func pack(rev Revision, files map[string][]byte) (*packed, error) {
-	index := packedIndex{Revision: rev}
-	for _, path := range sortedNames(files) {
-		index.Files = append(index.Files, packedFile{path, int64(len(files[path]))})
+func pack(rev Revision, documents map[string][]byte, files *contents) (*packed, error) {
+	p := &packed{index: packedIndex{Revision: rev}, documents: documents, files: files}
+	for _, path := range sortedNames(documents) {
+		p.index.Files = append(p.index.Files, packedFile{path, int64(len(documents[path]))})
 	}
-	text, err := json.Marshal(index)
-	if err != nil {
-		return nil, err
+	for _, f := range files.list {
+		p.index.Files = append(p.index.Files, packedFile{f.Path, f.Size})
 	}
-	p := &packed{index: append(text, '\n'), files: files, order: index.Files}
-	sum := sha256.New()
-	n, err := p.payload(sum)
-	p.header = fmt.Appendf(nil, "%s %d %s\n", cacheMagic, n, hex.EncodeToString(sum.Sum(nil)))
+	text, err := json.Marshal(p.index)
+	p.text = append(text, '\n')
 	return p, err
 }
 
-// payload writes everything behind the header.
-func (p *packed) payload(w io.Writer) (n int64, err error) {
-	parts := [][]byte{p.index}
-	for _, f := range p.order {
-		parts = append(parts, p.files[f.Path])
+// length is how many bytes follow the header.
+func (p *packed) length() int64 {
+	n := int64(len(p.text))
+	for _, f := range p.index.Files {
+		n += f.Size
 	}
-	for _, part := range parts {
-		m, err := w.Write(part)
-		n += int64(m)
-		if err != nil {
-			return n, err
-		}
-	}
-	return n, nil
+	return n
 }
 
-func (p *packed) write(w io.Writer) error {
-	buffered := bufio.NewWriterSize(w, 256<<10)
-	if _, err := buffered.Write(p.header); err != nil {
+func (p *packed) header(sum Sum) []byte {
+	return fmt.Appendf(nil, "%s %d %s\n", cacheMagic, p.length(), hex.EncodeToString(sum[:]))
+}
+
+// offset is where the first file begins.
+func (p *packed) offset() int64 { return int64(len(p.header(Sum{})) + len(p.text)) }
+
+// payload writes everything behind the header, and answers its digest.
+func (p *packed) payload(w io.Writer) (sum Sum, err error) {
+	hash := sha256.New()
+	both := io.MultiWriter(hash, w)
+	if _, err := both.Write(p.text); err != nil {
+		return sum, err
+	}
+	for _, path := range sortedNames(p.documents) {
+		if _, err := both.Write(p.documents[path]); err != nil {
+			return sum, err
+		}
+	}
+	err = p.files.each(func(_ *ReleaseFile, data []byte) error {
+		_, err := both.Write(data)
+		return err
+	})
+	hash.Sum(sum[:0])
+	return sum, err
+}
+
+// write leaves room for the header, whose digest is known at the end.
+func (p *packed) write(f *os.File) error {
+	buffered := bufio.NewWriterSize(f, 64<<10)
+	if _, err := buffered.Write(p.header(Sum{})); err != nil {
 		return err
 	}
-	if _, err := p.payload(buffered); err != nil {
+	sum, err := p.payload(buffered)
+	if err != nil {
 		return err
 	}
-	return buffered.Flush()
+	if err := buffered.Flush(); err != nil {
+		return err
+	}
+	_, err = f.WriteAt(p.header(sum), 0)
+	return err
 }
 
 // isAt says whether the file at path is this very release, undamaged.
@@ -84,35 +109,61 @@ func (p *packed) isAt(path string) bool {
 		return false
 	}
 	defer f.Close()
-	header := make([]byte, len(p.header))
-	if _, err := io.ReadFull(f, header); err != nil || !bytes.Equal(header, p.header) {
+	sum, err := p.payload(io.Discard)
+	if err != nil {
 		return false
 	}
-	sum := sha256.New()
-	n, err := io.Copy(sum, io.LimitReader(f, maxCached))
-	return err == nil && string(fmt.Appendf(nil, "%s %d %s\n", cacheMagic, n, hex.EncodeToString(sum.Sum(nil)))) == string(p.header)
+	want := p.header(sum)
+	header := make([]byte, len(want))
+	if _, err := io.ReadFull(f, header); err != nil || !bytes.Equal(header, want) {
+		return false
+	}
+	hash := sha256.New()
+	n, err := io.Copy(hash, io.LimitReader(f, maxCached))
+	return err == nil && n == p.length() && bytes.Equal(hash.Sum(nil), sum[:])
 }
 
-// unpack is the inverse of write. The files are parts of data.
-func unpack(data []byte) (*Raw, error) {
+// kept is where the listed files lie in the file at path, the first of all beginning at offset.
+func (i *packedIndex) kept(path string, offset int64, listed []ReleaseFile) *Kept {
+	sums := make(map[string]*ReleaseFile, len(listed))
+	for n := range listed {
+		sums[listed[n].Path] = &listed[n]
+	}
+	k := &Kept{path: path, files: make(map[Sum]place, len(listed))}
+	for _, f := range i.Files {
+		if one := sums[f.Path]; one != nil {
+			k.files[one.sum()] = place{offset, f.Size}
+		}
+		offset += f.Size
+	}
+	return k
+}
+
+// unpack is the inverse of write; offset is where the first file begins. The files are parts of data, and the documents
+// are not, so that they do not hold it.
+func unpack(data []byte) (raw *Raw, index *packedIndex, offset int64, err error) {
 	payload, err := unframe(cacheMagic, data)
 	if err != nil {
-		return nil, err
+		return nil, nil, 0, err
 	}
 	text, rest, _ := bytes.Cut(payload, []byte("\n"))
-	var index packedIndex
-	if err := json.Unmarshal(text, &index); err != nil {
-		return nil, refuse(ErrTorn, "the list of files").because(err)
+	offset = int64(len(data) - len(rest))
+	index = &packedIndex{}
+	if err := json.Unmarshal(text, index); err != nil {
+		return nil, nil, 0, refuse(ErrTorn, "the list of files").because(err)
 	}
 	files := make(memFS, len(index.Files))
 	for _, f := range index.Files {
 		if f.Size < 0 || f.Size > int64(len(rest)) {
-			return nil, refuse(ErrTorn, "%q has %d bytes, and %d are left", f.Path, f.Size, len(rest))
+			return nil, nil, 0, refuse(ErrTorn, "%q has %d bytes, and %d are left", f.Path, f.Size, len(rest))
 		}
 		files[f.Path], rest = rest[:f.Size:f.Size], rest[f.Size:]
+		if strings.HasPrefix(f.Path, MetaDir+"/") {
+			files[f.Path] = slices.Clone(files[f.Path])
+		}
 	}
 	if len(rest) > 0 || len(files) != len(index.Files) {
-		return nil, refuse(ErrTorn, "%d bytes are of no file, or a file is listed twice", len(rest))
+		return nil, nil, 0, refuse(ErrTorn, "%d bytes are of no file, or a file is listed twice", len(rest))
 	}
-	return &Raw{Revision: index.Revision, FS: files}, nil
+	return &Raw{Revision: index.Revision, FS: files}, index, offset, nil
 }

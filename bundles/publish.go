@@ -237,10 +237,11 @@ func (o *PublishOptions) content(h *history) (Content, error) {
 	}
 	for _, v := range h.verified {
 		if v.release.Sequence == o.RollbackTo {
+			files, err := v.files.all()
 			return Content{
-				Files: v.files, Commit: v.release.Source.Commit, Repository: v.release.Source.Repository,
+				Files: files, Commit: v.release.Source.Commit, Repository: v.release.Source.Repository,
 				Issued: v.release.Issued,
-			}, nil
+			}, err
 		}
 	}
 	return Content{}, refuse(ErrPublishBlocked, "the channel has no release %d that the trust accepts", o.RollbackTo)
@@ -327,7 +328,7 @@ func renewFresh(ctx context.Context, ch Channel, h *history, o PublishOptions) (
 	}
 	return &Published{
 		Changed: true, Revision: rev, Sequence: v.release.Sequence, Epoch: v.release.Epoch, Digest: v.digest,
-		Signers: v.signers, Files: len(v.files),
+		Signers: v.signers, Files: len(v.files.list),
 	}, nil
 }
 

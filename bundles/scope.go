@@ -18,7 +18,7 @@ func (e *examination) checkScope() (string, error) {
 	if !e.trust.Scoped() {
 		return "unlimited", nil
 	}
-	set, err := policies.Parse(e.v.files)
+	set, err := e.v.Policies(e.raw.Earlier)
 	if err != nil {
 		return "", refuse(ErrOutOfScope, "the policies cannot be read, so their scope cannot be shown").because(err)
 	}

@@ -10,6 +10,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/muster-fleet/muster/policies"
 )
 
 // Verified is a release that Verify accepted. It is immutable; its files are in memory, so what was checked
@@ -23,7 +25,9 @@ type Verified struct {
 	release      Release
 	level        Level
 	signers      []string
-	files        memFS
+	files        contents
+	stored       *Kept         // where the cache keeps the files
+	set          *policies.Set // its policies, once somebody asked for them
 	signatures   []signatureFile
 	artifact     *artifact         // nil unless it came out of a registry
 	git          map[string][]byte // the signed commit or tag, when the trust asks for one
@@ -66,7 +70,30 @@ func (v *Verified) Mark() Mark {
 func (v *Verified) AcknowledgeRemoval() bool { return v.release.AcknowledgeRemoval }
 
 // FS holds the listed files and nothing else.
-func (v *Verified) FS() fs.FS { return v.files }
+func (v *Verified) FS() fs.FS { return &v.files }
+
+// Policies are the policies of the release, read once. Those of files that did not change are taken from earlier, which
+// may be nil: their digests are signed, and nothing of them is read.
+func (v *Verified) Policies(earlier *policies.Set) (*policies.Set, error) {
+	if v.set != nil {
+		return v.set, nil
+	}
+	set, err := policies.ParseAfter(earlier, &v.files)
+	if err == nil {
+		v.set = set
+	}
+	return set, err
+}
+
+// Kept answers where the cache keeps the files, nil when it does not.
+func (v *Verified) Kept() *Kept { return v.stored }
+
+// Unload lets go of the files that the cache keeps: a host in force needs none of them until it writes the next release.
+func (v *Verified) Unload() {
+	if v.stored != nil {
+		v.files.memory, v.files.kept = nil, v.stored
+	}
+}
 
 // Checks are the checks made, with their evidence.
 func (v *Verified) Checks() []Check { return slices.Clone(v.checks) }
@@ -87,35 +114,18 @@ func (v *Verified) MarshalJSON() ([]byte, error) {
 	}{v.revision, v.digest, v.level, v.signers, v.release, v.checks, v.conditions})
 }
 
-// Again verifies the release once more out of memory, at another time or under another trust: an unchanged source
-// says nothing new, but freshness runs out and keys are revoked all the same. The marks do not apply to what is held.
-// The revision and whether the history was rewritten stay as they were.
+// Again verifies the release once more, at another time or under another trust: an unchanged source says nothing new,
+// but freshness runs out and keys are revoked all the same. The marks do not apply to what is held. The revision and
+// whether the history was rewritten stay as they were, and so do the files: every byte matched the signed digest, and
+// what is read later from the cache is compared again then.
 func (v *Verified) Again(trust *Trust, seen Seen, now time.Time) (*Verified, error) {
-	raw := &Raw{Revision: v.revision, FS: memFS(v.contents()), Rewritten: v.rewritten}
-	return verifyHeld(raw, trust, seen, now)
+	raw := &Raw{Revision: v.revision, FS: memFS(v.documents()), Rewritten: v.rewritten}
+	return verifyHeld(raw, v, trust, seen, now)
 }
 
-// Share lets go of what another release holds too: of files with one digest only the other's bytes stay. Of 10,000
-// policies one changes, and the rest is in memory once.
-func (v *Verified) Share(with *Verified) {
-	if with == nil {
-		return
-	}
-	digests := make(map[string]string, len(with.release.Files))
-	for _, f := range with.release.Files {
-		digests[f.Path] = f.SHA256
-	}
-	for _, f := range v.release.Files {
-		if digests[f.Path] == f.SHA256 {
-			v.files[f.Path] = with.files[f.Path]
-		}
-	}
-}
-
-// contents is everything of the release that a host keeps: what Verify read, and no more.
-func (v *Verified) contents() map[string][]byte {
-	out := make(map[string][]byte, len(v.files)+len(v.signatures)+3)
-	maps.Copy(out, v.files)
+// documents are what a host keeps of the release besides the listed files: what Verify read, and no more.
+func (v *Verified) documents() map[string][]byte {
+	out := make(map[string][]byte, len(v.signatures)+3)
 	out[ReleasePath] = v.doc
 	for _, s := range v.signatures {
 		if s.err == nil {

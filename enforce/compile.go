@@ -36,6 +36,7 @@ type CompileInput struct {
 func Compile(in CompileInput) (*Ruleset, []Gap) {
 	c := compiler{in: in, mode: cmp.Or(in.Mode, ModeEnforce)}
 	rs := &Ruleset{Subject: in.Subject, Mode: c.mode, Postures: in.Postures.withDefaults()}
+	c.makeRoom()
 	for _, p := range sortedPolicies(in.Policies) {
 		c.policy(p)
 	}
@@ -91,6 +92,21 @@ func (c *compiler) visible() []policies.Class {
 		c.gap(&asked, -1, classReason(class), "%s does not show what happens in class %s", c.backend(), class)
 	}
 	return shown
+}
+
+// makeRoom has the rules of a large release grow in place.
+func (c *compiler) makeRoom() {
+	rules, gaps := 0, 0
+	for _, p := range c.in.Policies {
+		for i := range p.Rules {
+			if c.in.Capabilities.Classes[p.Rules[i].Class] {
+				rules++
+			} else {
+				gaps++
+			}
+		}
+	}
+	c.rules, c.gaps = slices.Grow(c.rules, rules), slices.Grow(c.gaps, gaps)
 }
 
 func (c *compiler) gap(p *policies.Policy, rule int, reason, format string, args ...any) {

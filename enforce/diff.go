@@ -32,7 +32,7 @@ type DiffInput struct {
 // Diff compares what is declared with what a backend read from its kernel. The answer is sorted and, for
 // the same input, always the same.
 func Diff(in DiffInput) []Drift {
-	d := differ{in: in}
+	d := differ{in: in, found: make([]Drift, 0, len(in.Gaps))}
 	d.components()
 	d.subjects()
 	d.gaps()
@@ -135,7 +135,8 @@ func (d *differ) subject(rs *Ruleset, have SubjectState) {
 
 // gaps repeats each gap as drift; a weaker mode that the policy itself asks for is of kind mode.
 func (d *differ) gaps() {
-	for _, g := range d.in.Gaps {
+	for i := range d.in.Gaps {
+		g := &d.in.Gaps[i]
 		kind, severity := DriftGap, SeverityMedium
 		if g.Reason == ReasonMode {
 			kind, severity = DriftMode, SeverityLow
@@ -179,13 +180,16 @@ func (d Drift) rule() int {
 }
 
 func (d *differ) keepSince() {
-	since := make(map[driftKey]time.Time, len(d.in.Before))
-	for _, before := range d.in.Before {
-		since[keyOf(before)] = before.Since
-	}
+	at := 0
+	before := d.in.Before // sorted, by an earlier Diff
 	for i := range d.found {
-		if t, ok := since[keyOf(d.found[i])]; ok {
-			d.found[i].Since = t
+		for at < len(before) && compareDrift(before[at], d.found[i]) < 0 {
+			at++
+		}
+		for same := at; same < len(before) && compareDrift(before[same], d.found[i]) == 0; same++ {
+			if keyOf(before[same]) == keyOf(d.found[i]) {
+				d.found[i].Since = before[same].Since
+			}
 		}
 	}
 }

@@ -38,12 +38,12 @@ type Facts struct {
 
 // Conclude completes base, which carries identity, releases, counters and inventory, with the one state and
 // the conditions that the facts allow. It never says Enforced unless every declared digest was read back
-// from the kernel.
+// from the kernel. The lists of the facts become the report's: nobody changes them afterwards.
 func Conclude(base Report, f Facts) Report {
 	r := base
 	r.Schema = ReportSchema
 	r.Drift = sortedDrift(f.Drift)
-	r.Gaps = slices.Clone(f.Gaps)
+	r.Gaps = slices.Clip(f.Gaps)
 	r.Conditions = mergeConditions(base.Conditions, f.Conditions)
 	r.Subjects = compareSubjects(f)
 	r.State = concludeState(r, f)
@@ -132,7 +132,8 @@ func compareSubjects(f Facts) []ReportSubject {
 	return list
 }
 
-// sortedDrift puts the severe first, so that truncation takes the least.
+// sortedDrift puts the severe first, so that truncation takes the least. What is in order already is not copied: of
+// thousands of gaps there are several reports a round.
 func sortedDrift(list []enforce.Drift) []enforce.Drift {
 	rank := map[string]int{"high": 0, "medium": 1, "low": 2}
 	place := func(d enforce.Drift) int {
@@ -141,11 +142,13 @@ func sortedDrift(list []enforce.Drift) []enforce.Drift {
 		}
 		return len(rank)
 	}
-	out := slices.Clone(list)
-	slices.SortStableFunc(out, func(a, b enforce.Drift) int {
+	order := func(a, b enforce.Drift) int {
 		return cmp.Or(cmp.Compare(place(a), place(b)), cmp.Compare(a.Subject, b.Subject), cmp.Compare(a.Kind, b.Kind))
-	})
-	return out
+	}
+	if slices.IsSortedFunc(list, order) {
+		return slices.Clip(list)
+	}
+	return slices.SortedStableFunc(slices.Values(list), order)
 }
 
 // mergeConditions joins the lists, one entry for each type, tenant and digest; the oldest Since is kept, the newest

@@ -33,11 +33,16 @@ func Parse(fsys fs.FS) (*Set, error) { return ParseAfter(nil, fsys) }
 // sources: about a gigabyte and twenty seconds of a host that compiles them.
 const MaxRules = 100_000
 
+// Digested is a file system that knows what its files hold: digests that its maker compared with every byte.
+type Digested interface {
+	SHA256(name string) (sum [sha256.Size]byte, ok bool)
+}
+
 // ParseAfter is Parse with the policies of unchanged files taken from an earlier Set, which may be nil:
-// the cost follows the change.
+// the cost follows the change. Where the file system is Digested, such files are not read.
 func ParseAfter(earlier *Set, fsys fs.FS) (*Set, error) {
-	files := map[string]parsedFile{}
-	var list []*Policy
+	files := make(map[string]parsedFile, earlier.size())
+	list := make([]*Policy, 0, earlier.size())
 	var problems Problems
 	rules := 0
 	err := fs.WalkDir(fsys, ".", func(name string, entry fs.DirEntry, err error) error {
@@ -59,11 +64,10 @@ func ParseAfter(earlier *Set, fsys fs.FS) (*Set, error) {
 			})
 			return nil
 		}
-		data, err := fs.ReadFile(fsys, name)
+		file, found, err := parseAfter(earlier, fsys, name)
 		if err != nil {
 			return err
 		}
-		file, found := parseAfter(earlier, name, data)
 		problems = append(problems, found...)
 		files[name] = file
 		list = append(list, file.policies...)
@@ -113,16 +117,42 @@ type parsedFile struct {
 	policies []*Policy
 }
 
-func parseAfter(earlier *Set, name string, data []byte) (parsedFile, Problems) {
-	file := parsedFile{sum: sha256.Sum256(data)}
-	if earlier != nil {
-		if known, ok := earlier.files[name]; ok && known.sum == file.sum {
-			return known, nil
+func parseAfter(earlier *Set, fsys fs.FS, name string) (parsedFile, Problems, error) {
+	if digested, ok := fsys.(Digested); ok {
+		if sum, ok := digested.SHA256(name); ok {
+			if known, ok := earlier.unchanged(name, sum); ok {
+				return known, nil, nil
+			}
 		}
+	}
+	data, err := fs.ReadFile(fsys, name)
+	if err != nil {
+		return parsedFile{}, nil, err
+	}
+	file := parsedFile{sum: sha256.Sum256(data)}
+	if known, ok := earlier.unchanged(name, file.sum); ok {
+		return known, nil, nil
 	}
 	var problems Problems
 	file.policies, problems = parseFile(name, data)
-	return file, problems
+	return file, problems, nil
+}
+
+// size is about how many files and policies the next Set has.
+func (s *Set) size() int {
+	if s == nil {
+		return 0
+	}
+	return len(s.files)
+}
+
+// unchanged answers what a file held when it had this digest; a nil Set knows none.
+func (s *Set) unchanged(name string, sum [sha256.Size]byte) (parsedFile, bool) {
+	if s == nil {
+		return parsedFile{}, false
+	}
+	known, ok := s.files[name]
+	return known, ok && known.sum == sum
 }
 
 // duplicates reports every policy whose kind, namespace and name an earlier one of the list has.

@@ -4,6 +4,7 @@
 package reconciler
 
 import (
+	"cmp"
 	"maps"
 	"reflect"
 	"slices"
@@ -59,10 +60,26 @@ func (l *Loop) compile(before compiled, sets []*policies.Set, mode enforce.Mode)
 		caps:    l.deps.Backend.Capabilities(),
 		protect: l.deps.Host.Protect(),
 	}
-	if before.input.equal(input) {
-		return before
+	for _, known := range []compiled{before, l.know.trial} {
+		if known.input.equal(input) {
+			return known
+		}
 	}
 	return compileHost(input.forHost(selected), input.protect, input)
+}
+
+// rulesOf are the rules of one set for this host. Where its paths lead does not matter to who asks.
+func (l *Loop) rulesOf(set *policies.Set) *enforce.Ruleset {
+	if in := l.know.compiled.input; in != nil && in.settings == l.settings && in.mode == enforce.ModeEnforce && slices.Equal(in.sets, []*policies.Set{set}) {
+		return l.know.compiled.host()
+	}
+	node, known := l.deps.Host.Node()
+	if !known {
+		return nil
+	}
+	input := &compileInput{settings: l.settings, node: node, mode: enforce.ModeEnforce, caps: l.deps.Backend.Capabilities()}
+	rs, _ := enforce.Compile(input.forHost(policies.Select(set, subjectOf(node))))
+	return rs
 }
 
 func (in *compileInput) forHost(selected []*policies.Policy) enforce.CompileInput {
@@ -115,12 +132,13 @@ func removesTooMuch(before, after *enforce.Ruleset) bool {
 		return false
 	}
 	left := map[string]int{}
-	for i := range before.Rules {
-		left[ruleKey(&before.Rules[i])]++
+	was, is := unshared(before, after)
+	for _, r := range was {
+		left[ruleKey(r)]++
 	}
 	added := 0
-	for i := range after.Rules {
-		if key := ruleKey(&after.Rules[i]); left[key] > 0 {
+	for _, r := range is {
+		if key := ruleKey(r); left[key] > 0 {
 			left[key]--
 		} else {
 			added++
@@ -131,4 +149,38 @@ func removesTooMuch(before, after *enforce.Ruleset) bool {
 		removed += n
 	}
 	return 2*(removed-added) > len(before.Rules)
+}
+
+// unshared leaves out what both have at its place: of ten thousand rules one may have changed.
+func unshared(a, b *enforce.Ruleset) (onlyA, onlyB []*enforce.Rule) {
+	i, j := 0, 0
+	for i < len(a.Rules) && j < len(b.Rules) {
+		x, y := &a.Rules[i], &b.Rules[j]
+		switch c := comparePlaces(x, y); {
+		case c < 0:
+			onlyA = append(onlyA, x)
+			i++
+		case c > 0:
+			onlyB = append(onlyB, y)
+			j++
+		default:
+			if x.DryRun != y.DryRun || !reflect.DeepEqual(x.Rule, y.Rule) {
+				onlyA, onlyB = append(onlyA, x), append(onlyB, y)
+			}
+			i, j = i+1, j+1
+		}
+	}
+	for ; i < len(a.Rules); i++ {
+		onlyA = append(onlyA, &a.Rules[i])
+	}
+	for ; j < len(b.Rules); j++ {
+		onlyB = append(onlyB, &b.Rules[j])
+	}
+	return onlyA, onlyB
+}
+
+// comparePlaces orders rules as rulesets do.
+func comparePlaces(a, b *enforce.Rule) int {
+	p, q := a.Policy, b.Policy
+	return cmp.Or(cmp.Compare(p.Kind, q.Kind), cmp.Compare(p.Namespace, q.Namespace), cmp.Compare(p.Name, q.Name), cmp.Compare(a.Rule.Index, b.Rule.Index))
 }

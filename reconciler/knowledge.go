@@ -5,6 +5,7 @@ package reconciler
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"errors"
 	"slices"
 	"strings"
@@ -68,6 +69,7 @@ type knowledge struct {
 	troubles map[string]trouble
 
 	compiled   compiled
+	trial      compiled // of the release that is looked at, which comes into force if it is accepted
 	beside     compiled // of the audit-level release, when it stands beside an enforced one
 	state      *enforce.State
 	drift      []enforce.Drift
@@ -80,7 +82,7 @@ type knowledge struct {
 	timings    map[string]float64
 
 	concluded *fleet.Report
-	sent      *fleet.Report
+	sent      [sha256.Size]byte // the gist of what was handed over last, zero before
 }
 
 func (k *knowledge) init() {

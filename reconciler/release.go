@@ -152,6 +152,7 @@ func (l *Loop) readopt(t *tenant, v *bundles.Verified, now time.Time) {
 		return
 	}
 	t.place(r)
+	v.Unload()
 }
 
 // parse reads everything in a verified release that this host understands, strictly.
@@ -160,7 +161,7 @@ func (l *Loop) parse(t *tenant, v *bundles.Verified, now time.Time) (*release, e
 	if t.enforced != nil {
 		earlier = t.enforced.set
 	}
-	set, err := policies.ParseAfter(earlier, v.FS())
+	set, err := v.Policies(earlier)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrPolicy, err)
 	}
@@ -197,6 +198,7 @@ func (l *Loop) consider(ctx context.Context, result pullResult) {
 	now := l.deps.Clock.Now()
 	t := result.tenant
 	digest := documentDigest(result.raw.FS)
+	defer func() { l.know.trial = compiled{} }()
 	err := l.succeed(t, result.raw, now)
 	var accepted *release
 	if err == nil {
@@ -208,6 +210,7 @@ func (l *Loop) consider(ctx context.Context, result pullResult) {
 	if _, ok := errors.AsType[*stateError](err); ok {
 		// The release is good, but it could not be remembered: without its mark an older one could come
 		// back after a restart. It is fetched again at the next look.
+		t.forgetKept()
 		t.trouble(areaState, classify(err, 0, t.poll), now)
 		l.deps.Log.Error("release not accepted", "tenant", t.Name, "revision", result.revision, "error", err)
 		l.send(false)
@@ -236,14 +239,14 @@ func giveBack(r *release) {
 
 // examine verifies and parses; it changes nothing. What was fetched is let go as soon as it is verified.
 func (l *Loop) examine(t *tenant, raw *bundles.Raw, now time.Time) (*release, error) {
+	if t.enforced != nil {
+		raw.Earlier = t.enforced.set
+	}
 	verified, err := bundles.Verify(raw, t.Trust, t.seen, now)
 	if err != nil {
 		return nil, err //nolint:wrapcheck // a refusal has its own words
 	}
 	raw.FS = nil
-	if t.enforced != nil {
-		verified.Share(t.enforced.verified)
-	}
 	r, err := l.parse(t, verified, now)
 	if err != nil {
 		return nil, err
@@ -255,10 +258,10 @@ func (l *Loop) examine(t *tenant, raw *bundles.Raw, now time.Time) (*release, er
 		verified.Digest() == t.enforced.verified.Digest() {
 		return r, nil
 	}
-	before := l.compile(compiled{}, []*policies.Set{t.enforced.set}, enforce.ModeEnforce)
-	after := l.compile(compiled{}, []*policies.Set{r.set}, enforce.ModeEnforce)
-	if removesTooMuch(before.host(), after.host()) {
-		return nil, fmt.Errorf("%w: %d rules now, %d then", ErrRemoval, len(before.host().Rules), len(after.host().Rules))
+	before := l.rulesOf(t.enforced.set)
+	l.know.trial = l.compile(compiled{}, []*policies.Set{r.set}, enforce.ModeEnforce)
+	if removesTooMuch(before, l.know.trial.host()) {
+		return nil, fmt.Errorf("%w: %d rules now, %d then", ErrRemoval, len(before.Rules), len(l.know.trial.host().Rules))
 	}
 	return r, nil
 }
@@ -275,7 +278,6 @@ func (l *Loop) accept(t *tenant, r *release, now time.Time) error {
 	t.solve(areaState)
 	t.seen = seen
 	l.etch(t, now)
-	t.follow(seen.Revision)
 	t.refused = nil
 	if r.verified.Level() == bundles.LevelEnforce {
 		t.frozen = false
@@ -283,6 +285,8 @@ func (l *Loop) accept(t *tenant, r *release, now time.Time) error {
 		delete(t.marked, "Revoked")
 	}
 	t.place(r)
+	r.verified.Unload()
+	t.follow(seen.Revision)
 	l.deps.Log.Info("release accepted", "tenant", t.Name, "digest", r.verified.Digest(), "sequence", r.verified.Release().Sequence,
 		"level", r.verified.Level(), "signers", r.verified.Signers())
 	return nil

@@ -5,6 +5,8 @@ package reconciler
 
 import (
 	"context"
+	"crypto/sha256"
+	"io"
 	"maps"
 	"slices"
 	"time"
@@ -67,7 +69,8 @@ func (l *Loop) send(due bool) {
 		// Added to now, so that it comes when its time has passed, whatever becomes of the clock meanwhile.
 		l.due.report = now.Add(fleet.NextSlot(l.settings.HostID, heartbeat, now).Sub(now))
 	}
-	if !due && l.know.sent != nil && same(l.know.sent, l.know.concluded) {
+	said := gist(l.know.concluded)
+	if !due && said == l.know.sent {
 		return
 	}
 	report := *l.know.concluded // the reporter numbers its own copy, and may add to its conditions
@@ -76,7 +79,7 @@ func (l *Loop) send(due bool) {
 	if r := l.own().enforced; r != nil {
 		mail.Hosts = r.hosts
 	}
-	l.know.sent = l.know.concluded
+	l.know.sent = said
 	l.status()
 	for {
 		select {
@@ -87,13 +90,21 @@ func (l *Loop) send(due bool) {
 	}
 }
 
-// same is true when two reports differ only in what changes by itself.
-func same(a, b *fleet.Report) bool {
-	x, y := *a, *b
-	for _, r := range []*fleet.Report{&x, &y} {
-		r.Time, r.Sequence, r.Timings, r.Events, r.Losses = time.Time{}, 0, nil, nil, nil
+// gist is a digest of a report without what changes by itself: two with the same say the same. The long lists go into it
+// one by one, so that it takes no memory to speak of.
+func gist(r *fleet.Report) [sha256.Size]byte {
+	x := *r
+	x.Time, x.Sequence, x.Timings, x.Events, x.Losses = time.Time{}, 0, nil, nil, nil
+	hash := sha256.New()
+	for i := range x.Drift {
+		_, _ = io.WriteString(hash, canonical(&x.Drift[i])+"\n")
 	}
-	return canonical(x) == canonical(y)
+	for i := range x.Gaps {
+		_, _ = io.WriteString(hash, canonical(&x.Gaps[i])+"\n")
+	}
+	x.Drift, x.Gaps = nil, nil
+	_, _ = io.WriteString(hash, canonical(&x))
+	return [sha256.Size]byte(hash.Sum(nil))
 }
 
 // status tells the service manager in one line.

@@ -110,8 +110,23 @@ func (t *tenant) judge(revision bundles.Revision, refusal error) {
 
 // follow tells a source that wants to know which revision the next one should descend from.
 func (t *tenant) follow(accepted bundles.Revision) {
+	source, wants := t.Source.(bundles.Follower)
+	if !wants {
+		return
+	}
+	for _, r := range []*release{t.audited, t.enforced} {
+		if r != nil && r.verified.Revision() == accepted {
+			source.Accepted(accepted, r.verified.Kept())
+			return
+		}
+	}
+	source.Accepted(accepted, nil)
+}
+
+// forgetKept has everything fetched that the next release has: what the cache had cannot be read.
+func (t *tenant) forgetKept() {
 	if source, wants := t.Source.(bundles.Follower); wants {
-		source.Accepted(accepted)
+		source.Accepted(t.seen.Revision, nil)
 	}
 }
 

@@ -37,7 +37,7 @@ func (s *Source) ancestry(ctx context.Context, commit *object.Commit) (rewritten
 	case len(commit.ParentHashes) == 0:
 		return true, nil
 	}
-	deep, err := s.fetch(ctx, commit.Hash, historyDepth)
+	deep, err := s.fetch(ctx, commit.Hash, historyDepth, nil)
 	if err == nil {
 		return deep.rewritten(commit.Hash, old)
 	}

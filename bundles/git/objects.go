@@ -7,12 +7,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
-	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
-	"github.com/go-git/go-git/v5/plumbing/filemode"
 	"github.com/go-git/go-git/v5/plumbing/format/packfile"
 	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/storage/memory"
@@ -164,103 +161,3 @@ func (o *objects) keepSigned(files map[string][]byte, commit plumbing.Hash) erro
 
 // maxSignedObject is far above a commit or tag that somebody made by hand.
 const maxSignedObject = 64 << 10
-
-// files answers the regular files of a commit. Anything else (symlinks, submodules, odd modes, doubled or
-// strange names) refuses the whole tree: a release has no use for it.
-func (o *objects) files(c *object.Commit) (map[string][]byte, error) {
-	w := &treeWalk{store: o.store, out: map[string][]byte{}, blobs: map[plumbing.Hash][]byte{}}
-	if err := w.tree(c.TreeHash, "", 0); err != nil {
-		return nil, err
-	}
-	return w.out, nil
-}
-
-// treeWalk is one reading of a tree. A tree may name one object any number of times, so a pack of a few kilobytes
-// can spell a tree without end: directories are counted as they are entered, and a blob is held once.
-type treeWalk struct {
-	store *memory.Storage
-	out   map[string][]byte
-	blobs map[plumbing.Hash][]byte
-	trees int
-}
-
-func (w *treeWalk) tree(h plumbing.Hash, prefix string, depth int) error {
-	if depth > maxTreeDepth {
-		return bundles.NewRefusal(bundles.ErrLimits, nil, "%s is deeper than %d", prefix, maxTreeDepth)
-	}
-	if w.trees++; w.trees > maxTrees {
-		return bundles.NewRefusal(bundles.ErrLimits, nil, "more than %d directories", maxTrees)
-	}
-	tree, err := object.GetTree(w.store, h)
-	if err != nil {
-		return bundles.NewRefusal(bundles.ErrMalformed, err, "tree %s", h)
-	}
-	names := map[string]bool{}
-	for _, e := range tree.Entries {
-		if err := checkEntry(prefix, e, names); err != nil {
-			return err
-		}
-		if e.Mode == filemode.Dir {
-			if err := w.tree(e.Hash, prefix+e.Name+"/", depth+1); err != nil {
-				return err
-			}
-			continue
-		}
-		data, err := w.blob(e.Hash)
-		if err != nil {
-			return bundles.NewRefusal(bundles.ErrMalformed, err, "%s", prefix+e.Name)
-		}
-		if w.out[prefix+e.Name] = data; len(w.out) > maxTreeFiles {
-			return bundles.NewRefusal(bundles.ErrLimits, nil, "more than %d files", maxTreeFiles)
-		}
-	}
-	return nil
-}
-
-func checkEntry(prefix string, e object.TreeEntry, names map[string]bool) error {
-	if len(prefix)+len(e.Name) > maxTreePath {
-		return bundles.NewRefusal(bundles.ErrLimits, nil, "a path in the tree is longer than %d bytes", maxTreePath)
-	}
-	refuse := func(why string) error {
-		return bundles.NewRefusal(bundles.ErrPath, nil, "%q in the tree %s", prefix+e.Name, why)
-	}
-	switch e.Mode {
-	case filemode.Regular, filemode.Executable, filemode.Deprecated, filemode.Dir:
-	case filemode.Symlink:
-		return refuse("is a symlink")
-	case filemode.Submodule:
-		return refuse("is a submodule")
-	default:
-		return refuse(fmt.Sprintf("has mode %s", e.Mode))
-	}
-	switch {
-	case e.Name == "" || e.Name == "." || e.Name == ".." || strings.ContainsAny(e.Name, "/\\\x00"):
-		return refuse("is not a name")
-	case strings.EqualFold(e.Name, ".git"):
-		return refuse("is Git's own")
-	case names[e.Name]:
-		return refuse("is doubled")
-	}
-	names[e.Name] = true
-	return nil
-}
-
-func (w *treeWalk) blob(h plumbing.Hash) ([]byte, error) {
-	if data, known := w.blobs[h]; known {
-		return data, nil
-	}
-	b, err := object.GetBlob(w.store, h)
-	if err != nil {
-		return nil, err
-	}
-	r, err := b.Reader()
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	data, err := io.ReadAll(io.LimitReader(r, maxBlob))
-	if err == nil {
-		w.blobs[h] = data
-	}
-	return data, err
-}

@@ -32,7 +32,7 @@ type remote struct {
 // session is one conversation with a remote.
 type session interface {
 	advert(ctx context.Context) (*packp.AdvRefs, error)
-	pack(ctx context.Context, adv *packp.AdvRefs, wants []plumbing.Hash, depth int) ([]byte, error)
+	pack(ctx context.Context, adv *packp.AdvRefs, ask order) ([]byte, error)
 	close()
 }
 
@@ -111,12 +111,22 @@ func (r *budgetReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// packRequest asks for one commit, to a depth; 0 is all of it.
-func packRequest(adv *packp.AdvRefs, wants []plumbing.Hash, depth int) (*packp.UploadPackRequest, error) {
+// order is what is asked for: commits to a depth (0 is all of it), without what one commit has that is here already.
+type order struct {
+	wants []plumbing.Hash
+	depth int
+	have  plumbing.Hash
+}
+
+func packRequest(adv *packp.AdvRefs, ask order) (*packp.UploadPackRequest, error) {
 	req := packp.NewUploadPackRequestFromCapabilities(adv.Capabilities)
-	req.Wants = wants
-	if depth > 0 && adv.Capabilities.Supports(capability.Shallow) {
-		req.Depth = packp.DepthCommits(depth)
+	req.Wants = ask.wants
+	if !ask.have.IsZero() {
+		req.Haves = []plumbing.Hash{ask.have}
+	}
+	if ask.depth > 0 && adv.Capabilities.Supports(capability.Shallow) {
+		req.Depth = packp.DepthCommits(ask.depth)
+		req.Shallows = req.Haves // what was before it is not here
 		if err := req.Capabilities.Set(capability.Shallow); err != nil {
 			return nil, err
 		}
@@ -189,8 +199,8 @@ func (s *httpSession) advert(ctx context.Context) (*packp.AdvRefs, error) {
 	return adv, s.b.blame(err)
 }
 
-func (s *httpSession) pack(ctx context.Context, adv *packp.AdvRefs, wants []plumbing.Hash, depth int) ([]byte, error) {
-	req, err := packRequest(adv, wants, depth)
+func (s *httpSession) pack(ctx context.Context, adv *packp.AdvRefs, ask order) ([]byte, error) {
+	req, err := packRequest(adv, ask)
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/go-git/go-git/v5/plumbing"
+	"github.com/go-git/go-git/v5/plumbing/object"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"github.com/go-git/go-git/v5/plumbing/transport"
 
@@ -75,6 +76,9 @@ type Source struct {
 
 	mu       sync.Mutex
 	accepted bundles.Revision // what the next one should descend from; "" for nothing
+	kept     *bundles.Kept    // what the host has of it
+	from     *base            // and what Git calls that, nil for nothing
+	fetched  *base            // of what was fetched last, accepted or not
 }
 
 // Branch is the channel's branch.
@@ -101,10 +105,13 @@ func New(cfg Config) (*Source, error) {
 }
 
 // Accepted implements bundles.Follower.
-func (s *Source) Accepted(rev bundles.Revision) {
+func (s *Source) Accepted(rev bundles.Revision, kept *bundles.Kept) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.accepted = rev
+	s.accepted, s.kept = rev, kept
+	if f := s.fetched; f != nil && f.commit.String() == string(rev) {
+		s.from = f
+	}
 }
 
 // Latest reads the ref advertisement, one request over HTTP, and writes nothing anywhere.
@@ -138,33 +145,62 @@ func (s *Source) tip(ctx context.Context, sess session) (plumbing.Hash, *packp.A
 	return tip, adv, nil
 }
 
-// Fetch brings one commit's tree (depth 1). When the commit is not a child of the one accepted before, the
-// history is fetched too, to say whether it was rewritten; beyond historyDepth commits that is unknown.
+// Fetch brings one commit's tree (depth 1), or what it has and the accepted one had not. When the commit is not a child of
+// the one accepted before, the history is fetched too, to say whether it was rewritten; beyond historyDepth commits that
+// is unknown.
 func (s *Source) Fetch(ctx context.Context, rev bundles.Revision) (*bundles.Raw, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Limits.Time)
 	defer cancel()
 	want := plumbing.NewHash(string(rev))
-	store, err := s.fetch(ctx, want, 1)
-	if err != nil {
-		return nil, s.explain(err)
+	from, kept := s.base(want)
+	raw, commit, err := s.read(ctx, want, from, kept)
+	if from != nil && errors.Is(err, plumbing.ErrObjectNotFound) {
+		// What the server thinks that this host has is not what it has.
+		raw, commit, err = s.read(ctx, want, nil, kept)
 	}
-	commit, err := store.commit(want)
-	if err != nil {
-		return nil, bundles.NewRefusal(bundles.ErrMalformed, err, "commit %s", want)
-	}
-	files, err := store.files(commit)
 	if err != nil {
 		return nil, err
 	}
-	if err := store.keepSigned(files, commit.Hash); err != nil {
-		return nil, err
-	}
-	raw := &bundles.Raw{Revision: rev, FS: bundles.NewMemFS(files)}
 	raw.Rewritten, raw.AncestryUnknown = s.ancestry(ctx, commit)
 	return raw, nil
 }
 
-func (s *Source) fetch(ctx context.Context, want plumbing.Hash, depth int) (*objects, error) {
+// base answers what may be left out of a fetch, nil for nothing, and what the host keeps.
+func (s *Source) base(want plumbing.Hash) (*base, *bundles.Kept) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f := s.from; f != nil && s.kept != nil && f.commit.String() == string(s.accepted) && f.commit != want {
+		return f, s.kept
+	}
+	return nil, s.kept
+}
+
+// read fetches one revision and takes it out of the pack.
+func (s *Source) read(ctx context.Context, want plumbing.Hash, from *base, kept *bundles.Kept) (*bundles.Raw, *object.Commit, error) {
+	store, err := s.fetch(ctx, want, 1, from)
+	if err != nil {
+		return nil, nil, s.explain(err)
+	}
+	commit, err := store.commit(want)
+	if err != nil {
+		return nil, nil, bundles.NewRefusal(bundles.ErrMalformed, err, "commit %s", want)
+	}
+	w := store.walk(from, kept)
+	w.consume = true
+	if err := w.tree(commit.TreeHash, "", 0); err != nil {
+		return nil, nil, err
+	}
+	if err := store.keepSigned(w.out, commit.Hash); err != nil {
+		return nil, nil, err
+	}
+	w.next.commit = want
+	s.mu.Lock()
+	s.fetched = w.next
+	s.mu.Unlock()
+	return &bundles.Raw{Revision: bundles.Revision(want.String()), FS: bundles.NewPartFS(w.out, w.known, kept)}, commit, nil
+}
+
+func (s *Source) fetch(ctx context.Context, want plumbing.Hash, depth int, from *base) (*objects, error) {
 	sess, err := s.remote.open(ctx, s.cfg.Limits)
 	if err != nil {
 		return nil, err
@@ -184,7 +220,13 @@ func (s *Source) fetch(ctx context.Context, want plumbing.Hash, depth int) (*obj
 	if tagged = tagged && adv.Peeled[tag] == want; tagged {
 		wants = append(wants, signed)
 	}
-	pack, err := sess.pack(ctx, adv, wants, depth)
+	ask := order{wants: wants, depth: depth}
+	if from != nil {
+		// One commit deeper, so that the server sees the one that is here as the parent: what both have is left out then,
+		// and where it is not the parent no more than another commit comes along.
+		ask.have, ask.depth = from.commit, depth+1
+	}
+	pack, err := sess.pack(ctx, adv, ask)
 	if err != nil {
 		return nil, err
 	}

@@ -159,7 +159,7 @@ func TestAncestry(t *testing.T) {
 	}
 	one := commit(t, repo, f.Release(t, 1, "alice"))
 	step(false, false, "nothing was accepted before")
-	s.Accepted(bundles.Revision(one))
+	s.Accepted(bundles.Revision(one), nil)
 	step(false, false, "the same again")
 	tip := commit(t, repo, f.Release(t, 2, "alice"), one)
 	step(false, false, "a child")
@@ -167,7 +167,7 @@ func TestAncestry(t *testing.T) {
 		tip = commit(t, repo, f.Release(t, seq, "alice"), tip)
 	}
 	step(false, false, "five commits later, none of them accepted")
-	s.Accepted(bundles.Revision(tip))
+	s.Accepted(bundles.Revision(tip), nil)
 	other := commit(t, repo, f.Release(t, 7, "alice"), one)
 	step(true, false, "a branch off an older commit")
 	other = commit(t, repo, f.Release(t, 8, "alice"), other)
@@ -178,9 +178,9 @@ func TestAncestry(t *testing.T) {
 	step(true, false, "a child of the orphan")
 	commit(t, repo, f.Release(t, 9, "alice"), padded(t, repo, 1030))
 	step(false, true, "behind more commits than are looked through")
-	s.Accepted(bundles.Revision("sha256:" + strings.Repeat("0", 64) + "+00"))
+	s.Accepted(bundles.Revision("sha256:" + strings.Repeat("0", 64) + "+00"), nil)
 	step(false, true, "the release before came out of a registry")
-	s.Accepted(bundles.Revision(other))
+	s.Accepted(bundles.Revision(other), nil)
 	commit(t, repo, f.Release(t, 9, "alice"), other)
 	step(false, false, "what was accepted goes on")
 }

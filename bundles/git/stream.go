@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"sync"
 
-	"github.com/go-git/go-git/v5/plumbing"
 	"github.com/go-git/go-git/v5/plumbing/format/pktline"
 	"github.com/go-git/go-git/v5/plumbing/protocol/packp"
 	"github.com/go-git/go-git/v5/plumbing/transport"
@@ -160,13 +159,16 @@ func (s *streamSession) advert(context.Context) (*packp.AdvRefs, error) {
 	return adv, nil
 }
 
-func (s *streamSession) pack(_ context.Context, adv *packp.AdvRefs, wants []plumbing.Hash, depth int) ([]byte, error) {
-	req, err := packRequest(adv, wants, depth)
+func (s *streamSession) pack(_ context.Context, adv *packp.AdvRefs, ask order) ([]byte, error) {
+	req, err := packRequest(adv, ask)
 	if err != nil {
 		return nil, err
 	}
 	s.asked = true
 	if err := req.UploadRequest.Encode(s.in); err != nil {
+		return nil, s.fail("asking for the pack", err)
+	}
+	if err := req.UploadHaves.Encode(s.in, false); err != nil {
 		return nil, s.fail("asking for the pack", err)
 	}
 	if err := pktline.NewEncoder(s.in).EncodeString("done\n"); err != nil {

@@ -61,7 +61,7 @@ func New(raw string) (*Source, error) {
 }
 
 // Accepted implements bundles.Follower.
-func (s *Source) Accepted(rev bundles.Revision) {
+func (s *Source) Accepted(rev bundles.Revision, _ *bundles.Kept) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.accepted = rev

@@ -91,7 +91,7 @@ func (c *Channel) Refresh(ctx context.Context) (bundles.Revision, error) {
 
 // Release reads one artifact with what lies beside it, and the digest of the one before.
 func (c *Channel) Release(rev bundles.Revision) (*bundles.Raw, bundles.Revision, error) {
-	files, err := c.client.release(c.ctx, string(rev), c.limits)
+	files, _, err := c.client.release(c.ctx, string(rev), c.limits, nil)
 	if err == nil {
 		var b beside
 		if b, err = c.client.listBeside(c.ctx, string(rev)); err == nil {

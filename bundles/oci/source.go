@@ -67,6 +67,7 @@ type Source struct {
 	client   *client
 	last     look
 	accepted bundles.Revision // of what the host accepted last
+	kept     *bundles.Kept    // and has on its disk
 }
 
 // look is what the last poll saw.
@@ -205,7 +206,7 @@ func (s *Source) Fetch(ctx context.Context, rev bundles.Revision) (*bundles.Raw,
 	var raw *bundles.Raw
 	err := s.do(ctx, func(ctx context.Context, c *client) error {
 		digest := digestOf(rev)
-		files, err := c.release(ctx, digest, s.cfg.Limits)
+		files, known, err := c.release(ctx, digest, s.cfg.Limits, s.kept)
 		if err != nil {
 			return err
 		}
@@ -218,7 +219,7 @@ func (s *Source) Fetch(ctx context.Context, rev bundles.Revision) (*bundles.Raw,
 		if err := c.fetchBeside(ctx, next, files); err != nil {
 			return err
 		}
-		raw = &bundles.Raw{Revision: rev, FS: bundles.NewMemFS(files)}
+		raw = &bundles.Raw{Revision: rev, FS: bundles.NewPartFS(files, known, s.kept)}
 		raw.Rewritten, raw.AncestryUnknown = c.ancestry(ctx, digest, files[bundles.ArtifactManifestPath], s.accepted)
 		return nil
 	})
@@ -235,10 +236,10 @@ func digestOf(rev bundles.Revision) string {
 }
 
 // Accepted implements bundles.Follower.
-func (s *Source) Accepted(rev bundles.Revision) {
+func (s *Source) Accepted(rev bundles.Revision, kept *bundles.Kept) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.accepted = rev
+	s.accepted, s.kept = rev, kept
 }
 
 // ancestorsMost is how many artifacts are looked through for the one that was accepted before.
@@ -272,35 +273,34 @@ func (c *client) ancestry(ctx context.Context, digest string, manifest []byte, b
 	return false, fmt.Errorf("the accepted artifact is not among the last %d", ancestorsMost)
 }
 
-// release reads the artifact alone.
-func (c *client) release(ctx context.Context, digest string, limits Limits) (map[string][]byte, error) {
+// release reads the artifact alone; of the files that are kept already it answers the digests.
+func (c *client) release(ctx context.Context, digest string, limits Limits, kept *bundles.Kept) (map[string][]byte, map[string]bundles.Sum, error) {
 	raw, err := c.manifest(ctx, c.byDigest(digest))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	m, err := parseRelease(raw, limits)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	doc, err := c.bytes(ctx, m.Config, maxConfig)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	files, err := c.layer(ctx, m.Layers[0])
+	files, known, err := c.layer(ctx, m.Layers[0], kept)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	files[bundles.ReleasePath], files[bundles.ArtifactManifestPath] = doc, raw
-	return files, nil
+	return files, known, nil
 }
 
 // layer unpacks while it streams; nothing of it is kept when it does not have its digest and size.
-func (c *client) layer(ctx context.Context, d v1.Descriptor) (map[string][]byte, error) {
-	var files map[string][]byte
-	err := c.blob(ctx, d, func(r io.Reader) error {
+func (c *client) layer(ctx context.Context, d v1.Descriptor, kept *bundles.Kept) (files map[string][]byte, known map[string]bundles.Sum, err error) {
+	err = c.blob(ctx, d, func(r io.Reader) error {
 		sized := &sizedReader{r: r}
 		var err error
-		if files, err = bundles.ReadArchive(sized, bundles.Payload); err != nil {
+		if files, known, err = bundles.ReadArchiveBut(sized, bundles.Payload, kept); err != nil {
 			// Whether the publisher packed it so or somebody else sends it: the rest of the bytes tells.
 			if _, rest := io.Copy(io.Discard, sized); rest != nil {
 				return rest
@@ -313,9 +313,9 @@ func (c *client) layer(ctx context.Context, d v1.Descriptor) (map[string][]byte,
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return files, nil
+	return files, known, nil
 }
 
 type sizedReader struct {

@@ -139,7 +139,7 @@ func TestRoundTrip(t *testing.T) {
 					t.Errorf("after the approval: %v at level %s", v.Signers(), v.Level())
 				}
 			}
-			byTag.Accepted(w.tip)
+			byTag.Accepted(w.tip, nil)
 			second := w.publish(t, map[string][]byte{"a.yaml": bundlestest.Policy("z")}, "alice")
 			if second.Sequence != 2 {
 				t.Errorf("the next release has sequence %d", second.Sequence)
@@ -194,7 +194,7 @@ func (w *world) approve(t *testing.T, who string) {
 func (w *world) descends(t *testing.T, s *oci.Source) {
 	t.Helper()
 	for last, want := range map[bundles.Revision]bool{"": false, "sha256:" + bundles.Revision(strings.Repeat("0", 64)): true, w.tip: false} {
-		s.Accepted(last)
+		s.Accepted(last, nil)
 		rev, err := s.Latest(t.Context())
 		if err != nil {
 			t.Fatal(err)

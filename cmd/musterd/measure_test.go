@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -90,6 +92,10 @@ func TestLargeRelease(t *testing.T) {
 		out[bundles.SignatureFile("ci")] = sigstore.Bundle(t, doc, bundlestest.Signing{Issuer: measuredIssuer, Subject: measuredSubject})
 		return out
 	}
+	program := filepath.Join(t.TempDir(), "musterd")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
 	for _, c := range []struct {
 		transport, how string
 		sign           func(map[string][]byte, int64) map[string][]byte
@@ -106,18 +112,23 @@ func TestLargeRelease(t *testing.T) {
 			if c.how == "certificate" {
 				push(t, ch, keyless(map[string][]byte{"a.yaml": bundlestest.Policy("a")}, 2))
 			}
-			say := func(what string, pid int, before float64) {
+			// The bars are those of a computer that does nothing else.
+			say := func(what string, pid int, before, seconds float64, megabytes int) {
 				t.Helper()
-				t.Logf("%-46s %5.2f s CPU, peak %3d MB, then %3d MB", what, cpu(t, pid)-before, memory(t, pid, "VmHWM"), memory(t, pid, "VmRSS"))
+				took, peak := cpu(t, pid)-before, memory(t, pid, "VmHWM")
+				t.Logf("%-46s %5.2f s CPU, peak %3d MB, then %3d MB", what, took, peak, memory(t, pid, "VmRSS"))
+				if took > seconds || peak > megabytes {
+					t.Errorf("%s: more than %.1f s or %d MB", what, seconds, megabytes)
+				}
 			}
 			t.Run("first", func(t *testing.T) {
-				pid, client := startAgent(t, dir, url, []byte(c.trust))
+				pid, client := startProgram(t, program, dir, url, []byte(c.trust))
 				synced(t, client)
-				say("start, one policy", pid, 0)
+				say("start, one policy", pid, 0, 0.5, 45)
 				push(t, ch, c.sign(manyPolicies(""), 5))
 				before := cpu(t, pid)
 				synced(t, client)
-				say("10,000 new policies, fetched to planned", pid, before)
+				say("10,000 new policies, fetched to planned", pid, before, 4, 150)
 				before = cpu(t, pid)
 				if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0); err != nil { // peak begins anew
 					t.Fatal(err)
@@ -126,12 +137,12 @@ func TestLargeRelease(t *testing.T) {
 				if got := synced(t, client); got.Report.Releases[0].Sequence != 6 {
 					t.Fatalf("%+v", got)
 				}
-				say("one of them changed, fetched to planned", pid, before)
+				say("one of them changed, fetched to planned", pid, before, 0.5, 100)
 			})
 			t.Run("again", func(t *testing.T) {
-				pid, client := startAgent(t, dir, url, []byte(c.trust))
+				pid, client := startProgram(t, program, dir, url, []byte(c.trust))
 				synced(t, client)
-				say("start with them in the cache, and one look", pid, 0)
+				say("start with them in the cache, and one look", pid, 0, 4, 150)
 			})
 		})
 	}

@@ -120,8 +120,13 @@ func push(t *testing.T, ch bundles.Channel, files map[string][]byte) {
 	}
 }
 
-// startAgent starts an agent that follows url and answers its process and a client of it.
+// startAgent starts an agent of this binary that follows url and answers its process and a client of it.
 func startAgent(t *testing.T, dir, url string, trust []byte) (int, *control.Client) {
+	t.Helper()
+	return startProgram(t, "/proc/self/exe", dir, url, trust)
+}
+
+func startProgram(t *testing.T, program, dir, url string, trust []byte) (int, *control.Client) {
 	t.Helper()
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
@@ -134,7 +139,7 @@ func startAgent(t *testing.T, dir, url string, trust []byte) (int, *control.Clie
 	path := write("musterd.yaml", fmt.Sprintf("trust: %s\nsource: {url: %q, interval: 24h}\nstateDir: %s/state\ncacheDir: %s/cache\nhostKey: %s/key/host\n"+
 		"labels: %s\nsocket: %s\nbackend: observe\ndriftInterval: 24h\nevents: {output: none}\nmetrics: {socket: %s/metrics}\n",
 		write("trust.yaml", string(trust)), url, dir, dir, dir, write("labels.yaml", "{}\n"), socket, dir))
-	cmd := exec.Command("/proc/self/exe")
+	cmd := exec.Command(program, "--config", path)
 	cmd.Env = append(os.Environ(), agentVariable+"="+path)
 	cmd.Stderr = t.Output()
 	if err := cmd.Start(); err != nil {
