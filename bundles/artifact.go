@@ -68,6 +68,7 @@ type artifact struct {
 const (
 	maxArtifactManifest = 256 << 10
 	simpleExt           = ".simple.json"
+	statementExt        = ".statement.json"
 )
 
 // readArtifact answers nil for a release that came another way.
@@ -79,7 +80,7 @@ func readArtifact(fsys fs.FS) (*artifact, error) {
 	if err != nil || len(raw) > maxArtifactManifest {
 		return nil, refuse(ErrMalformed, "%s cannot be read within %d bytes", ArtifactManifestPath, maxArtifactManifest).because(err)
 	}
-	signatures, err := readSignatures(fsys, ArtifactSignaturesDir, signatureExt, simpleExt)
+	signatures, err := readSignatures(fsys, ArtifactSignaturesDir, signatureExt, simpleExt, statementExt)
 	return &artifact{manifest: raw, signatures: signatures}, err
 }
 
@@ -118,8 +119,11 @@ func (e *examination) whoSignedArtifact(f signatureFile) (*Signer, string, error
 }
 
 func (e *examination) signedArtifact(f signatureFile) (*Signer, string, error) {
-	if strings.HasSuffix(f.name, simpleExt) {
+	switch {
+	case strings.HasSuffix(f.name, simpleExt):
 		return e.signedSimply(f)
+	case strings.HasSuffix(f.name, statementExt):
+		return nil, "", refuse(ErrDSSE, "%s is a statement, no signature", f.name)
 	}
 	b, err := parseArtifactBundle(f.name, f.data)
 	if err != nil {

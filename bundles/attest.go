@@ -180,27 +180,41 @@ type statement struct {
 	Predicate     json.RawMessage `json:"predicate"`
 }
 
-// parseStatement accepts one shape: a bundle of version 0.3 with one signature over one in-toto statement.
+// parseStatement accepts one shape: a bundle of version 0.3 with one signature over one in-toto statement. What lies at a
+// tag .att is put into that shape.
 func parseStatement(f signatureFile) (*statement, error) {
 	if f.err != nil {
 		return nil, asRefusal(f.err, f.name)
 	}
-	var b bundle.Bundle
-	if err := b.UnmarshalJSON(f.data); err != nil {
+	b, older, err := statementBundle(f)
+	if err != nil {
 		return nil, refuse(ErrBadSignature, "%s", f.name).because(err)
 	}
 	content, ok := b.Content.(*protobundle.Bundle_DsseEnvelope)
 	switch {
-	case !ok || b.GetMediaType() != bundleV03:
+	case !ok || b.GetMediaType() != bundleV03 && !older:
 		return nil, refuse(ErrBadSignature, "%s is no DSSE bundle of version 0.3", f.name)
 	case content.DsseEnvelope.GetPayloadType() != inTotoPayload || len(content.DsseEnvelope.GetSignatures()) != 1:
 		return nil, refuse(ErrBadSignature, "%s holds no statement with one signature", f.name)
 	}
-	st := &statement{bundle: &sigBundle{file: f.name, bundle: &b}}
+	st := &statement{bundle: &sigBundle{file: f.name, bundle: b}}
 	if err := json.Unmarshal(content.DsseEnvelope.GetPayload(), st); err != nil {
 		return nil, refuse(ErrBadSignature, "%s", f.name).because(err)
 	}
 	return st, nil
+}
+
+func statementBundle(f signatureFile) (b *bundle.Bundle, older bool, err error) {
+	if strings.HasSuffix(f.name, statementExt) {
+		var s SimpleStatement
+		if err := json.Unmarshal(f.data, &s); err != nil {
+			return nil, true, err
+		}
+		b, err = s.asBundle()
+		return b, true, err
+	}
+	b = &bundle.Bundle{}
+	return b, false, b.UnmarshalJSON(f.data)
 }
 
 func (s *statement) checkLint() error {

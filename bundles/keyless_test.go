@@ -194,7 +194,8 @@ func FuzzSimple(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, payload []byte, signature, certificate, log, timestamp string) {
 		raw := simpleRelease(t, func([]byte) any {
-			return bundles.SimpleSignature{Payload: payload, Signature: signature, Certificate: certificate, Log: log, Timestamp: timestamp}
+			material := bundles.SimpleMaterial{Certificate: certificate, Log: log, Timestamp: timestamp}
+			return bundles.SimpleSignature{Payload: payload, Signature: signature, SimpleMaterial: material}
 		})
 		if _, err := bundles.Verify(raw, trust, bundles.Seen{}, bundlestest.Now()); bundles.RefusalName(err) == "" {
 			t.Fatalf("%q: %v", payload, err)

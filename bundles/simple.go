@@ -16,16 +16,29 @@ import (
 	cosignbundle "github.com/sigstore/cosign/v2/pkg/cosign/bundle"
 	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
 	protocommon "github.com/sigstore/protobuf-specs/gen/pb-go/common/v1"
+	protodsse "github.com/sigstore/protobuf-specs/gen/pb-go/dsse"
 	protorekor "github.com/sigstore/protobuf-specs/gen/pb-go/rekor/v1"
 	"github.com/sigstore/sigstore-go/pkg/bundle"
 	sigsig "github.com/sigstore/sigstore/pkg/signature"
+	"google.golang.org/protobuf/encoding/protojson"
 )
 
 // SimpleSignature is one signature of cosign's older kind (the .sig tag), as a transport hands it over: the layer, and
 // what its annotations say.
 type SimpleSignature struct {
-	Payload     []byte `json:"payload"`
-	Signature   string `json:"signature"`
+	Payload   []byte `json:"payload"`
+	Signature string `json:"signature"`
+	SimpleMaterial
+}
+
+// SimpleStatement is one statement as cosign's older kind has it (the .att tag): the layer, and what its annotations say.
+type SimpleStatement struct {
+	Envelope []byte `json:"envelope"` // DSSE
+	SimpleMaterial
+}
+
+// SimpleMaterial is what annotations say of who signed and when; nothing of it where a key signed.
+type SimpleMaterial struct {
 	Certificate string `json:"certificate,omitempty"` // PEM; the chain above it is the trusted root's
 	Log         string `json:"log,omitempty"`         // JSON: what a transparency log promised
 	Timestamp   string `json:"timestamp,omitempty"`   // JSON: what a timestamp authority signed
@@ -101,11 +114,44 @@ const bundleV01 = "application/vnd.dev.sigstore.bundle+json;version=0.1"
 // asBundle says in one bundle what the annotations say one by one, so that there is one way in which certificates, logs
 // and timestamps are checked. It asserts nothing: whatever stands in it is checked like any other bundle.
 func (s *SimpleSignature) asBundle(signature []byte) (*bundle.Bundle, error) {
+	material, err := s.material()
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(s.Payload)
+	return bundle.NewBundle(&protobundle.Bundle{
+		MediaType: bundleV01, VerificationMaterial: material,
+		Content: &protobundle.Bundle_MessageSignature{MessageSignature: &protocommon.MessageSignature{
+			MessageDigest: &protocommon.HashOutput{Algorithm: protocommon.HashAlgorithm_SHA2_256, Digest: sum[:]}, Signature: signature,
+		}},
+	})
+}
+
+// asBundle is the same for a statement, which a key may have signed as well.
+func (s *SimpleStatement) asBundle() (*bundle.Bundle, error) {
+	var envelope protodsse.Envelope
+	if err := protojson.Unmarshal(s.Envelope, &envelope); err != nil {
+		return nil, err
+	}
+	out := &protobundle.Bundle{MediaType: bundleV03, Content: &protobundle.Bundle_DsseEnvelope{DsseEnvelope: &envelope}}
+	if s.Certificate == "" {
+		out.VerificationMaterial = &protobundle.VerificationMaterial{Content: &protobundle.VerificationMaterial_PublicKey{PublicKey: &protocommon.PublicKeyIdentifier{}}}
+		return bundle.NewBundle(out)
+	}
+	var err error
+	out.MediaType = bundleV01
+	if out.VerificationMaterial, err = s.material(); err != nil {
+		return nil, err
+	}
+	return bundle.NewBundle(out)
+}
+
+// material is the certificate and who witnessed it.
+func (s *SimpleMaterial) material() (*protobundle.VerificationMaterial, error) {
 	block, rest := pem.Decode([]byte(s.Certificate))
 	if block == nil || block.Type != "CERTIFICATE" || len(bytes.TrimSpace(rest)) > 0 {
 		return nil, errors.New("the certificate is not one PEM block")
 	}
-	sum := sha256.Sum256(s.Payload)
 	material := &protobundle.VerificationMaterial{Content: &protobundle.VerificationMaterial_X509CertificateChain{
 		X509CertificateChain: &protocommon.X509CertificateChain{Certificates: []*protocommon.X509Certificate{{RawBytes: block.Bytes}}},
 	}}
@@ -125,12 +171,7 @@ func (s *SimpleSignature) asBundle(signature []byte) (*bundle.Bundle, error) {
 			Rfc3161Timestamps: []*protocommon.RFC3161SignedTimestamp{{SignedTimestamp: stamp.SignedRFC3161Timestamp}},
 		}
 	}
-	return bundle.NewBundle(&protobundle.Bundle{
-		MediaType: bundleV01, VerificationMaterial: material,
-		Content: &protobundle.Bundle_MessageSignature{MessageSignature: &protocommon.MessageSignature{
-			MessageDigest: &protocommon.HashOutput{Algorithm: protocommon.HashAlgorithm_SHA2_256, Digest: sum[:]}, Signature: signature,
-		}},
-	})
+	return material, nil
 }
 
 // logEntry is a log's promise as an entry of a bundle.

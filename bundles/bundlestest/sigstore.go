@@ -201,10 +201,8 @@ func (s *Sigstore) Simple(t testing.TB, payload []byte, by Signing) bundles.Simp
 	sum := sha256.Sum256(payload)
 	sig, err := ecdsa.SignASN1(rand.Reader, key, sum[:])
 	must(t, err)
-	out := bundles.SimpleSignature{
-		Payload: payload, Signature: base64.StdEncoding.EncodeToString(sig),
-		Certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})),
-	}
+	out := bundles.SimpleSignature{Payload: payload, Signature: base64.StdEncoding.EncodeToString(sig)}
+	out.Certificate = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
 	if s.hasLog && !by.NoLog {
 		entry := s.logged(t, sum[:], sig, cert, by.Witnessed)
 		text, err := json.Marshal(map[string]any{
@@ -244,7 +242,11 @@ func (s *Sigstore) leaf(t testing.TB, key crypto.PublicKey, by Signing) *x509.Ce
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(by.At.UnixNano()), NotBefore: by.At, NotAfter: by.At.Add(10 * time.Minute),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
-		ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 8}, Value: issuer}},
+		// As Fulcio writes it: the form that the older checks read, and the one that replaces it.
+		ExtraExtensions: []pkix.Extension{
+			{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 1}, Value: []byte(by.Issuer)},
+			{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 57264, 1, 8}, Value: issuer},
+		},
 	}
 	for _, subject := range []string{by.Subject, by.Also} {
 		switch {
@@ -357,8 +359,8 @@ func canonical(t testing.TB, v any) []byte {
 	return text
 }
 
-// Serve serves the certificate authority and the timestamp authority over HTTP as the stock tools ask them, and answers
-// the URL. The authority asks for no identity token's proof: whoever reaches it gets a certificate for this identity.
+// Serve serves the certificate authority, the timestamp authority and the log over HTTP as the stock tools ask them, and
+// answers the URL. The authority asks for no identity token's proof: whoever reaches it gets a certificate for this identity.
 func (s *Sigstore) Serve(t testing.TB, by Signing) string {
 	t.Helper()
 	mux := http.NewServeMux()
@@ -402,6 +404,9 @@ func (s *Sigstore) Serve(t testing.TB, by Signing) string {
 		w.WriteHeader(http.StatusCreated)
 		_, _ = w.Write(s.stampDigest(t, ask.HashedMessage, by.At.Add(5*time.Minute), ask.Nonce))
 	})
+	if s.hasLog {
+		s.serveLog(t, mux, by.At.Add(5*time.Minute))
+	}
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
 	return server.URL

@@ -25,6 +25,7 @@ import (
 type beside struct {
 	referrers []v1.Descriptor // manifests of signatures, at most maxParts
 	simple    string          // digest of the manifest at the tag .sig, "" for none
+	stated    string          // digest of the manifest at the tag .att, "" for none
 	documents string          // digest of the manifest at the tag .muster, "" for none
 }
 
@@ -34,7 +35,7 @@ func (b beside) mark() string {
 	for _, d := range b.referrers {
 		_, _ = io.WriteString(h, d.Digest.String()+"\n")
 	}
-	_, _ = io.WriteString(h, b.simple+"\n"+b.documents+"\n")
+	_, _ = io.WriteString(h, b.simple+"\n"+b.stated+"\n"+b.documents+"\n")
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
@@ -42,10 +43,11 @@ func besideTag(digest, suffix string) string { return strings.Replace(digest, ":
 
 const (
 	simpleSuffix    = ".sig"
+	statedSuffix    = ".att"
 	documentsSuffix = ".muster"
 )
 
-// listBeside asks for the referrers first (the API, or the tag that stands in for it), then for cosign's older tag.
+// listBeside asks for the referrers first (the API, or the tag that stands in for it), then for cosign's older tags.
 func (c *client) listBeside(ctx context.Context, digest string) (beside, error) {
 	var out beside
 	all, err := c.referrers(ctx, digest)
@@ -53,7 +55,7 @@ func (c *client) listBeside(ctx context.Context, digest string) (beside, error) 
 		return out, err
 	}
 	out.referrers = signaturesOf(all)
-	for suffix, into := range map[string]*string{simpleSuffix: &out.simple, documentsSuffix: &out.documents} {
+	for suffix, into := range map[string]*string{simpleSuffix: &out.simple, statedSuffix: &out.stated, documentsSuffix: &out.documents} {
 		if *into, err = c.head(ctx, c.byTag(besideTag(digest, suffix))); err != nil && !notThere(err) {
 			return out, err
 		}
@@ -109,10 +111,15 @@ func (c *client) fetchBeside(ctx context.Context, b beside, files map[string][]b
 		}
 		left--
 	}
-	if b.simple != "" {
-		if err := c.simpleSignatures(ctx, b.simple, left, files); err != nil && !passedOver(err) {
+	for _, tag := range []struct{ digest, media string }{{b.simple, simpleType}, {b.stated, statedType}} {
+		if tag.digest == "" {
+			continue
+		}
+		read, err := c.older(ctx, tag.digest, tag.media, left, files)
+		if err != nil && !passedOver(err) {
 			return err
 		}
+		left -= read
 	}
 	if b.documents != "" {
 		// Without them a release is stale at worst, and is reported so.
@@ -164,41 +171,54 @@ func signatureName(l v1.Descriptor, files map[string][]byte) string {
 	return bundles.SignatureFile(l.Digest.Hex[:16])
 }
 
-// simpleSignatures reads cosign's older signatures: each layer is a payload, its annotations hold the signature.
-func (c *client) simpleSignatures(ctx context.Context, digest string, left int, files map[string][]byte) error {
+// older reads cosign's older kind of signatures or statements, at most left of them: each layer is a payload or an
+// envelope, and its annotations hold the rest.
+func (c *client) older(ctx context.Context, digest, media string, left int, files map[string][]byte) (read int, err error) {
 	raw, err := c.manifest(ctx, c.byDigest(digest))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	m, err := parseManifest(raw)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var problems []error
-	for i, l := range m.Layers[:min(len(m.Layers), left)] {
-		if l.MediaType != simpleType {
+	layers := m.Layers[:min(len(m.Layers), left)]
+	for i, l := range layers {
+		if string(l.MediaType) != media {
 			continue
 		}
-		payload, err := c.bytes(ctx, l, maxDocument)
+		content, err := c.bytes(ctx, l, maxDocument)
 		if err != nil {
 			problems = append(problems, err)
 			continue
 		}
-		data, err := json.Marshal(bundles.SimpleSignature{
-			Payload: payload, Signature: l.Annotations[static.SignatureAnnotationKey], Certificate: l.Annotations[static.CertificateAnnotationKey],
-			Log: l.Annotations[static.BundleAnnotationKey], Timestamp: l.Annotations[static.RFC3161TimestampAnnotationKey],
-		})
-		if err != nil {
-			return err
+		if err := keepOlder(l, i, content, files); err != nil {
+			return len(layers), err
 		}
-		files[bundles.ArtifactSignaturesDir+"/"+strconv.Itoa(i)+".simple.json"] = data
 	}
 	for _, p := range problems {
 		if !passedOver(p) {
-			return p
+			return len(layers), p
 		}
 	}
-	return errors.Join(problems...)
+	return len(layers), errors.Join(problems...)
+}
+
+// keepOlder hands one on, with what its annotations say.
+func keepOlder(l v1.Descriptor, i int, content []byte, files map[string][]byte) error {
+	material := bundles.SimpleMaterial{
+		Certificate: l.Annotations[static.CertificateAnnotationKey],
+		Log:         l.Annotations[static.BundleAnnotationKey], Timestamp: l.Annotations[static.RFC3161TimestampAnnotationKey],
+	}
+	var one any = bundles.SimpleSignature{Payload: content, Signature: l.Annotations[static.SignatureAnnotationKey], SimpleMaterial: material}
+	name := strconv.Itoa(i) + ".simple.json"
+	if l.MediaType == statedType {
+		one, name = bundles.SimpleStatement{Envelope: content, SimpleMaterial: material}, strconv.Itoa(i)+".statement.json"
+	}
+	data, err := json.Marshal(one)
+	files[bundles.ArtifactSignaturesDir+"/"+name] = data
+	return err
 }
 
 // documents reads fresh.json and the trust files. Each keeps its place below .muster.

@@ -26,6 +26,7 @@ const (
 
 	bundleType  = "application/vnd.dev.sigstore.bundle.v0.3+json"
 	simpleType  = "application/vnd.dev.cosign.simplesigning.v1+json"
+	statedType  = "application/vnd.dsse.envelope.v1+json"
 	titleKey    = "org.opencontainers.image.title"
 	previousKey = "dev.muster.previous" // the digest of the artifact that had the tag before
 )

@@ -166,7 +166,7 @@ func TestArtifactSignaturesThatDoNotCount(t *testing.T) {
 			}
 			// It is no signature; where the trust asks for such a statement by bob, it is one.
 			s.attested(t, w, "")
-			s.attested(t, newWorkshop(t, c, private, public), "attestation")
+			s.attestedBy(t, bundlestest.Signer(t, "linter", bundlestest.NewKey(t)), "attestation")
 
 			signed := newShelf(t, true, w, w.key)
 			raw, other := signed.fetch(t), s.fetch(t)
@@ -202,12 +202,14 @@ func TestArtifactSignaturesThatDoNotCount(t *testing.T) {
 // attested asks for the statement that cosign attest makes of type custom, by the workshop's key.
 func (s *shelf) attested(t *testing.T, w *workshop, want string) {
 	t.Helper()
-	key := w.key
-	if want != "" {
-		key = bundlestest.NewKey(t)
-	}
+	s.attestedBy(t, bundlestest.Signer(t, "linter", w.key), want)
+}
+
+// attestedBy asks for it by this signer.
+func (s *shelf) attestedBy(t *testing.T, signer, want string) {
+	t.Helper()
 	asking := *s.trust
-	extra := "attestations:\n- type: https://cosign.sigstore.dev/attestation/v1\n  signers:\n" + bundlestest.Signer(t, "linter", key)
+	extra := "attestations:\n- type: https://cosign.sigstore.dev/attestation/v1\n  signers:\n" + signer
 	asking.Attestations = bundlestest.Load(t, []byte((&bundlestest.Fleet{Keys: map[string]*bundles.KeySigner{"x": bundlestest.NewKey(t)}}).TrustYAML(t, 1, 1, extra))).Attestations
 	v, err := bundles.Verify(s.fetch(t), &asking, bundles.Seen{}, bundlestest.Now())
 	if got := bundles.RefusalName(err); got != want {

@@ -22,6 +22,7 @@ type tool struct {
 	name, module, pkg string
 	sign, verify      []string
 	path              string
+	logKey            string // a file with the log's public key, where there is one
 }
 
 // tools are the versions. The versions of the modules are pinned in test/tools.
@@ -93,7 +94,7 @@ func (c *tool) run(t *testing.T, dir string, args ...string) error {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, c.path, args...)
 	cmd.Dir = dir
-	cmd.Env = []string{"COSIGN_PASSWORD=secret", "HOME=" + dir, "TUF_ROOT=" + filepath.Join(dir, "tuf"), "https_proxy=http://127.0.0.1:1"}
+	cmd.Env = []string{"COSIGN_PASSWORD=secret", "SIGSTORE_REKOR_PUBLIC_KEY=" + c.logKey, "HOME=" + dir, "TUF_ROOT=" + filepath.Join(dir, "tuf"), "https_proxy=http://127.0.0.1:1"}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("cosign %s: %w\n%s", strings.Join(args, " "), err, out)
