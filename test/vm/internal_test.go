@@ -188,3 +188,19 @@ func TestB(t *testing.T) { helper(t) }
 		t.Errorf("got %s, %v", got, err)
 	}
 }
+
+// TestConsoleEnd: what a kernel died of is told, however much it says afterwards.
+func TestConsoleEnd(t *testing.T) {
+	t.Parallel()
+	const fault = "[    9.1] Oops: general protection fault, maybe for address 0x1: 0000 [#1] PREEMPT SMP"
+	trace := strings.Repeat("[    9.2]  ? f+0x1/0x2\n", 1000)
+	if got := consoleEnd("boot\n" + fault + "\n" + trace); !strings.HasPrefix(got, fault+"\n…") {
+		t.Errorf("%.200q", got)
+	}
+	if got := consoleEnd("boot\n" + fault + "\n"); got != "boot\n"+fault {
+		t.Errorf("%q", got)
+	}
+	if got := consoleEnd(trace); strings.Contains(got, "boot") || len(got) > 3100 {
+		t.Errorf("%.200q", got)
+	}
+}

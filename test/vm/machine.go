@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -272,5 +273,18 @@ func (c *console) Write(p []byte) (int, error) {
 func (c *console) tail() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return tail(c.kept.String(), 3000)
+	return consoleEnd(c.kept.String())
+}
+
+// faults is how the kernel begins to tell of what it dies of; the traces that follow say less.
+var faults = regexp.MustCompile(`(?m)^.*(BUG: |general protection fault|\[#1\]|Kernel panic).*$`)
+
+// consoleEnd is the end of a console, and before it the first fault that the end leaves out.
+func consoleEnd(s string) string {
+	const most = 3000
+	end := tail(s, most)
+	if first := faults.FindString(s); !strings.Contains(end, first) {
+		return first + "\n" + end
+	}
+	return end
 }
