@@ -60,6 +60,9 @@ func classify(err error, failures int, next time.Time) error {
 // stalledAfter is how many failures in a row of the same thing make it a person's business.
 const stalledAfter = 8
 
+// RefusalName is the stable name under which a host reports that it refused a release; "" for what is no refusal.
+func RefusalName(err error) string { return name(err, "") }
+
 // name returns the stable name inside err, or fallback.
 func name(err error, fallback string) string {
 	if refusal := bundles.RefusalName(err); refusal != "" {

@@ -161,18 +161,33 @@ func (l *Loop) parse(t *tenant, v *bundles.Verified, now time.Time) (*release, e
 	if t.enforced != nil {
 		earlier = t.enforced.set
 	}
-	set, err := v.Policies(earlier)
+	content, err := Read(v, earlier, t.Name == "" && !t.Trust.Scoped())
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrPolicy, err)
+		return nil, err
 	}
-	r := &release{tenant: t.Name, verified: v, set: set, checked: now}
-	if t.Name != "" || t.Trust.Scoped() {
-		return r, nil // a team does not say who may report for the fleet's hosts
+	return &release{tenant: t.Name, verified: v, set: content.Policies, hosts: content.Hosts, checked: now}, nil
+}
+
+// Content is what a host understands of a release.
+type Content struct {
+	Policies *policies.Set
+	// Hosts is who may report for which host, nil when the release does not say or may not.
+	Hosts *fleet.AllowedSigners
+}
+
+// Read reads a verified release as a host does, strictly: everything or ErrPolicy. A team does not say who may report
+// for the fleet's hosts. Policies of unchanged files are taken from earlier, which may be nil.
+func Read(v *bundles.Verified, earlier *policies.Set, enrols bool) (c Content, err error) {
+	if c.Policies, err = v.Policies(earlier); err != nil {
+		return Content{}, fmt.Errorf("%w: %w", ErrPolicy, err)
 	}
-	if r.hosts, err = fleet.Enrolled(v.FS()); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrPolicy, err)
+	if !enrols {
+		return c, nil
 	}
-	return r, nil
+	if c.Hosts, err = fleet.Enrolled(v.FS()); err != nil {
+		return Content{}, fmt.Errorf("%w: %w", ErrPolicy, err)
+	}
+	return c, nil
 }
 
 // place puts a release where its level says.

@@ -234,3 +234,6 @@ func (a *AllowedSigners) Who(key ssh.PublicKey, namespace string, now time.Time)
 	}
 	return "", err
 }
+
+// Len is how many keys and authorities are listed.
+func (a *AllowedSigners) Len() int { return len(a.byKey) }

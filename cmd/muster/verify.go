@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/muster-fleet/muster/bundles"
+	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/reconciler"
 )
 
 type verifyFlags struct {
@@ -27,8 +29,9 @@ func newVerifyCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify DIR|FILE|GIT-URL|OCI-REFERENCE",
 		Short: "Check a release as a host would, and print each check with its evidence",
-		Long: "Exits with 0 when a host with this trust file would accept the release. With --state-dir the host's own\n" +
-			"marks are compared too, so that a rollback shows.",
+		Long: "Exits with 0 when a host with this trust file would accept the release: its signatures, its files, its policies and\n" +
+			"its list of hosts. With --state-dir the host's own marks are compared too, so that a rollback shows. Two refusals\n" +
+			"depend on what a host enforces and holds: removal-not-acknowledged and, with tenants, name-taken.",
 		Example: "  muster verify https://git.example.com/policy.git --trust trust.yaml\n  muster verify ./checkout --trust trust.yaml -o json\n" +
 			"  muster verify oci://registry.example.com/acme/policy:stable --trust trust.yaml",
 		Args: cobra.ExactArgs(1),
@@ -76,7 +79,12 @@ func (f *verifyFlags) run(cmd *cobra.Command, target string) error {
 		return err
 	}
 	v, checks, refusal := bundles.Inspect(raw, trust, seen, time.Now())
-	res := verifyResult{Accepted: refusal == nil, Refusal: bundles.RefusalName(refusal), Checks: checks, Revision: raw.Revision}
+	if refusal == nil {
+		var read bundles.Check
+		read, refusal = readAsHost(v, trust)
+		checks = append(checks, read)
+	}
+	res := verifyResult{Accepted: refusal == nil, Refusal: reconciler.RefusalName(refusal), Checks: checks, Revision: raw.Revision}
 	if refusal != nil {
 		res.Error = refusal.Error()
 	} else {
@@ -87,6 +95,29 @@ func (f *verifyFlags) run(cmd *cobra.Command, target string) error {
 		return err
 	}
 	return refusal
+}
+
+// readAsHost reads the policies and the list of hosts, as the last of the checks.
+func readAsHost(v *bundles.Verified, trust *bundles.Trust) (bundles.Check, error) {
+	check := bundles.Check{Name: "policies and hosts"}
+	content, err := reconciler.Read(v, nil, !trust.Scoped())
+	if err != nil {
+		check.Evidence = err.Error()
+		return check, err
+	}
+	rules := 0
+	for _, p := range content.Policies.Policies() {
+		rules += len(p.Rules)
+	}
+	hosts := "the release does not say who may report"
+	switch {
+	case trust.Scoped():
+		hosts = "a release with a scope does not say who may report"
+	case content.Hosts != nil:
+		hosts = fmt.Sprintf("%s lists %d keys that may report", fleet.EnrolledFile, content.Hosts.Len())
+	}
+	check.OK, check.Evidence = true, fmt.Sprintf("%d policies, %d rules; %s", len(content.Policies.Policies()), rules, hosts)
+	return check, nil
 }
 
 func printVerify(w io.Writer, res verifyResult) {
