@@ -37,8 +37,20 @@ type openedSource struct {
 	source  bundles.Source
 }
 
+// loadConfig reads the configuration, when nobody else could have written it.
+func loadConfig(path string) (*config.Config, error) {
+	if err := checkOwnership(path); err != nil {
+		return nil, err
+	}
+	cfg, err := config.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	return cfg, checkOwnership(cfg.Labels)
+}
+
 func (l *loader) load(context.Context) (*reconciler.Settings, error) {
-	cfg, err := config.Load(l.path)
+	cfg, err := loadConfig(l.path)
 	if err != nil {
 		return nil, err
 	}
@@ -135,6 +147,9 @@ func hostID(cfg *config.Config, host *hostFacts) (string, error) {
 const maxTrust = 1 << 20
 
 func readTrust(path string) (*bundles.Trust, error) {
+	if err := checkOwnership(path); err != nil {
+		return nil, &trustError{path: path, err: err}
+	}
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, &trustError{path: path, err: err}

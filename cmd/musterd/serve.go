@@ -36,7 +36,7 @@ func (wallClock) After(d time.Duration) <-chan time.Time { return time.After(d) 
 
 // serve wires the agent and runs it until ctx ends. What is in the kernel stays there.
 func serve(ctx context.Context, path string, stdout, stderr io.Writer) error {
-	cfg, err := config.Load(path)
+	cfg, err := loadConfig(path)
 	if err != nil {
 		return err
 	}
