@@ -23,7 +23,7 @@ int BPF_PROG(capable, const struct cred *cred, struct user_namespace *ns, int ca
 	begin(s, CLASS_CAPABILITIES, OP_CAPABLE, HOOK_CAPABLE);
 	object_named(&s->object[0], bit);
 	s->quiet = opts & CAP_OPT_NOAUDIT ? QUIET_ALWAYS : QUIET_NOT;
-	deny = judge(s);
+	deny = judge_number(s);
 	scratch_give(s);
 	return deny ? -EPERM : 0;
 }

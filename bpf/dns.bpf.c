@@ -49,13 +49,13 @@ static __always_inline int dns_judge(struct scratch *s, struct msghdr *message, 
 		question_read(s, o, 0);
 	if (s->question.state == QUESTION_NAMED) {
 		o->status = PATH_OK;
-		return judge(s);
+		return judge_path(s);
 	}
 	/* No question, or not in this segment. A datagram that cannot be read as what it claims to be is denied. */
 	if (type == SOCK_STREAM || (s->question.state == QUESTION_NONE && s->question.end >= QUESTION_HEADER))
 		return 0;
 	o->status = PATH_DETACHED;
-	return judge(s);
+	return judge_path(s);
 }
 
 static __always_inline int dns_use(struct socket *sock, struct msghdr *message)

@@ -76,7 +76,7 @@ int BPF_PROG(exec_check, struct linux_binprm *bprm, int ret)
 
 		if (depends)
 			arguments_begin(s, bprm);
-		deny = judge(s);
+		deny = judge_start(s);
 		if (depends && !deny)
 			arguments_end(s, bprm);
 	}

@@ -22,7 +22,7 @@ static __always_inline int file_one(struct vfsmount *mnt, struct dentry *dentry,
 	begin(s, CLASS_FILE, operation, hook);
 	object_set(&s->object[0], mnt, dentry, inode_of(dentry));
 	attributes_set(&s->object[0], read);
-	deny = judge(s);
+	deny = judge_path(s);
 	scratch_give(s);
 	return deny ? -EACCES : 0;
 }
@@ -45,7 +45,7 @@ static __always_inline int file_two(struct vfsmount *mnt, struct dentry *old, st
 	object_set(&s->object[1], mnt, new, inode_of(new));
 	attributes_set(&s->object[0], false);
 	attributes_set(&s->object[1], false);
-	deny = judge(s);
+	deny = judge_path(s);
 	l = deny ? 0 : bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
 	if (l) {
 		l->move_dentry[0] = (u64)old;
@@ -91,7 +91,7 @@ static __always_inline int file_below(struct file *file, u32 class, bool read)
 		o->status = PATH_BELOW;
 	else
 		s->lenient = LENIENT_NAME;
-	deny = judge(s);
+	deny = judge_start(s);
 	scratch_give(s);
 	return deny ? -EACCES : 0;
 }

@@ -63,6 +63,7 @@ int BPF_PROG(label_fork, struct task_struct *task, unsigned long clone_flags, in
 	}
 	for (int i = 0; i < NAMED_CLASSES; i++)
 		child->names[i] = parent->names[i];
+	child->postures = parent->postures;
 	child->image = parent->image;
 	child->flags = parent->flags;
 	child->started = parent->started;

@@ -17,7 +17,7 @@ static __always_inline int map_judge(struct file *file, struct label *l, bool ru
 		s->by_caller = 1;
 	else
 		s->object[0].attributes |= ROW_MAPPED;
-	deny = judge(s);
+	deny = judge_start(s);
 	scratch_give(s);
 	if (deny)
 		return -EACCES;
@@ -94,7 +94,7 @@ static __always_inline int map_raise(struct file *file)
 		return fails_closed(CLASS_FILE) ? -EACCES : 0;
 	begin(s, CLASS_FILE, OP_MAP, HOOK_FILE_MPROTECT);
 	mapped_set(&s->object[0], file);
-	deny = judge(s);
+	deny = judge_start(s);
 	scratch_give(s);
 	return deny ? -EACCES : 0;
 }

@@ -348,8 +348,9 @@ type MusterImageMark struct {
 }
 
 type MusterImagePosture struct {
-	_       structs.HostLayout
-	Classes [16]uint8
+	_        structs.HostLayout
+	Classes  uint64
+	Reserved uint64
 }
 
 type MusterImageSet struct {
@@ -383,6 +384,7 @@ type MusterLabel struct {
 	Image        uint64
 	Classes      [6]uint32
 	Names        [2]uint64
+	Postures     uint64
 	Flags        uint32
 	PendingCount uint32
 	Pending      [6]uint64
@@ -445,7 +447,7 @@ type MusterMagic uint32
 
 const (
 	MusterMagicIMAGE_MAGIC  MusterMagic = 1381258061
-	MusterMagicIMAGE_LAYOUT MusterMagic = 2
+	MusterMagicIMAGE_LAYOUT MusterMagic = 3
 )
 
 type MusterMark struct {

@@ -20,7 +20,7 @@ static __always_inline int socket_decide(u32 family, u32 type, u32 protocol, str
 	object_named(&s->object[0], names);
 	endpoint_set(&s->endpoint, family, type, protocol);
 	endpoint_address(&s->endpoint, to);
-	deny = judge(s);
+	deny = judge_number(s);
 	scratch_give(s);
 	return deny ? -EACCES : 0;
 }

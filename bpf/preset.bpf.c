@@ -22,7 +22,7 @@ static __always_inline int preset_judge(struct scratch *s, u64 names)
 	o->names = names;
 	o->inode = 0;
 	s->quiet = QUIET_ALWAYS;
-	deny = judge(s);
+	deny = judge_number(s);
 	o->status = status;
 	/* Of the agent itself nothing is told. */
 	if (deny || (s->result.verdict != VERDICT_DENY && (s->result.flags || s->result.audits[0])))

@@ -29,22 +29,21 @@ static __always_inline s32 probe_path(struct probe *p, struct object *o, u64 fro
 /* Class syscalls, with the directories of the executable. */
 static __noinline s32 probe_call(struct probe *p, struct scratch *s)
 {
-	u32 zero = 0, ref, number = p->call, executable, script;
-	void *image = bpf_map_lookup_elem(&slots, &zero), *page;
-	struct image_header *h = image ? image_head(image) : 0;
+	u32 ref, number = p->call, executable, script;
+	struct image_header *h;
 	struct image_call *c;
+	void *image, *page;
 
-	if (!h)
-		return -2;
-	if (!h->calls || number >= CALLS)
+	image = image_judged(s, &h);
+	if (!image || !h->calls || number >= CALLS)
 		return 0;
-	classify(image, h, s);
+	classify(s);
 	if (probe_path(p, &s->source, p->source_paths[0], p->source_lengths[0]))
 		return -1;
-	executable = directories_class(image, h->directories, s);
+	executable = directories_class(s, h->directories);
 	if (probe_path(p, &s->source, p->source_paths[1], p->source_lengths[1]))
 		return -1;
-	script = directories_class(image, h->directories, s);
+	script = directories_class(s, h->directories);
 	ref = h->calls + number / 2;
 	page = page_of(image, ref);
 	if (!page)
@@ -52,32 +51,31 @@ static __noinline s32 probe_call(struct probe *p, struct scratch *s)
 	c = unit(page, ref, 0);
 	ref = (c + (number & 1))->group;
 	if (ref)
-		group_decide(image, ref, s, executable, script);
+		group_decide(s, ref, executable, script);
 	return s->cursor.broken ? -3 : 0;
 }
 
 static __always_inline s32 probe_decide(struct probe *p, struct scratch *s)
 {
-	u32 zero = 0;
-	void *image = bpf_map_lookup_elem(&slots, &zero);
-	struct image_header *h = image ? image_head(image) : 0;
+	struct object *o = &s->object[0];
 
-	if (!h)
-		return -2;
-	if (s->object[0].status == PATH_DETACHED && class_flags(h, s->class) & CLASS_CLOSED) {
+	classify(s);
+	/* What the hooks would not even ask about. */
+	if (s->class >= CLASS_NETWORK && s->class < CLASS_NETWORK + NAMED_CLASSES &&
+	    !(s->names[s->class - CLASS_NETWORK] & o->names))
+		return 0;
+	if (o->status == PATH_DETACHED && s->flags & CLASS_CLOSED) {
 		s->result.verdict = VERDICT_DENY;
 		s->result.flags = EVENT_UNBUILDABLE;
 	} else {
-		classify(image, h, s);
-		concern(image, h, s);
-		/* What the hooks would not even ask about. */
-		if (s->class >= CLASS_NETWORK && s->class < CLASS_NETWORK + NAMED_CLASSES &&
-		    !(s->names[s->class - CLASS_NETWORK] & s->object[0].names))
-			return 0;
-		if (!decide(image, h, s, &s->object[0]))
-			return -3;
+		if (o->status == PATH_NAMED)
+			decide(s, o, DECIDING_NUMBERS);
+		else
+			decide(s, o, DECIDING_CONDITIONS);
 	}
-	if (s->result.verdict == VERDICT_DENY && h->mode == MODE_AUDIT) {
+	if (s->cursor.broken)
+		return -3;
+	if (s->result.verdict == VERDICT_DENY && s->mode == MODE_AUDIT) {
 		s->result.verdict = VERDICT_PERMIT;
 		s->result.flags |= EVENT_WOULD_DENY;
 	}
@@ -107,7 +105,7 @@ int probe_decision(struct probe *p)
 	for (int i = 0; i < OBJECT_MARKS; i++)
 		s->object[0].marks[i] = p->marks[i];
 	s->cursor.broken = 0;
-	error = probe_path(p, &s->object[0], p->path, p->length);
+	error = judge_image(s) ? probe_path(p, &s->object[0], p->path, p->length) : -2;
 	if (!error)
 		error = s->class == CLASS_SYSCALLS ? probe_call(p, s) : probe_decide(p, s);
 	p->verdict = s->result.verdict;

@@ -50,7 +50,7 @@ static __always_inline int query_decide(struct asking *a)
 	o->status = s->question.state == QUESTION_NAMED ? PATH_OK : PATH_DETACHED;
 	o->attributes = a->owner && a->owner->flags & OWNER_TERMINAL ? ROW_TERMINAL : 0;
 	s->packet.denied |= packet_judge(s);
-	if (!notable(s) && visible(a->header, s))
+	if (!notable(s) && visible(s))
 		s->result.flags = EVENT_VISIBLE;
 	if (notable(s))
 		packet_tells(s, a->owner);

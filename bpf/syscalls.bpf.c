@@ -28,7 +28,8 @@ __noinline int call_keep(struct scratch *s)
 	event_task(s, task);
 	s->event.names = s->object[0].names;
 	s->key.objects[1] = s->object[0].names;
-	size = event_paths(s, task);
+	event_paths(s);
+	size = s->size;
 	if (size > CALL_DATA) {
 		/* The parent's path is the last, and the first to go; then the source's. */
 		size -= s->event.lengths[3];
@@ -53,7 +54,6 @@ __noinline int call_keep(struct scratch *s)
 __noinline int call_tell(struct scratch *s, long result)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	void *begin = 0;
 	struct call *c;
 	u64 size;
 
@@ -73,8 +73,9 @@ __noinline int call_tell(struct scratch *s, long result)
 	BOUND(size, 8191);
 	if (size <= CALL_DATA)
 		bpf_probe_read_kernel(s->data, size, c->data);
-	if (!event_fold(s, &begin))
-		event_send(s, size, begin);
+	s->size = size;
+	if (!event_fold(s))
+		event_send(s);
 	return 0;
 }
 

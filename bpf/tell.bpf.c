@@ -15,31 +15,29 @@ static __always_inline struct owner *packet_owner(struct __sk_buff *skb)
 }
 
 /* Who the event names: the process that used the socket last, and its program while it is the one that runs. */
-static __always_inline u32 packet_process(struct scratch *s)
+static __always_inline void packet_process(struct scratch *s)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct event *e = &s->event;
-	u32 end = 0;
 
-	event_path(s, &s->object[0], &end, 0);
+	s->size = 0;
+	event_path(s, &s->object[0], 0);
 	e->lengths[1] = 0;
 	e->lengths[2] = 0;
 	e->lengths[3] = 0;
 	e->tty[0] = 0;
 	__builtin_memcpy(e->comm, s->packet.owner.comm, sizeof(e->comm));
-	if (BPF_CORE_READ(task, tgid) != s->packet.owner.pid)
-		return end;
-	if (executable_of(task, &s->source))
-		event_path(s, &s->source, &end, 2);
-	if (executable_of(BPF_CORE_READ(task, real_parent), &s->source))
-		event_path(s, &s->source, &end, 3);
-	return end;
+	if (task->tgid != s->packet.owner.pid)
+		return;
+	if (executable_find(s, false))
+		event_path(s, &s->source, 2);
+	if (executable_find(s, true))
+		event_path(s, &s->source, 3);
 }
 
 /* Emits one event for what s->result says, as event_emit does, in the name of s->packet.owner. */
 __noinline int packet_tell(struct scratch *s)
 {
-	void *begin = 0;
 
 	if (!s || !event_speaks(s->result.verdict))
 		return 0;
@@ -54,10 +52,11 @@ __noinline int packet_tell(struct scratch *s)
 	s->event.ppid = s->packet.owner.ppid;
 	s->event.uid = s->packet.owner.uid;
 	event_key_of(s, s->packet.owner.source[0]);
-	if (event_fold(s, &begin))
+	if (event_fold(s))
 		return 0;
 	event_result(s);
-	event_send(s, packet_process(s), begin);
+	packet_process(s);
+	event_send(s);
 	return 0;
 }
 

@@ -40,7 +40,7 @@ enum limit {
 
 enum magic {
 	IMAGE_MAGIC = 0x5254534d, /* MSTR */
-	IMAGE_LAYOUT = 2,
+	IMAGE_LAYOUT = 3,
 };
 
 /* The classes that are enforced, as indexes. */
@@ -104,7 +104,7 @@ enum verdict {
 enum posture {
 	POSTURE_NONE = 0,
 	POSTURE_AUDIT = 1,
-	POSTURE_BLOCK = 2,
+	POSTURE_BLOCK = 2, /* decides where both are set */
 };
 
 enum mode {
@@ -203,7 +203,8 @@ struct image_mark {
 };
 
 struct image_posture {
-	u8 classes[16]; /* of the CLASSES; room for a mask */
+	u64 classes; /* two bits for each of the CLASSES */
+	u64 reserved;
 };
 
 /* The names that a rule speaks of to a source; all of them under an allow-list. */
@@ -412,6 +413,7 @@ struct label {
 	u64 image; /* the image that classes belongs to */
 	u32 classes[SOURCES];
 	u64 names[NAMED_CLASSES]; /* that the image says anything of to these sources */
+	u64 postures; /* two bits for each class: what their allow-lists do with what no rule matches */
 	u32 flags;
 	u32 pending_count;
 	u64 pending[SOURCES];

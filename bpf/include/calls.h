@@ -69,55 +69,26 @@ static __always_inline bool made_find(struct made *m, struct pt_regs *regs)
 	return c->group || c->flags;
 }
 
-struct group_match {
-	struct match match;
-	struct scratch *scratch;
-	struct image_group *group;
-};
-
-/* The set of rules that an automaton of the group says the path is in. */
-static long group_step(u32 index, struct group_match *g)
+/* The sets of rules that the automata of the group say the path is in. */
+static __always_inline void group_sets(struct scratch *s, struct image_group *group, u32 any)
 {
-	u64 at = index;
-
-	BOUND(at, AUTOMATA - 1);
-	g->match.cursor->state = g->group->start[at];
-	if (!g->match.cursor->state)
-		return 1;
-	g->match.cursor->at = g->match.object->start;
-	g->match.cursor->set = 0;
-	bpf_loop(MATCH_STEPS, match_step, &g->match, 0);
-	g->scratch->sets[at] = g->match.cursor->set;
-	return 0;
-}
-
-static __noinline void group_sets(void *image, struct image_group *group, u32 any, struct scratch *s)
-{
-	struct group_match g = {
-		.match = { .image = image, .object = &s->object[0], .cursor = &s->cursor },
-		.scratch = s,
-		.group = group,
-	};
-
 	for (u32 i = 0; i < AUTOMATA + OBJECT_MARKS; i++)
 		s->sets[i] = 0;
-	if (s->object[0].status == PATH_OK)
-		bpf_loop(AUTOMATA, group_step, &g, 0);
 	s->sets[AUTOMATA] = any;
+	if (s->object[0].status != PATH_OK)
+		return;
+#pragma clang loop unroll(disable)
+	for (u64 i = 0; i < AUTOMATA; i++) {
+		if (!group->start[i])
+			break;
+		s->sets[i] = match_path(s, &s->object[0], group->start[i]);
+	}
 }
 
 /* The class of the directories that the path in s->source lies in; 0 for none. */
-static __noinline u32 directories_class(void *image, u32 start, struct scratch *s)
+static __always_inline u32 directories_class(struct scratch *s, u32 start)
 {
-	struct match m = { .image = image, .object = &s->source, .cursor = &s->cursor };
-
-	if (!start || s->source.status != PATH_OK)
-		return 0;
-	s->cursor.state = start;
-	s->cursor.at = s->source.start;
-	s->cursor.set = 0;
-	bpf_loop(MATCH_STEPS, match_step, &m, 0);
-	return s->cursor.set;
+	return start && s->source.status == PATH_OK ? match_path(s, &s->source, start) : 0;
 }
 
 /* A script's path into s->source, as long as it is known. */
@@ -140,75 +111,61 @@ static __always_inline void script_source(struct scratch *s, u64 hash)
 		s->source.status = PATH_OK;
 }
 
-/* The audits of one set for one source. Rules of this class have neither verdicts nor modifiers: every entry of a row
- * is the same. */
-static long report_step(u32 index, struct combine *c)
-{
-	u64 object = index / 8, source = index % 8;
-	void *page;
-	u32 row;
-
-	BOUND(object, 7);
-	BOUND(source, 7);
-	c->set = c->scratch->sets[object];
-	c->class = c->scratch->classes[source];
-	/* The executable always counts, if only as "no known source"; the others when they are there. */
-	if (source >= SOURCES || !c->set || (source && !c->class))
-		return 0;
-	page = page_of(c->image, c->set);
-	if (!page)
-		return 1;
-	row = exception_row(c, ((struct image_set *)unit(page, c->set, 0))->count);
-	if (!row && source < 2)
-		row = ((struct image_set *)unit(page, c->set, 0))->row;
-	page = row ? page_of(c->image, row) : 0;
-	if (page)
-		combine_entry(&c->scratch->result, 0, 0, ((struct image_entry *)unit(page, row, 0))->audits);
-	return 0;
-}
-
-static __noinline void report_all(void *image, struct scratch *s)
-{
-	struct combine c = { .image = image, .scratch = s };
-
-	bpf_loop((AUTOMATA + 1) * 8, report_step, &c, 0);
-}
-
 /* What the group's rules say of s->object[0] to the sources in s->classes, and to those known by the directories
- * that they lie in. */
-static __noinline void group_decide(void *image, u32 group, struct scratch *s, u32 executable, u32 script)
+ * that they lie in. Rules of this class have neither verdicts nor modifiers. */
+__noinline int group_decide(struct scratch *s, u32 group, u32 executable, u32 script)
 {
-	void *page = page_of(image, group);
+	struct image_header *h;
+	void *image, *page;
 
+	if (!s)
+		return 0;
+	image = image_judged(s, &h);
+	page = image ? page_of(image, group) : 0;
 	if (!page)
-		return;
-	group_sets(image, unit(page, group, 0), ((struct image_any *)unit(page, group, 1))->set, s);
-	report_all(image, s);
+		return 0;
+	group_sets(s, unit(page, group, 0), ((struct image_any *)unit(page, group, 1))->set);
+	combine_sets(s, 0);
 	if (!executable && !script)
-		return;
+		return 0;
 	for (int i = 0; i < SOURCES; i++)
 		s->classes[i] = 0;
 	s->classes[0] = executable;
 	s->classes[1] = script;
-	report_all(image, s);
+	combine_sets(s, 0);
+	return 0;
+}
+
+static __always_inline void call_attempt(struct made *m, struct scratch *s)
+{
+	u32 executable = 0, script = 0, start = m->header->directories, group = m->call->group;
+
+	__builtin_memset(&s->result, 0, sizeof(s->result));
+	s->image = m->header->id;
+	s->mode = m->header->mode;
+	s->again = 0;
+	s->cursor.broken = 0;
+	classify_current(s);
+	if (start) {
+		if (executable_find(s, false))
+			executable = directories_class(s, start);
+		script_source(s, s->label.source[1]);
+		script = directories_class(s, start);
+	}
+	group_decide(s, group, executable, script);
 }
 
 /* Whether any rule reports this call. */
 static __noinline bool call_judge(struct made *m, struct scratch *s)
 {
-	u32 executable = 0, script = 0, start = m->header->directories;
-
-	s->image = m->header->id;
-	s->mode = m->header->mode;
-	s->cursor.broken = 0;
-	classify_current(m->image, m->header, s);
-	if (start) {
-		if (executable_of(bpf_get_current_task_btf(), &s->source))
-			executable = directories_class(m->image, start, s);
-		script_source(s, s->label.source[1]);
-		script = directories_class(m->image, start, s);
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < JUDGE_ATTEMPTS; i++) {
+		call_attempt(m, s);
+		if (!s->again)
+			break;
+		if (!made_find(m, m->regs))
+			return false;
 	}
-	group_decide(m->image, m->call->group, s, executable, script);
 	/* Not the agent's own: of writing down what it is told it would be told again. */
 	return s->result.audits[0] && !is_agent();
 }

@@ -5,44 +5,46 @@
 
 #include "image.h"
 
-/* Open addressing with at most TABLE_PROBES steps; entries are one unit, hash first, 0 is empty. */
-struct find {
-	void *image;
-	u64 hash;
-	u32 table;
-	u32 mask;
-	struct cursor *cursor;
-};
-
-static long find_step(u32 index, struct find *f)
+/* Looks for a hash in a table with open addressing and at most TABLE_PROBES steps; entries are one unit, hash first, 0
+ * is empty. What stands there goes into s->cursor.values. */
+__noinline int table_find(struct scratch *s, u32 table, u32 mask, u64 hash)
 {
-	u32 ref = f->table + (((u32)f->hash + index) & f->mask);
-	void *page = page_of(f->image, ref);
 	struct image_source *found;
+	struct image_header *h;
+	void *image, *page;
+	u32 ref;
 
-	if (!page)
-		return 1;
-	found = unit(page, ref, 0);
-	if (found->hash == f->hash) {
-		f->cursor->values[0] = found->class;
-		f->cursor->values[1] = found->marked;
-		return 1;
+	if (!s)
+		return 0;
+	s->cursor.values[0] = 0;
+	s->cursor.values[1] = 0;
+	if (!hash || !table)
+		return 0;
+	image = image_judged(s, &h);
+	if (!image)
+		return 0;
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < TABLE_PROBES; i++) {
+		ref = table + (((u32)hash + i) & mask);
+		page = page_of(image, ref);
+		if (!page)
+			break;
+		found = unit(page, ref, 0);
+		if (!found->hash)
+			break;
+		if (found->hash == hash) {
+			s->cursor.values[0] = found->class;
+			s->cursor.values[1] = found->marked;
+			break;
+		}
 	}
-	return !found->hash;
-}
-
-static __always_inline void table_find(struct find *f, u64 hash)
-{
-	f->cursor->values[0] = 0;
-	f->cursor->values[1] = 0;
-	f->hash = hash;
-	if (hash && f->table)
-		bpf_loop(TABLE_PROBES, find_step, f, 0);
+	return 0;
 }
 
 static __always_inline void combine_audits(struct result *r, u32 list)
 {
-	for (u32 i = 0; i < AUDIT_LISTS; i++) {
+#pragma clang loop unroll(disable)
+	for (u64 i = 0; i < AUDIT_LISTS; i++) {
 		if (r->audits[i] == list)
 			return;
 		if (!r->audits[i]) {
@@ -53,36 +55,47 @@ static __always_inline void combine_audits(struct result *r, u32 list)
 	count(COUNT_AUDITS);
 }
 
-static __always_inline void combine_entry(struct result *r, u32 priority, u32 rule, u32 audits)
+/* An entry of a row, or one with a condition that is met, takes part. */
+__noinline int combine_entry(struct scratch *s, u32 priority, u32 rule, u32 audits)
 {
+	struct result *r;
+
+	if (!s)
+		return 0;
+	r = &s->result;
 	if (audits)
 		combine_audits(r, audits);
 	if (!priority || priority < r->priority || (priority == r->priority && rule >= r->rule))
-		return;
+		return 0;
 	r->priority = priority;
 	r->rule = rule;
 	r->verdict = priority & PRIORITY_DENY ? VERDICT_DENY : VERDICT_PERMIT;
+	return 0;
 }
+
+/* The most of a decision; more, as no ruleset has them, count as an image that does not read. */
+#define CONDITION_STEPS (1 << 20)
 
 /* Rules that fire for some arguments only. */
 struct conditions {
-	struct find find;
+	void *image;
 	struct scratch *scratch;
-	u32 list;
+	u32 table;
+	u32 mask;
 };
 
 static long listed_step(u32 index, struct conditions *c)
 {
-	struct arguments *a = &c->scratch->arguments;
+	struct scratch *s = c->scratch;
 	u64 at = index;
 
-	if (index >= a->count)
+	if (index >= s->arguments.count)
 		return 1;
 	BOUND(at, ARGUMENTS - 1);
-	table_find(&c->find, a->hashes[at]);
-	if (c->find.cursor->values[0])
+	table_find(s, c->table, c->mask, s->arguments.hashes[at]);
+	if (s->cursor.values[0])
 		return 0;
-	a->listed = 0;
+	s->arguments.listed = 0;
 	return 1;
 }
 
@@ -90,7 +103,7 @@ static long listed_step(u32 index, struct conditions *c)
 static __always_inline bool all_listed(struct conditions *c, u32 args)
 {
 	struct arguments *a = &c->scratch->arguments;
-	void *page = page_of(c->find.image, args);
+	void *page = page_of(c->image, args);
 
 	if (!page) {
 		c->scratch->cursor.broken = 1;
@@ -98,49 +111,72 @@ static __always_inline bool all_listed(struct conditions *c, u32 args)
 	}
 	if (a->state != ARGUMENTS_KNOWN)
 		return false;
-	c->find.mask = ((struct image_args *)unit(page, args, 0))->mask;
-	c->find.table = args + 1;
+	c->mask = ((struct image_args *)unit(page, args, 0))->mask;
+	c->table = args + 1;
 	a->listed = 1;
 	bpf_loop(ARGUMENTS, listed_step, c, 0);
 	return a->listed;
 }
 
-static long condition_step(u32 index, struct conditions *c)
+static __always_inline void condition_meets(struct conditions *c, struct image_condition *e)
 {
-	struct arguments *a = &c->scratch->arguments;
-	u32 ref = c->list + 1 + index;
-	struct image_condition *e;
-	void *page = page_of(c->find.image, ref);
-	bool permits;
+	struct scratch *s = c->scratch;
+	struct arguments *a = &s->arguments;
+	bool permits = e->priority && !(e->priority & PRIORITY_DENY);
 
-	if (!page) {
-		c->scratch->cursor.broken = 1;
-		return 1;
-	}
-	e = unit(page, ref, 0);
-	permits = e->priority && !(e->priority & PRIORITY_DENY);
 	if (a->state == ARGUMENTS_UNREAD)
 		a->state = ARGUMENTS_WANTED;
 	if (e->priority)
 		a->rule = e->rule;
 	if (all_listed(c, e->args) == permits)
-		combine_entry(&c->scratch->result, e->priority, e->rule, e->audits);
+		combine_entry(s, e->priority, e->rule, e->audits);
+}
+
+/* One condition of those in the lists that the rows led to; s->cursor.low is the list, .high the condition in it. */
+static long condition_step(u32 index, struct conditions *c)
+{
+	struct scratch *s = c->scratch;
+	u64 list = s->cursor.low;
+	u32 ref, number;
+	void *page;
+
+	if (s->cursor.low >= s->conditional)
+		return 1;
+	BOUND(list, CONDITIONAL - 1);
+	ref = s->conditional_lists[list];
+	number = s->cursor.high++;
+	page = page_of(c->image, ref);
+	if (page && number >= ((struct image_conditions *)unit(page, ref, 0))->count) {
+		s->cursor.low++;
+		s->cursor.high = 0;
+		return 0;
+	}
+	ref += 1 + number;
+	page = page ? page_of(c->image, ref) : 0;
+	if (!page) {
+		s->cursor.broken = 1;
+		return 1;
+	}
+	condition_meets(c, unit(page, ref, 0));
 	return 0;
 }
 
-static __always_inline void combine_conditions(void *image, struct scratch *s, u32 list)
+/* Decides by the rules with conditions that the rows led to. */
+__noinline int combine_conditions(struct scratch *s)
 {
-	struct conditions c = {
-		.find = { .image = image, .cursor = &s->cursor },
-		.scratch = s,
-		.list = list,
-	};
-	void *page = page_of(image, list);
+	struct conditions c = { .scratch = s };
+	struct image_header *h;
 
-	if (page)
-		bpf_loop(((struct image_conditions *)unit(page, list, 0))->count, condition_step, &c, 0);
-	else
+	if (!s)
+		return 0;
+	s->cursor.low = 0;
+	s->cursor.high = 0;
+	c.image = image_judged(s, &h);
+	if (c.image)
+		bpf_loop(CONDITION_STEPS, condition_step, &c, 0);
+	if (s->cursor.low < s->conditional)
 		s->cursor.broken = 1;
+	return 0;
 }
 
 #endif

@@ -5,37 +5,44 @@
 #include "maps.h"
 #include "label.h"
 
-/* Appends the path of o at *end of s->data, as number which. */
-static __always_inline void event_path(struct scratch *s, struct object *o, u32 *end, u32 which)
+/* Appends the path of o at s->size of s->data, as number which. */
+__noinline int event_path(struct scratch *s, struct object *o, u32 which)
 {
-	u64 at = o->start, to = *end, length = PATH_END - at;
+	u64 at, to, length, number = which;
 
-	s->event.lengths[which] = 0;
+	if (!s || !o)
+		return 0;
+	at = o->start;
+	to = s->size;
+	length = PATH_END - at;
+	BOUND(number, EVENT_PATHS - 1);
+	s->event.lengths[number] = 0;
 	if (o->status == PATH_NONE || o->status == PATH_NAMED || at >= PATH_END || to > EVENT_DATA - PATH_END)
-		return;
+		return 0;
 	BOUND(at, PATH_END - 1);
 	BOUND(length, PATH_END - 1);
 	BOUND(to, EVENT_DATA - 1);
 	if (at + length > PATH_END)
-		return;
+		return 0;
 	if (bpf_probe_read_kernel(&s->data[to], length, &o->buffer[at]))
-		return;
-	s->event.lengths[which] = length;
-	*end += length;
+		return 0;
+	s->event.lengths[number] = length;
+	s->size += length;
+	return 0;
 }
 
 /* Who it was; the words for it come later, when the event is not folded. */
 static __always_inline void event_process(struct scratch *s, struct task_struct *task)
 {
 	s->event.pid = bpf_get_current_pid_tgid() >> 32;
-	s->event.ppid = BPF_CORE_READ(task, real_parent, tgid);
+	s->event.ppid = task->real_parent->tgid;
 	s->event.uid = (u32)bpf_get_current_uid_gid();
 }
 
 static __always_inline void event_task(struct scratch *s, struct task_struct *task)
 {
 	struct event *e = &s->event;
-	struct tty_struct *tty = BPF_CORE_READ(task, signal, tty);
+	struct tty_struct *tty = task->signal->tty;
 
 	bpf_get_current_comm(e->comm, sizeof(e->comm));
 	e->tty[0] = 0;
@@ -78,9 +85,9 @@ static __always_inline void event_result(struct scratch *s)
 }
 
 /* What tells one object from another where events are folded; 0 for none. */
-static __always_inline u64 event_identity(struct object *o)
+__noinline u64 event_identity(struct object *o)
 {
-	if (!o->present)
+	if (!o || !o->present)
 		return 0;
 	if (o->status == PATH_NAMED)
 		return o->names;
@@ -118,16 +125,35 @@ static __always_inline void event_key(struct scratch *s, struct task_struct *tas
 	event_key_of(s, l ? l->source[0] : s->label.source[0]);
 }
 
-/* Counts the event in its fold; false when there is none yet, or the event is to be told by itself. */
-static __always_inline bool fold_count(struct scratch *s, void *map, u32 burst, bool *known)
+/* As a map's own value, not as an argument's memory: 6.1 takes no other for a key. */
+static __always_inline struct scratch *scratch_again(u32 slot)
 {
-	struct fold *f = bpf_map_lookup_elem(map, &s->key);
+	return bpf_map_lookup_elem(&scratches, &slot);
+}
 
+enum folding {
+	FOLD_NONE, /* there is none of this key */
+	FOLD_TELL, /* the event is to be told by itself */
+	FOLD_COUNTED,
+};
+
+/* Counts the event in its fold of a kind. */
+__noinline int fold_count(struct scratch *s, u32 kind, u32 burst)
+{
+	struct fold *f;
+	void *map;
+
+	if (!s)
+		return FOLD_TELL;
+	s = scratch_again(s->slot);
+	map = bpf_map_lookup_elem(&folds, &kind);
+	if (!s || !map)
+		return FOLD_TELL;
+	f = bpf_map_lookup_elem(map, &s->key);
 	if (!f)
-		return false;
-	*known = true;
+		return FOLD_NONE;
 	if (__sync_fetch_and_add(&f->head.told, 1) < burst)
-		return false;
+		return FOLD_TELL;
 	f->head.last = bpf_ktime_get_boot_ns();
 	if (!f->head.first)
 		f->head.first = f->head.last;
@@ -135,7 +161,7 @@ static __always_inline bool fold_count(struct scratch *s, void *map, u32 burst, 
 	f->head.ppid = s->event.ppid;
 	__sync_fetch_and_add(&f->head.count, 1);
 	count(COUNT_FOLDED);
-	return true;
+	return FOLD_COUNTED;
 }
 
 /* More than half of the ring waits to be read: the other half is for what nobody has heard of yet. */
@@ -144,48 +170,40 @@ static __always_inline bool ring_presses(void)
 	return bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > bpf_ringbuf_query(&events, BPF_RB_RING_SIZE) / 2;
 }
 
-/* Folds the event, or answers the map in which its fold is to begin, if any. The first events of a key are
- * told each by itself. While the reader does not keep up, one of each has to do, and what is new is folded by
+/* Counts the event in a fold, or says in s->begin in which kind one of it is to begin, if any. The first events of a
+ * key are told each by itself. While the reader does not keep up, one of each has to do, and what is new is folded by
  * rule and source, whatever the object: one rule's storm over many files leaves room for the others' events. */
-static __always_inline bool event_fold(struct scratch *s, void **begin)
+static __always_inline bool event_fold(struct scratch *s)
 {
-	bool known = false, pressed = ring_presses();
-	u32 which = FOLDS_OBJECT;
+	bool pressed = ring_presses();
+	u32 folding = fold_count(s, FOLDS_OBJECT, pressed ? 1 : FOLD_BURST);
 
-	*begin = bpf_map_lookup_elem(&folds, &which);
-	if (!*begin)
-		return false;
-	if (fold_count(s, *begin, pressed ? 1 : FOLD_BURST, &known))
-		return true;
-	if (!known && pressed) {
-		which = FOLDS_RULE;
+	s->begin = FOLDS_OBJECT;
+	if (folding == FOLD_NONE && pressed) {
 		s->key.objects[0] = 0;
 		s->key.objects[1] = 0;
-		*begin = bpf_map_lookup_elem(&folds, &which);
-		if (*begin && fold_count(s, *begin, 1, &known))
-			return true;
+		s->begin = FOLDS_RULE;
+		folding = fold_count(s, FOLDS_RULE, 1);
 	}
-	if (known)
-		*begin = 0;
-	return false;
+	if (folding == FOLD_TELL)
+		s->begin = FOLDS;
+	return folding == FOLD_COUNTED;
 }
 
-static __always_inline u32 event_paths(struct scratch *s, struct task_struct *task)
+/* The paths of the objects, of the caller and of who started it, into s->data; their size into s->size. */
+static __always_inline void event_paths(struct scratch *s)
 {
-	u32 end = 0;
-
-	event_path(s, &s->object[0], &end, 0);
-	if (s->object[1].present)
-		event_path(s, &s->object[1], &end, 1);
-	else
-		s->event.lengths[1] = 0;
+	s->size = 0;
+	s->event.lengths[1] = 0;
 	s->event.lengths[2] = 0;
 	s->event.lengths[3] = 0;
-	if (executable_of(task, &s->source))
-		event_path(s, &s->source, &end, 2);
-	if (executable_of(BPF_CORE_READ(task, real_parent), &s->source))
-		event_path(s, &s->source, &end, 3);
-	return end;
+	event_path(s, &s->object[0], 0);
+	if (s->object[1].present)
+		event_path(s, &s->object[1], 1);
+	if (executable_find(s, false))
+		event_path(s, &s->source, 2);
+	if (executable_find(s, true))
+		event_path(s, &s->source, 3);
 }
 
 /* While two sets of programs decide, one of them speaks of what is permitted; a denial is told by the one that
@@ -198,23 +216,27 @@ static __always_inline bool event_speaks(u32 verdict)
 	return verdict == VERDICT_DENY || (c && c->instance == instance);
 }
 
-/* As a map's own value, not as an argument's memory: 6.1 takes no other for a key. */
-static __always_inline struct scratch *scratch_again(u32 slot)
+/* Begins the fold of s->event. What does not fit into one is told each time, until the ring presses: then the example
+ * is cut. */
+static __always_inline void event_begin(struct scratch *s)
 {
-	return bpf_map_lookup_elem(&scratches, &slot);
+	void *map = bpf_map_lookup_elem(&folds, &s->begin);
+
+	if (!map || (s->size > FOLD_DATA && s->key.objects[0]))
+		return;
+	__builtin_memset(&s->head, 0, sizeof(s->head));
+	s->head.told = 1;
+	bpf_map_update_elem(map, &s->key, &s->head, BPF_NOEXIST);
 }
 
-/* Sends s->event with size bytes of paths in s->data, and begins its fold in that map, if any. */
-static __always_inline void event_send(struct scratch *s, u64 size, void *begin)
+/* Sends s->event with the paths in s->data, and begins its fold when there is to be one. */
+static __always_inline void event_send(struct scratch *s)
 {
+	u64 size = s->size;
+
 	event_number(&s->event);
 	BOUND(size, EVENT_DATA - 1);
-	/* What does not fit into a fold is told each time, until the ring presses: then the example is cut. */
-	if (begin && (size <= FOLD_DATA || !s->key.objects[0])) {
-		__builtin_memset(&s->head, 0, sizeof(s->head));
-		s->head.told = 1;
-		bpf_map_update_elem(begin, &s->key, &s->head, BPF_NOEXIST);
-	}
+	event_begin(s);
 	if (bpf_ringbuf_output(&events, &s->event, sizeof(s->event) + size, 0))
 		count(COUNT_RING_FULL);
 }
@@ -223,7 +245,6 @@ static __always_inline void event_send(struct scratch *s, u64 size, void *begin)
 __noinline int event_emit(struct scratch *s)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	void *begin = 0;
 
 	if (!s || !event_speaks(s->result.verdict))
 		return 0;
@@ -234,11 +255,12 @@ __noinline int event_emit(struct scratch *s)
 		return 0;
 	}
 	event_key(s, task);
-	if (event_fold(s, &begin))
+	if (event_fold(s))
 		return 0;
 	event_result(s);
 	event_task(s, task);
-	event_send(s, event_paths(s, task), begin);
+	event_paths(s);
+	event_send(s);
 	return 0;
 }
 

@@ -97,28 +97,41 @@ static __always_inline void packet_object(struct scratch *s)
 	__builtin_memset(&s->result, 0, sizeof(s->result));
 }
 
+/* Answers true when s->result holds the decision of one ruleset. */
+static __always_inline bool packet_attempt(struct scratch *s)
+{
+	struct object *o = &s->object[0];
+
+	__builtin_memset(&s->result, 0, sizeof(s->result));
+	if (!judge_image(s))
+		return true;
+	classify(s);
+	if (o->status != PATH_OK) {
+		unbuildable(s, o);
+	} else {
+		decide(s, o, DECIDING_PATHS);
+		if (s->cursor.broken)
+			broken(s);
+	}
+	return !s->again;
+}
+
 /* Decides the object of a packet, for s->label, into s->result. */
 __noinline int packet_judge(struct scratch *s)
 {
-	void *image = host_image();
-	struct image_header *h = image ? image_head(image) : 0;
-	struct object *o;
+	bool decided = false;
 
-	if (!s || !h)
+	if (!s)
 		return 0;
-	o = &s->object[0];
-	classify(image, h, s);
-	s->image = h->id;
-	s->mode = h->mode;
-	if (o->status != PATH_OK) {
-		unbuildable(h, s, o);
-	} else if (!decide(image, h, s, o)) {
-		count(COUNT_IMAGE);
-		s->result.flags |= EVENT_FALLBACK;
-		if (class_flags(h, s->class) & CLASS_CLOSED)
-			s->result.verdict = VERDICT_DENY;
-	}
-	if (s->result.verdict == VERDICT_DENY && h->mode == MODE_AUDIT) {
+	s->image = 0;
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < JUDGE_ATTEMPTS && !decided; i++)
+		decided = packet_attempt(s);
+	if (!s->image)
+		return 0;
+	if (!decided)
+		undecided(s);
+	if (s->result.verdict == VERDICT_DENY && s->mode == MODE_AUDIT) {
 		s->result.verdict = VERDICT_PERMIT;
 		s->result.flags |= EVENT_WOULD_DENY;
 	}

@@ -6,10 +6,12 @@
 
 #include "maps.h"
 #include "walk.h"
+#include "image.h"
 
 struct sip {
 	struct object *object;
 	u32 words;
+	u32 length;
 };
 
 #define ROTL(x, b) (((x) << (b)) | ((x) >> (64 - (b))))
@@ -40,26 +42,27 @@ static __always_inline void sip_word(u64 *v, u64 word)
 	v[0] ^= word;
 }
 
+/* One word: of the message, of what is left of it with its length, and then twice of nothing, which makes the four
+ * rounds that end it. */
 static long sip_step(u32 index, struct sip *h)
 {
-	u64 at = h->object->cursor.at;
+	struct cursor *c = &h->object->cursor;
+	u64 at = c->at, word = 0;
 
-	if (index >= h->words)
+	if (index > h->words + 2)
 		return 1;
-	BOUND(at, PATH_END - 1);
-	sip_word(h->object->cursor.words, load64(&h->object->buffer[at]));
-	h->object->cursor.at += 8;
+	if (index <= h->words) {
+		BOUND(at, PATH_END - 1);
+		word = load64(&h->object->buffer[at]);
+		c->at += 8;
+	} else if (index == h->words + 1) {
+		c->words[2] ^= 0xff;
+	}
+	if (index == h->words)
+		word = (word & ((1ULL << ((h->length & 7) * 8)) - 1)) | ((u64)h->length << 56);
+	FORGET(c, word);
+	sip_word(c->words, word);
 	return 0;
-}
-
-static __always_inline u64 sip_tail(struct object *o, u32 start, u32 length)
-{
-	u64 at = start, rest = length & 7;
-	u64 word;
-
-	BOUND(at, PATH_END - 1);
-	word = rest ? load64(&o->buffer[at]) & ((1ULL << (rest * 8)) - 1) : 0;
-	return word | ((u64)length << 56);
 }
 
 /* The hash of bytes of o's buffer; 0 is kept for "none". */
@@ -83,13 +86,8 @@ __noinline u64 bytes_hash(struct object *o, u32 start, u32 length)
 	o->cursor.at = start;
 	h.object = o;
 	h.words = length / 8;
-	bpf_loop(PATH_END / 8, sip_step, &h, 0);
-	sip_word(v, sip_tail(o, o->cursor.at, length));
-	v[2] ^= 0xff;
-	sip_round(v);
-	sip_round(v);
-	sip_round(v);
-	sip_round(v);
+	h.length = length;
+	bpf_loop(PATH_END / 8 + 3, sip_step, &h, 0);
 	hash = v[0] ^ v[1] ^ v[2] ^ v[3];
 	return hash ? hash : 1;
 }

@@ -12,7 +12,7 @@
 #define HOME_STEPS 8192
 
 struct home {
-	struct object *object;
+	struct walk walk;
 	struct super_block *sb;
 	struct mnt_namespace *namespace;
 };
@@ -27,30 +27,28 @@ enum home_word {
 static long home_step(u32 index, struct home *h)
 {
 	struct super_block *sb = h->sb;
-	struct object *o = h->object;
-	u32 renames = sequence_read(rename_lock_addr);
-	u32 mounts = sequence_read(mount_lock_addr);
+	struct object *o = h->walk.object;
 	u64 *words = o->cursor.words;
 	struct list_head *next;
 	struct mount *mount;
 
-	if ((renames | mounts) & 1)
+	if (!walk_begins(o))
 		return 0;
-	if (!words[HOME_NEXT] || mounts != words[HOME_MOUNTS]) {
-		words[HOME_NEXT] = (u64)BPF_CORE_READ(sb, s_mounts.next);
-		words[HOME_MOUNTS] = mounts;
+	if (!words[HOME_NEXT] || o->mounts != words[HOME_MOUNTS]) {
+		words[HOME_NEXT] = (u64)READ(sb, s_mounts.next);
+		words[HOME_MOUNTS] = o->mounts;
 	}
 	next = (struct list_head *)words[HOME_NEXT];
 	if ((void *)next == (void *)sb + bpf_core_field_offset(struct super_block, s_mounts)) {
 		o->status = PATH_HOMELESS;
-		return mounts == sequence_read(mount_lock_addr);
+		return o->mounts == sequence_read(mount_lock_addr);
 	}
 	mount = (struct mount *)((void *)next - bpf_core_field_offset(struct mount, mnt_instance));
-	words[HOME_NEXT] = (u64)BPF_CORE_READ(mount, mnt_instance.next);
-	if (BPF_CORE_READ(mount, mnt_ns) != h->namespace)
+	words[HOME_NEXT] = (u64)READ(mount, mnt_instance.next);
+	if (READ(mount, mnt_ns) != h->namespace)
 		return 0;
-	walk_once(o, mount);
-	if (renames != sequence_read(rename_lock_addr) || mounts != sequence_read(mount_lock_addr)) {
+	walk_once(&h->walk, mount);
+	if (!walk_held(o)) {
 		words[HOME_NEXT] = 0;
 		o->status = PATH_RACED;
 		return 0;
@@ -61,7 +59,7 @@ static long home_step(u32 index, struct home *h)
 /* Builds the path by which the host reaches object->dentry into object->buffer, and sets object->status. */
 __noinline int walk_home(struct object *o)
 {
-	struct home h = { .object = o };
+	struct home h = { .walk.object = o };
 	struct dentry *dentry;
 	u32 tree;
 
@@ -78,7 +76,7 @@ __noinline int walk_home(struct object *o)
 		o->status = PATH_DETACHED;
 		return 0;
 	}
-	h.sb = BPF_CORE_READ(dentry, d_sb);
+	h.sb = READ(dentry, d_sb);
 	h.namespace = home_namespace();
 	o->status = PATH_RACED;
 	o->cursor.words[HOME_NEXT] = 0;

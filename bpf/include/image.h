@@ -8,6 +8,15 @@
 /* Keeps clang from turning a mask into a signed comparison that the verifier cannot follow. */
 #define BOUND(x, mask) asm volatile("%0 &= %1" : "+r"(x) : "i"(mask))
 
+/* Lets the verifier forget what it knows of a value, by way of a cursor: where two ways meet that differ in nothing
+ * else, it then follows one of them. */
+#define FORGET(c, x)                                                                                                   \
+	({                                                                                                             \
+		(c)->unknown = (x);                                                                                    \
+		asm volatile("" ::: "memory");                                                                         \
+		(x) = (c)->unknown;                                                                                    \
+	})
+
 /* The unit that a reference names, on its page. */
 static __always_inline void *unit(void *page, u32 ref, u32 plus)
 {
@@ -29,6 +38,28 @@ static __always_inline struct image_header *image_head(void *image)
 	struct image_header *h = page_of(image, 0);
 
 	return h && h->magic == IMAGE_MAGIC && h->layout == IMAGE_LAYOUT ? h : 0;
+}
+
+/* The image that the host's subjects are under now. */
+static __always_inline void *host_image(void)
+{
+	u32 zero = 0;
+
+	return bpf_map_lookup_elem(&slots, &zero);
+}
+
+/* The image that s is judged by. The steps of a decision are global functions, which the verifier reads once and not
+ * for every way that leads to them; a map cannot be handed to them, so each takes the image by itself. When that is
+ * another one by now the decision is made again: see judge. */
+static __always_inline void *image_judged(struct scratch *s, struct image_header **header)
+{
+	void *image = host_image();
+
+	*header = image ? image_head(image) : 0;
+	if (*header && (*header)->id == s->image)
+		return image;
+	s->again = 1;
+	return 0;
 }
 
 /* One of the header's classes. */

@@ -11,21 +11,14 @@
 /* /proc/PID/stat tells the agent its own start in ticks of 10 ms. */
 #define NANOSECONDS_PER_TICK 10000000
 
-static __always_inline void *host_image(void)
-{
-	u32 zero = 0;
-
-	return bpf_map_lookup_elem(&slots, &zero);
-}
-
-static __always_inline bool caller_is_agent(void)
+__noinline int caller_is_agent(void)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	u32 zero = 0;
 	struct settings *c = bpf_map_lookup_elem(&config, &zero);
 
 	return c && c->agent_tgid && (bpf_get_current_pid_tgid() >> 32) == c->agent_tgid &&
-	       BPF_CORE_READ(task, group_leader, start_boottime) / NANOSECONDS_PER_TICK == c->agent_start;
+	       task->group_leader->start_boottime / NANOSECONDS_PER_TICK == c->agent_start;
 }
 
 /* The agent's own operations are let through, and looked for only when something is about to be denied. */
@@ -39,7 +32,7 @@ static __always_inline bool is_agent(void)
 
 /* What cannot be decided is denied when the class has a Block or an Allow rule. Without a readable header
  * there is no ruleset to obey: permitted, counted, and found by the agent's next look. */
-static __always_inline bool fails_closed(u32 class)
+__noinline int fails_closed(u32 class)
 {
 	void *image = host_image();
 	struct image_header *h = image ? image_head(image) : 0;
@@ -133,7 +126,7 @@ static __always_inline void object_named(struct object *o, u64 names)
 	object_set(o, 0, 0, 0);
 	o->status = PATH_NAMED;
 	o->names = names;
-	if (BPF_CORE_READ(bpf_get_current_task_btf(), signal, tty))
+	if (bpf_get_current_task_btf()->signal->tty)
 		o->attributes = ROW_TERMINAL;
 }
 
@@ -142,24 +135,32 @@ static __always_inline void attributes_set(struct object *o, bool read)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct inode *inode = (struct inode *)o->inode;
-	u32 fsuid = BPF_CORE_READ(task, cred, fsuid.val);
 
-	if (!inode || BPF_CORE_READ(inode, i_uid.val) == fsuid)
+	if (!inode || READ(inode, i_uid.val) == task->cred->fsuid.val)
 		o->attributes |= ROW_OWNER;
 	if (read)
 		o->attributes |= ROW_READ;
-	if (BPF_CORE_READ(task, signal, tty))
+	if (task->signal->tty)
 		o->attributes |= ROW_TERMINAL;
 }
 
-static __always_inline void unbuildable(struct image_header *h, struct scratch *s, struct object *o)
+static __always_inline void unbuildable(struct scratch *s, struct object *o)
 {
 	count(o->status == PATH_RACED ? COUNT_RACED : COUNT_UNBUILDABLE);
-	if (!(class_flags(h, s->class) & CLASS_CLOSED))
+	if (!(s->flags & CLASS_CLOSED))
 		return;
 	s->result.verdict = VERDICT_DENY;
 	s->result.flags = EVENT_UNBUILDABLE;
 	s->result.rule = 0;
+}
+
+/* What the image cannot tell because it does not read. */
+static __always_inline void broken(struct scratch *s)
+{
+	count(COUNT_IMAGE);
+	s->result.flags |= EVENT_FALLBACK;
+	if (s->flags & CLASS_CLOSED)
+		s->result.verdict = VERDICT_DENY;
 }
 
 /* Whether anybody hears of what the rules have decided. */
@@ -169,51 +170,58 @@ static __always_inline bool notable(struct scratch *s)
 }
 
 /* Whether it is told though no rule speaks of it. Of a file that is open or in memory the opening was told. */
-static __always_inline bool visible(struct image_header *h, struct scratch *s)
+static __always_inline bool visible(struct scratch *s)
 {
 	struct object *o = &s->object[0];
 
-	if (!(class_flags(h, s->class) & CLASS_VISIBLE) || s->operation == OP_READ || s->operation == OP_WRITE ||
+	if (!(s->flags & CLASS_VISIBLE) || s->operation == OP_READ || s->operation == OP_WRITE ||
 	    s->operation == OP_MAP)
 		return false;
 	return o->status == PATH_OK || o->status == PATH_NAMED ||
 	       (o->status == PATH_INTERNAL && s->class == CLASS_PROCESS);
 }
 
-struct judging {
-	void *image;
-	struct image_header *header;
-	struct scratch *scratch;
-};
-
-static __always_inline void judge_built(struct judging *j, struct object *o)
+/* Takes the image that is to decide. Answers false when there is none. */
+static __always_inline bool judge_image(struct scratch *s)
 {
-	struct scratch *s = j->scratch;
-	u32 before = s->result.flags;
+	void *image = host_image();
+	struct image_header *h = image ? image_head(image) : 0;
 
-	if (j->header->marks)
-		marks_of(o);
+	if (!h)
+		return false;
+	s->again = 0;
+	s->image = h->id;
+	s->mode = h->mode;
+	s->flags = class_flags(h, s->class);
+	s->has_marks = h->marks != 0;
+	return true;
+}
+
+/* The same, and the classes of the sources in it. */
+__noinline int judge_sources(struct scratch *s)
+{
+	if (!s || !judge_image(s))
+		return 0;
+	if (!s->by_caller || !classify_caller(s))
+		classify_current(s);
+	return 1;
+}
+
+static __always_inline void judge_built(struct scratch *s, struct object *o, enum deciding what)
+{
+	s->result.before = s->result.flags;
 	s->result.priority = 0;
 	s->result.rule = 0;
 	s->result.flags = 0;
-	if (!decide(j->image, j->header, s, o)) {
-		count(COUNT_IMAGE);
-		s->result.flags |= EVENT_FALLBACK;
-		if (class_flags(j->header, s->class) & CLASS_CLOSED)
-			s->result.verdict = VERDICT_DENY;
-	}
+	decide(s, o, what);
+	if (s->cursor.broken)
+		broken(s);
 	/* The denied object alone decides, and names the event. Of two that an allow-list would have denied in
 	 * another posture the event tells that, and no rule. */
-	if (before && s->result.verdict != VERDICT_DENY) {
-		s->result.flags |= before;
+	if (s->result.before && s->result.verdict != VERDICT_DENY) {
+		s->result.flags |= s->result.before;
 		s->result.rule = 0;
 	}
-	/* A name that somebody gave a file in a namespace of their own protects nothing, or they could have any file
-	 * protected. */
-	if (o->tree != TREE_HOST && !o->home)
-		o->protects = 0;
-	if (o->protects && o->inode)
-		mark_add(o->inode, o->protects);
 }
 
 /* In another mount namespace the object has a second name, the host's, and is judged by that one too. Where root of the
@@ -229,77 +237,191 @@ static __always_inline bool home_begin(struct scratch *s, struct object *o)
 }
 
 /* What is told is the name that decided. */
-static __always_inline void home_end(struct image_header *h, struct scratch *s, struct object *o)
+static __always_inline void home_end(struct scratch *s, struct object *o)
 {
 	s->lenient = LENIENT_NOT;
-	if (s->result.verdict != VERDICT_DENY && (notable(s) || visible(h, s)))
+	if (s->result.verdict != VERDICT_DENY && (notable(s) || visible(s)))
 		walk(o);
 }
 
-/* Decides one name of one object: the even turns are for the name that the caller used. A pipe, socket or memfd is no
- * object of class file; run, a memfd has no name. */
-static long judge_object(u32 index, struct judging *j)
+/* Decides one object by the name that the caller used, or by its home name. A pipe, socket or memfd is no object of
+ * class file; run, a memfd has no name. */
+static __always_inline int judge_name(struct scratch *s, struct object *o, bool home, enum deciding what)
 {
-	struct scratch *s = j->scratch;
-	struct object *o;
-	u64 at = index / 2;
-	bool home = index & 1;
-
-	BOUND(at, 1);
-	o = &s->object[at];
-	if (!o->present || s->result.verdict == VERDICT_DENY)
-		return 1;
+	if (!s || !o || !o->present || s->result.verdict == VERDICT_DENY)
+		return 0;
 	if (home && !home_begin(s, o))
 		return 0;
 	if (o->status == PATH_NONE)
 		walk(o);
 	else if (o->status == PATH_BELOW)
 		walk_home(o);
-	if (o->status == PATH_OK || (o->status == PATH_INTERNAL && s->class != CLASS_FILE) || o->status == PATH_NAMED)
-		judge_built(j, o);
-	else if (o->status != PATH_INTERNAL && o->status != PATH_HOMELESS)
-		unbuildable(j->header, s, o);
+	if (o->status == PATH_OK || (o->status == PATH_INTERNAL && s->class != CLASS_FILE)) {
+		if (s->has_marks)
+			marks_of(o);
+		judge_built(s, o, what);
+		/* A name that somebody gave a file in a namespace of their own protects nothing, or they could have
+		 * any file protected. */
+		if (o->tree != TREE_HOST && !o->home)
+			o->protects = 0;
+		if (o->protects && o->inode)
+			mark_add(o->inode, o->protects);
+	} else if (o->status != PATH_INTERNAL && o->status != PATH_HOMELESS) {
+		unbuildable(s, o);
+	}
 	if (home)
-		home_end(j->header, s, o);
+		home_end(s, o);
 	return 0;
 }
 
-/* Answers true when the operation is to be denied. */
-__noinline int judge(struct scratch *s)
+__noinline int judge_path_name(struct scratch *s, struct object *o, bool home)
 {
-	void *image = host_image();
-	struct image_header *h = image ? image_head(image) : 0;
-	struct judging j;
+	return judge_name(s, o, home, DECIDING_PATHS);
+}
 
-	if (!s || !h)
-		return 0;
-	j.image = image;
-	j.header = h;
-	j.scratch = s;
-	s->image = h->id;
-	s->mode = h->mode;
-	if (!s->by_caller || !classify_caller(image, h, s))
-		classify_current(image, h, s);
-	bpf_loop(4, judge_object, &j, 0);
-	/* Most programs are in no rule that depends on arguments; for the others the decision is made again. */
-	if (s->arguments.state == ARGUMENTS_WANTED) {
-		arguments_read(s);
-		if (s->object[0].home)
-			s->object[0].status = PATH_NONE;
-		__builtin_memset(&s->result, 0, sizeof(s->result));
-		bpf_loop(4, judge_object, &j, 0);
+__noinline int judge_start_name(struct scratch *s, struct object *o, bool home)
+{
+	return judge_name(s, o, home, DECIDING_CONDITIONS);
+}
+
+/* Makes o's path once more by the name that the caller used, when a decision is made again. */
+static __always_inline void object_again(struct object *o)
+{
+	o->protects = 0;
+	if (o->present && o->home)
+		o->status = o->mount ? PATH_NONE : PATH_BELOW;
+}
+
+/* A ruleset is published every few seconds at most; an attempt takes microseconds. */
+#define JUDGE_ATTEMPTS 4
+
+static __always_inline void judge_one(struct scratch *s, struct object *o, bool home, enum deciding what)
+{
+	if (what == DECIDING_PATHS)
+		judge_path_name(s, o, home);
+	else
+		judge_start_name(s, o, home);
+}
+
+static __always_inline void judge_objects(struct scratch *s, enum deciding what)
+{
+	judge_one(s, &s->object[0], false, what);
+	if (s->object[0].tree != TREE_HOST)
+		judge_one(s, &s->object[0], true, what);
+	if (s->object[1].present) {
+		judge_one(s, &s->object[1], false, what);
+		judge_one(s, &s->object[1], true, what);
 	}
-	if (s->result.verdict == VERDICT_DENY && h->mode == MODE_AUDIT) {
+}
+
+/* Answers true when s->result holds the decision of one ruleset. */
+static __always_inline int judge_attempt(struct scratch *s, enum deciding what)
+{
+	if (!s)
+		return 0;
+	__builtin_memset(&s->result, 0, sizeof(s->result));
+	if (!judge_sources(s))
+		return 1;
+	if (what == DECIDING_NUMBERS) {
+		judge_built(s, &s->object[0], what);
+		return !s->again;
+	}
+	judge_objects(s, what);
+	/* Most programs are in no rule that depends on arguments; for the others the decision is made again. */
+	if (what == DECIDING_CONDITIONS && s->arguments.state == ARGUMENTS_WANTED)
+		arguments_read(s);
+	else if (!s->again)
+		return 1;
+	object_again(&s->object[0]);
+	object_again(&s->object[1]);
+	return 0;
+}
+
+__noinline int judge_path_attempt(struct scratch *s)
+{
+	return judge_attempt(s, DECIDING_PATHS);
+}
+
+__noinline int judge_start_attempt(struct scratch *s)
+{
+	return judge_attempt(s, DECIDING_CONDITIONS);
+}
+
+__noinline int judge_number_attempt(struct scratch *s)
+{
+	return judge_attempt(s, DECIDING_NUMBERS);
+}
+
+static __always_inline bool judge_once(struct scratch *s, enum deciding what)
+{
+	switch (what) {
+	case DECIDING_PATHS:
+		return judge_path_attempt(s);
+	case DECIDING_CONDITIONS:
+		return judge_start_attempt(s);
+	default:
+		return judge_number_attempt(s);
+	}
+}
+
+/* No attempt saw one ruleset from its beginning to its end. */
+static __always_inline void undecided(struct scratch *s)
+{
+	count(COUNT_RACED);
+	__builtin_memset(&s->result, 0, sizeof(s->result));
+	s->result.flags = EVENT_FALLBACK;
+	if (s->flags & CLASS_CLOSED)
+		s->result.verdict = VERDICT_DENY;
+}
+
+/* What becomes of what the rules have decided. Answers true when the operation is to be denied. */
+__noinline int judge_end(struct scratch *s)
+{
+	if (!s || !s->image)
+		return 0;
+	if (s->result.verdict == VERDICT_DENY && s->mode == MODE_AUDIT) {
 		s->result.verdict = VERDICT_PERMIT;
 		s->result.flags |= EVENT_WOULD_DENY;
 	}
 	if (s->result.verdict == VERDICT_DENY && is_agent())
 		return 0;
-	if (!notable(s) && !s->quiet && visible(h, s) && !caller_is_agent())
+	if (!notable(s) && !s->quiet && visible(s) && !caller_is_agent())
 		s->result.flags = EVENT_VISIBLE;
 	if (notable(s) && (!s->quiet || (s->result.verdict == VERDICT_DENY && s->quiet != QUIET_ALWAYS)))
 		event_emit(s);
 	return s->result.verdict == VERDICT_DENY;
+}
+
+static __always_inline int judge_all(struct scratch *s, enum deciding what)
+{
+	bool decided = false;
+
+	if (!s)
+		return 0;
+	s->image = 0;
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < JUDGE_ATTEMPTS && !decided; i++)
+		decided = judge_once(s, what);
+	if (!decided)
+		undecided(s);
+	return judge_end(s);
+}
+
+/* The three ways to ask: of files and of questions for names, of what is run or mapped to be run, and of what has no
+ * path. Each answers true when the operation is to be denied. */
+__noinline int judge_path(struct scratch *s)
+{
+	return judge_all(s, DECIDING_PATHS);
+}
+
+__noinline int judge_start(struct scratch *s)
+{
+	return judge_all(s, DECIDING_CONDITIONS);
+}
+
+__noinline int judge_number(struct scratch *s)
+{
+	return judge_all(s, DECIDING_NUMBERS);
 }
 
 #endif

@@ -151,6 +151,15 @@ struct user_namespace;
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+struct seqcount {
+	u32 sequence;
+};
+
+/* Any structure that begins with eight bytes would do. */
+struct timespec64 {
+	s64 tv_sec;
+};
+
 struct list_head {
 	struct list_head *next;
 };

@@ -29,14 +29,26 @@ static __always_inline void object_set(struct object *o, struct vfsmount *mnt, s
 /* Puts the executable of a task into o; false when it has none. */
 static __always_inline bool executable_of(struct task_struct *task, struct object *o)
 {
-	struct file *file = BPF_CORE_READ(task, mm, exe_file);
+	struct mm_struct *mm = READ(task, mm);
+	struct file *file = mm ? READ(mm, exe_file) : 0;
 
 	if (!file)
 		return false;
-	object_set(o, BPF_CORE_READ(file, f_path.mnt), BPF_CORE_READ(file, f_path.dentry),
-		   BPF_CORE_READ(file, f_inode));
+	object_set(o, READ(file, f_path.mnt), READ(file, f_path.dentry), READ(file, f_inode));
 	walk(o);
 	return true;
+}
+
+/* The caller's executable, or that of who started it, into s->source. */
+__noinline int executable_find(struct scratch *s, bool parent)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	if (!s)
+		return 0;
+	if (parent)
+		task = READ(task, real_parent);
+	return executable_of(task, &s->source);
 }
 
 /* Notes o as a source: which is 0 for the executable, 1 for the script. */
@@ -53,7 +65,6 @@ static __always_inline void source_note(u64 *source, struct object *o, u64 hash,
 static __always_inline void label_derive(struct scratch *s)
 {
 	__builtin_memset(&s->label, 0, sizeof(s->label));
-	s->label.flags = LABEL_KNOWN;
 	if (s->source.status != PATH_OK)
 		count(COUNT_SOURCE_PATH);
 	marks_of(&s->source);
@@ -85,35 +96,38 @@ __noinline int label_current(struct scratch *s)
 	return 0;
 }
 
-/* The classes of the caller under this image, into s->classes. */
-static __always_inline void classify_current(void *image, struct image_header *h, struct scratch *s)
+/* The classes of the caller under the image that s is judged by, into s->classes; its label keeps them. */
+static __always_inline void classify_current(struct scratch *s)
 {
 	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
 
 	if (!l || !(l->flags & LABEL_KNOWN)) {
 		label_current(s);
-		classify(image, h, s);
+		classify(s);
 		return;
 	}
 	s->label.source[1] = l->source[1];
-	if (l->image == h->id) {
+	if (l->image == s->image) {
 		for (int i = 0; i < SOURCES; i++)
 			s->classes[i] = l->classes[i];
+		s->postures = l->postures;
 		return;
 	}
 	for (int i = 0; i < SOURCES; i++)
 		s->label.source[i] = l->source[i];
-	classify(image, h, s);
-	concern(image, h, s);
+	classify(s);
+	if (s->again)
+		return;
 	for (int i = 0; i < SOURCES; i++)
 		l->classes[i] = s->classes[i];
 	for (int i = 0; i < NAMED_CLASSES; i++)
 		l->names[i] = s->names[i];
-	l->image = h->id;
+	l->postures = s->postures;
+	l->image = s->image;
 }
 
 /* The same of who started the program. */
-static __always_inline bool classify_caller(void *image, struct image_header *h, struct scratch *s)
+static __always_inline bool classify_caller(struct scratch *s)
 {
 	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
 
@@ -121,7 +135,7 @@ static __always_inline bool classify_caller(void *image, struct image_header *h,
 		return false;
 	for (int i = 0; i < SOURCES; i++)
 		s->label.source[i] = l->caller[i];
-	classify(image, h, s);
+	classify(s);
 	return true;
 }
 

@@ -3,6 +3,7 @@
 #define MUSTER_MAPS_H
 
 #include "kernel.h"
+#include "read.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
@@ -148,10 +149,14 @@ struct cursor {
 	u32 low;
 	u32 high;
 	u32 row;
-	u32 posture;
+	u32 reserved;
 	u32 values[2]; /* of a table's entry */
 	u64 words[4]; /* of the hash */
+	u64 unknown; /* see FORGET */
 };
+
+/* Words of eight bytes that a short name is copied by. */
+#define NAME_WORDS 4
 
 /* An object of an operation. Its path stands at the end of the buffer: buffer[start, PATH_END). */
 struct object {
@@ -168,6 +173,12 @@ struct object {
 	u64 names; /* numbers that it is known by, of PATH_NAMED */
 	struct cursor cursor;
 	u64 protects; /* hash of the protected path that the name is, 0 when it is none */
+	u64 at_dentry; /* where the walk is */
+	u64 at_root;
+	u64 at_mount;
+	u32 renames; /* the locks' sequences while the path was read */
+	u32 mounts;
+	u64 margin[NAME_WORDS]; /* may be written in front of the longest path */
 	char buffer[PATH_ROOM];
 };
 
@@ -247,11 +258,16 @@ enum quiet {
 	QUIET_PERMITTED, /* the packet is judged again, and then told of */
 };
 
+/* Rows that one decision looks at. */
+#define CONDITIONAL 64
+
 struct result {
 	u32 priority;
 	u32 rule;
 	u32 verdict;
 	u32 flags;
+	u32 before; /* the flags of the objects before this one */
+	u32 reserved;
 	u32 audits[AUDIT_LISTS];
 };
 
@@ -286,13 +302,21 @@ struct scratch {
 	u32 by_caller; /* judge by who started the program, not by the program */
 	u32 lenient; /* enum leniency */
 	u32 mode;
+	u32 flags; /* enum class_flag, of the class */
+	u32 has_marks; /* some path is protected by its inode */
+	u32 again; /* the image was swapped in the middle of the decision */
 	u64 image;
 	u64 hash;
-	struct label label;
+	struct {
+		u64 source[SOURCES];
+	} label; /* of who is judged, as far as it is needed here */
 	u32 classes[8]; /* of the SOURCES; room for a mask */
 	u32 sets[8]; /* of the object's path in the AUTOMATA or of its OBJECT_NAMES, and of its OBJECT_MARKS */
 	u64 names[NAMED_CLASSES]; /* that anything is said of to the caller */
+	u64 postures; /* of the caller, two bits for each class */
 	struct result result;
+	u32 conditional; /* lists of conditions that rows have led to */
+	u32 conditional_lists[CONDITIONAL];
 	struct cursor cursor;
 	struct object object[2];
 	struct object source;
@@ -301,6 +325,8 @@ struct scratch {
 	struct question question;
 	struct packet packet;
 	struct fold_key key;
+	u32 size; /* of the event's paths in data */
+	u32 begin; /* enum fold_kind: a fold is to begin with the event */
 	struct fold_head head; /* with the two behind it, a struct fold */
 	struct event event;
 	char data[EVENT_DATA + PATH_END];
@@ -314,18 +340,20 @@ struct {
 	__type(value, struct scratch);
 } scratches SEC(".maps");
 
-static __always_inline void count(u32 what)
+__noinline int count(u32 what)
 {
 	u64 *n = bpf_map_lookup_elem(&counters, &what);
 
 	if (n)
 		__sync_fetch_and_add(n, 1);
+	return 0;
 }
 
 static __always_inline struct scratch *scratch_take(void)
 {
 	u32 first = bpf_get_smp_processor_id() * SCRATCH_PER_CPU;
 
+#pragma clang loop unroll(disable)
 	for (u32 i = 0; i < SCRATCH_PER_CPU; i++) {
 		u32 key = first + i;
 		struct scratch *s = bpf_map_lookup_elem(&scratches, &key);

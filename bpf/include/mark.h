@@ -8,24 +8,27 @@
 
 static __always_inline void mark_key_of(struct inode *inode, struct mark_key *key)
 {
-	key->inode = BPF_CORE_READ(inode, i_ino);
-	key->device = BPF_CORE_READ(inode, i_sb, s_dev);
-	key->generation = BPF_CORE_READ(inode, i_generation);
+	struct super_block *sb = READ(inode, i_sb);
+
+	key->inode = READ(inode, i_ino);
+	key->device = READ(sb, s_dev);
+	key->generation = READ(inode, i_generation);
 }
 
-static __always_inline void marks_of(struct object *o)
+__noinline int marks_of(struct object *o)
 {
 	struct mark_key key;
 	struct mark *m;
 
-	if (!o->inode)
-		return;
+	if (!o || !o->inode)
+		return 0;
 	mark_key_of((struct inode *)o->inode, &key);
 	m = bpf_map_lookup_elem(&marks, &key);
 	if (!m)
-		return;
+		return 0;
 	for (int i = 0; i < OBJECT_MARKS; i++)
 		o->marks[i] = m->paths[i];
+	return 0;
 }
 
 static __always_inline void mark_join(struct mark *m, u64 hash)

@@ -25,22 +25,6 @@ static __always_inline u64 text_mask(u32 count, u32 before)
 	return count > before ? (1ULL << ((count - before) * 8)) - 1 : 0;
 }
 
-/* Position of the lowest byte that is not zero; x is not zero. */
-static __always_inline u32 first_byte(u64 x)
-{
-	u32 n = 0;
-
-	if (!(x & 0xffffffffULL)) {
-		n = 4;
-		x >>= 32;
-	}
-	if (!(x & 0xffff)) {
-		n += 2;
-		x >>= 16;
-	}
-	return x & 0xff ? n : n + 1;
-}
-
 /* How many bytes of the state's text the path repeats, at most count. */
 static __always_inline u32 text_equal(struct object *o, u32 at32, void *page, u32 ref, u32 count)
 {
@@ -49,17 +33,17 @@ static __always_inline u32 text_equal(struct object *o, u32 at32, void *page, u3
 	BOUND(at, PATH_END - 1);
 	different = (load64(&o->buffer[at]) ^ *(u64 *)(unit(page, ref, 1) + 8)) & text_mask(count, 0);
 	if (different)
-		return first_byte(different);
+		return first_bit(different) / 8;
 	if (count <= 8)
 		return count;
 	different = (load64(&o->buffer[at + 8]) ^ *(u64 *)unit(page, ref, 2)) & text_mask(count, 8);
 	if (different)
-		return 8 + first_byte(different);
+		return 8 + first_bit(different) / 8;
 	if (count <= 16)
 		return count;
 	different = (load64(&o->buffer[at + 16]) ^ *(u64 *)(unit(page, ref, 2) + 8)) & text_mask(count, 16);
 	if (different)
-		return 16 + first_byte(different);
+		return 16 + first_bit(different) / 8;
 	return count;
 }
 
@@ -82,7 +66,6 @@ static __always_inline void match_tail(struct match *m, struct image_state *s, v
 		m->cursor->state = s->word;
 	}
 }
-
 static __always_inline void match_sparse(struct match *m, struct image_state *s, void *page, u8 byte)
 {
 	u32 *target = unit(page, m->cursor->state, 1);
@@ -153,33 +136,48 @@ static long match_step(u32 index, struct match *m)
 	return m->cursor->state == 0;
 }
 
-/* Classes of the sources by their hashes: index 0 and 1 by name, the rest by inode. */
-struct classify {
-	struct find find;
-	struct scratch *scratch;
-};
-
-static long classify_step(u32 index, struct classify *c)
+/* The set of rules that the automaton from start on accepts the path of o with, 0 for none; also in s->cursor.set. */
+__noinline int match_path(struct scratch *s, struct object *o, u32 start)
 {
-	u64 at = index;
+	struct match m = { .object = o };
+	struct image_header *h;
 
-	BOUND(at, 7);
-	if (at >= SOURCES)
-		return 1;
-	table_find(&c->find, c->scratch->label.source[at]);
-	c->scratch->classes[at] = at < 2 ? c->find.cursor->values[0] : c->find.cursor->values[1];
-	return 0;
+	if (!s || !o)
+		return 0;
+	s->cursor.set = 0;
+	m.image = image_judged(s, &h);
+	if (!m.image)
+		return 0;
+	m.cursor = &s->cursor;
+	s->cursor.state = start;
+	s->cursor.at = o->start;
+	bpf_loop(MATCH_STEPS, match_step, &m, 0);
+	return s->cursor.set;
 }
 
-/* From s->label.source into s->classes. */
-static __always_inline void classify(void *image, struct image_header *h, struct scratch *s)
+/* From s->label.source into s->classes (index 0 and 1 by name, the rest by inode), and what these are concerned with. */
+__noinline int classify(struct scratch *s)
 {
-	struct classify c = {
-		.find = { .image = image, .table = h->sources, .mask = h->source_mask, .cursor = &s->cursor },
-		.scratch = s,
-	};
+	struct image_header *h;
+	void *image;
 
-	bpf_loop(SOURCES, classify_step, &c, 0);
+	if (!s)
+		return 0;
+	image = image_judged(s, &h);
+	if (!image)
+		return 0;
+#pragma clang loop unroll(disable)
+	for (u64 i = 0; i < 2; i++) {
+		table_find(s, h->sources, h->source_mask, s->label.source[i]);
+		s->classes[i] = s->cursor.values[0];
+	}
+#pragma clang loop unroll(disable)
+	for (u64 i = 2; i < SOURCES; i++) {
+		table_find(s, h->sources, h->source_mask, s->label.source[i]);
+		s->classes[i] = s->cursor.values[1];
+	}
+	concern(s);
+	return 0;
 }
 
 /* Every pair of (set of the object, class of the source) of one decision. */
@@ -263,163 +261,131 @@ static long combine_step(u32 index, struct combine *c)
 		return 1;
 	}
 	e = unit(page, row, 0);
-	combine_entry(&c->scratch->result, e->priority, e->rule, e->audits);
-	if (e->conditions)
-		combine_conditions(c->image, c->scratch, e->conditions);
+	combine_entry(c->scratch, e->priority, e->rule, e->audits);
+	if (e->conditions) {
+		u64 at = c->scratch->conditional++;
+
+		BOUND(at, CONDITIONAL - 1);
+		c->scratch->conditional_lists[at] = e->conditions;
+	}
 	return 0;
 }
 
-struct posture_search {
-	void *image;
-	struct scratch *scratch;
-	u32 table;
-};
-
-static long posture_step(u32 index, struct posture_search *p)
+/* Decides by the rules of s->sets for s->classes, into s->result. */
+__noinline int combine_sets(struct scratch *s, u32 attributes)
 {
-	u64 at = index, wanted;
-	struct image_posture *found;
-	u32 class, ref, posture;
-	void *page;
+	struct combine c = { .scratch = s, .attributes = attributes };
+	struct image_header *h;
 
-	BOUND(at, 7);
-	class = p->scratch->classes[at];
-	/* The executable counts even when no rule knows it; the others when they are there. */
-	if (at && !class)
+	if (!s)
 		return 0;
-	ref = p->table + class;
-	page = page_of(p->image, ref);
-	if (!page)
-		return 1;
-	found = unit(page, ref, 0);
-	wanted = p->scratch->class;
-	BOUND(wanted, 15);
-	posture = found->classes[wanted];
-	if (posture > p->scratch->cursor.posture)
-		p->scratch->cursor.posture = posture;
+	c.image = image_judged(s, &h);
+	if (c.image)
+		bpf_loop((AUTOMATA + OBJECT_MARKS) * 8, combine_step, &c, 0);
 	return 0;
 }
 
-static __noinline void decide_posture(void *image, struct image_header *h, struct scratch *s)
+static __always_inline void decide_posture(struct scratch *s)
 {
-	struct posture_search p = { .image = image, .scratch = s, .table = h->postures };
+	u32 posture = posture_in(s->postures, s->class);
 
-	s->cursor.posture = POSTURE_NONE;
-	bpf_loop(SOURCES, posture_step, &p, 0);
-	if (s->cursor.posture == POSTURE_NONE)
+	if (posture == POSTURE_NONE)
 		return;
 	s->result.flags |= EVENT_POSTURE;
-	if (s->cursor.posture == POSTURE_BLOCK)
+	if (posture & POSTURE_BLOCK)
 		s->result.verdict = VERDICT_DENY;
 	else
 		s->result.flags |= EVENT_WOULD_DENY;
 }
 
 /* The sets that the object's name matches, one for each automaton, and the protected path that it is. */
-struct names {
-	struct match match;
-	struct scratch *scratch;
-	struct image_header *header;
-};
-
-static long names_step(u32 index, struct names *n)
+static __always_inline void match_names(void *image, struct image_header *h, struct scratch *s, struct object *o)
 {
-	struct object *o = n->match.object;
-	u64 at = index;
-	struct image_set *s;
+	struct image_class *class = class_of(h, s->class);
+	struct image_set *found;
 	void *page;
+	u32 set;
 
-	BOUND(at, AUTOMATA - 1);
-	n->match.cursor->state = class_of(n->header, n->scratch->class)->start[at];
-	if (!n->match.cursor->state)
-		return 1;
-	n->match.cursor->at = o->start;
-	n->match.cursor->set = 0;
-	bpf_loop(MATCH_STEPS, match_step, &n->match, 0);
-	if (!n->match.cursor->set)
-		return 0;
-	page = page_of(n->match.image, n->match.cursor->set);
-	if (!page) {
-		n->match.cursor->broken = 1;
-		return 1;
+#pragma clang loop unroll(disable)
+	for (u64 i = 0; i < AUTOMATA; i++) {
+		if (!class->start[i])
+			break;
+		set = match_path(s, o, class->start[i]);
+		if (!set)
+			continue;
+		page = page_of(image, set);
+		if (!page) {
+			s->cursor.broken = 1;
+			break;
+		}
+		found = unit(page, set, 0);
+		if (found->mark)
+			o->protects = found->mark;
+		s->sets[i] = set;
 	}
-	s = unit(page, n->match.cursor->set, 0);
-	if (s->mark)
-		o->protects = s->mark;
-	n->scratch->sets[at] = n->match.cursor->set;
-	return 0;
-}
-
-static __noinline bool match_names(void *image, struct image_header *h, struct scratch *s, struct object *o)
-{
-	struct names n = {
-		.match = { .image = image, .object = o, .cursor = &s->cursor },
-		.scratch = s,
-		.header = h,
-	};
-
-	bpf_loop(AUTOMATA, names_step, &n, 0);
-	return !s->cursor.broken;
 }
 
 /* The sets of the protected paths that the object's inode is known by. */
-struct marks_search {
-	struct find find;
-	struct scratch *scratch;
-	struct object *object;
-};
-
-static long marks_step(u32 index, struct marks_search *m)
+static __always_inline void match_marks(struct image_header *h, struct scratch *s, struct object *o)
 {
-	u64 at = index;
-
-	BOUND(at, OBJECT_MARKS - 1);
-	table_find(&m->find, m->object->marks[at]);
-	m->scratch->sets[AUTOMATA + at] =
-		m->scratch->class == CLASS_PROCESS ? m->find.cursor->values[0] : m->find.cursor->values[1];
-	return 0;
+#pragma clang loop unroll(disable)
+	for (u64 i = 0; i < OBJECT_MARKS; i++) {
+		if (!o->marks[i])
+			break;
+		table_find(s, h->marks, h->mark_mask, o->marks[i]);
+		s->sets[AUTOMATA + i] = s->class == CLASS_PROCESS ? s->cursor.values[0] : s->cursor.values[1];
+	}
 }
 
-static __noinline void match_marks(void *image, struct image_header *h, struct scratch *s, struct object *o)
+/* Finds the sets of rules that o falls under, which has a path or an inode, into s->sets. Answers whether there is one:
+ * most files are in no rule. */
+__noinline int find_sets(struct scratch *s, struct object *o)
 {
-	struct marks_search m = {
-		.find = { .image = image, .table = h->marks, .mask = h->mark_mask, .cursor = &s->cursor },
-		.scratch = s,
-		.object = o,
-	};
-
-	bpf_loop(OBJECT_MARKS, marks_step, &m, 0);
-}
-
-/* Decides s->class on object o for s->classes, into s->result. Answers false when the image is broken. Its
- * steps are functions of their own, so that what they keep is not on the stack while the rules are combined:
- * the kernel counts 512 bytes along the deepest chain of calls. */
-static __always_inline bool decide(void *image, struct image_header *h, struct scratch *s, struct object *o)
-{
-	struct combine c = { .image = image, .scratch = s, .attributes = o->attributes };
+	struct image_header *h;
+	void *image;
 	u32 any = 0;
 
-	s->cursor.broken = 0;
+	if (!s || !o)
+		return 0;
 	for (u32 i = 0; i < AUTOMATA + OBJECT_MARKS; i++)
 		s->sets[i] = 0;
-	if (o->status == PATH_OK && s->lenient != LENIENT_NAME && !match_names(image, h, s, o))
-		return false;
-	if (o->status == PATH_NAMED)
-		match_numbers(image, h, s, o);
+	image = image_judged(s, &h);
+	if (!image)
+		return 0;
+	if (o->status == PATH_OK && s->lenient != LENIENT_NAME)
+		match_names(image, h, s, o);
 	if (o->marks[0])
-		match_marks(image, h, s, o);
-	/* Most files are in no rule: then there is nothing to combine. */
+		match_marks(h, s, o);
 	for (u32 i = 0; i < AUTOMATA + OBJECT_MARKS; i++)
 		any |= s->sets[i];
-	if (any)
-		bpf_loop((AUTOMATA + OBJECT_MARKS) * 8, combine_step, &c, 0);
-	if (s->cursor.broken)
-		return false;
+	return any != 0;
+}
+
+/* What a decision can come to. The verifier reads no more of the steps than it needs. */
+enum deciding {
+	DECIDING_PATHS, /* of objects with a path, by rules without conditions */
+	DECIDING_CONDITIONS, /* of objects with a path */
+	DECIDING_NUMBERS, /* of objects without one */
+};
+
+/* Decides s->class on object o for s->classes, into s->result. When the image does not read, s->cursor.broken says so;
+ * when it is another one by now, s->again. */
+static __always_inline void decide(struct scratch *s, struct object *o, enum deciding what)
+{
+	s->cursor.broken = 0;
+	s->conditional = 0;
+	if ((what == DECIDING_NUMBERS ? match_numbers(s, o->names) : find_sets(s, o)) && !s->cursor.broken)
+		combine_sets(s, o->attributes);
+	if (s->conditional) {
+		if (what == DECIDING_CONDITIONS)
+			combine_conditions(s);
+		else
+			s->cursor.broken = 1;
+	}
 	/* Mapping a library is not running it: no allow-list has to name it. */
-	if (!s->result.priority && h->postures && !s->lenient &&
+	if (!s->cursor.broken && !s->result.priority && s->postures && !s->lenient &&
 	    !(s->class == CLASS_PROCESS && o->attributes & ROW_MAPPED))
-		decide_posture(image, h, s);
-	return true;
+		decide_posture(s);
 }
 
 #endif

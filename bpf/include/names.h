@@ -6,94 +6,104 @@
 
 #include "image.h"
 
-/* Position of the lowest bit; x is not zero. */
+/* By the uppermost six bits of what a bit makes of BIT_PRODUCT. */
+#define BIT_PRODUCT 0x03f79d71b4cb0a89ULL
+static const u8 bit_positions[64] = {
+	0,  1,  48, 2,  57, 49, 28, 3,  61, 58, 50, 42, 38, 29, 17, 4,  62, 55, 59, 36, 53, 51,
+	43, 22, 45, 39, 33, 30, 24, 18, 12, 5,  63, 47, 56, 27, 60, 41, 37, 16, 54, 35, 52, 21,
+	44, 32, 23, 11, 46, 26, 40, 15, 34, 20, 31, 10, 25, 14, 19, 9,  13, 8,  7,  6,
+};
+
+/* Position of the lowest bit; x is not zero. Without a branch, each of which would double the verifier's ways. */
 static __always_inline u32 first_bit(u64 x)
 {
-	u32 n = 0;
-
-	for (u32 width = 32; width; width /= 2) {
-		if (!(x & ((1ULL << width) - 1))) {
-			n += width;
-			x >>= width;
-		}
-	}
-	return n;
+	return bit_positions[((x & -x) * BIT_PRODUCT) >> 58];
 }
 
-struct numbers {
-	void *image;
+/* The sets of the numbers that an object is known by, into s->sets. Answers whether there is one. */
+__noinline int match_numbers(struct scratch *s, u64 names)
+{
 	struct image_class *class;
-	struct scratch *scratch;
-	u64 names;
-};
+	struct image_header *h;
+	u32 number, ref, *sets, any = 0;
+	void *image, *page;
 
-static long numbers_step(u32 index, struct numbers *n)
-{
-	u64 at = index;
-	u32 number, ref, *sets;
-	void *page;
-
-	BOUND(at, OBJECT_NAMES - 1);
-	if (!n->names)
-		return 1;
-	number = first_bit(n->names);
-	n->names &= n->names - 1;
-	if (number >= n->class->name_count)
+	if (!s)
 		return 0;
-	ref = n->class->names + number / 4;
-	page = page_of(n->image, ref);
-	if (!page) {
-		n->scratch->cursor.broken = 1;
-		return 1;
+	for (u32 i = 0; i < AUTOMATA + OBJECT_MARKS; i++)
+		s->sets[i] = 0;
+	image = image_judged(s, &h);
+	if (!image)
+		return 0;
+	class = class_of(h, s->class);
+	s->cursor.words[0] = names;
+#pragma clang loop unroll(disable)
+	for (u64 i = 0; i < OBJECT_NAMES; i++) {
+		names = s->cursor.words[0];
+		if (!names)
+			break;
+		s->cursor.words[0] = names & (names - 1);
+		number = first_bit(names);
+		if (number >= class->name_count)
+			continue;
+		ref = class->names + number / 4;
+		page = page_of(image, ref);
+		if (!page) {
+			s->cursor.broken = 1;
+			return 1;
+		}
+		sets = unit(page, ref, 0);
+		s->sets[i] = sets[number & 3];
+		any |= s->sets[i];
 	}
-	sets = unit(page, ref, 0);
-	n->scratch->sets[at] = sets[number & 3];
-	return 0;
+	return any != 0;
 }
 
-/* The sets of the numbers that o is known by. */
-static __always_inline void match_numbers(void *image, struct image_header *h, struct scratch *s, struct object *o)
+/* What the image says of one source class, added to s->names and s->postures. A record that does not read is left to
+ * the decision. */
+__noinline int concern_class(struct scratch *s, u32 class)
 {
-	struct numbers n = { .image = image, .class = class_of(h, s->class), .scratch = s, .names = o->names };
-
-	bpf_loop(OBJECT_NAMES, numbers_step, &n, 0);
-}
-
-struct concern {
-	void *image;
-	struct scratch *scratch;
-	u32 table;
-};
-
-static long concern_step(u32 index, struct concern *c)
-{
-	u64 at = index;
 	struct image_concern *found;
-	void *page;
-	u32 class;
+	struct image_header *h;
+	void *image, *page;
 
-	BOUND(at, 7);
-	class = c->scratch->classes[at];
-	/* The executable counts even when no rule knows it; the others when they are there. */
-	if (at && !class)
+	if (!s)
 		return 0;
-	page = page_of(c->image, c->table + class);
-	/* A record that does not read is left to the decision. */
-	found = page ? unit(page, c->table + class, 0) : 0;
+	image = image_judged(s, &h);
+	if (!image)
+		return 0;
+	if (h->postures) {
+		page = page_of(image, h->postures + class);
+		s->postures |= page ? ((struct image_posture *)unit(page, h->postures + class, 0))->classes : ~0ULL;
+	}
+	if (!h->concerns)
+		return 0;
+	page = page_of(image, h->concerns + class);
+	found = page ? unit(page, h->concerns + class, 0) : 0;
 	for (u32 i = 0; i < NAMED_CLASSES; i++)
-		c->scratch->names[i] |= found ? found->names[i] : ~0ULL;
+		s->names[i] |= found ? found->names[i] : ~0ULL;
 	return 0;
 }
 
-/* From s->classes into s->names: what the image says anything of to these sources. */
-static __always_inline void concern(void *image, struct image_header *h, struct scratch *s)
+/* From s->classes into s->names and s->postures: what the image says anything of to these sources, and what their
+ * allow-lists do with what no rule matches. The executable counts even when no rule knows it; the others when they
+ * are there. */
+static __always_inline void concern(struct scratch *s)
 {
-	struct concern c = { .image = image, .scratch = s, .table = h->concerns };
-
 	for (u32 i = 0; i < NAMED_CLASSES; i++)
 		s->names[i] = 0;
-	if (h->concerns)
-		bpf_loop(SOURCES, concern_step, &c, 0);
+	s->postures = 0;
+	concern_class(s, s->classes[0]);
+#pragma clang loop unroll(disable)
+	for (u64 i = 1; i < SOURCES; i++)
+		if (s->classes[i])
+			concern_class(s, s->classes[i]);
+}
+
+/* Of postures that several sources have the strictest counts. */
+static __always_inline u32 posture_in(u64 postures, u32 class)
+{
+	return (u32)(postures >> ((class & 15) * 2)) & 3;
 }
 
 #endif

@@ -24,18 +24,11 @@ static __always_inline u64 load64(const void *p)
 
 struct walk {
 	struct object *object;
-	struct dentry *dentry;
-	struct dentry *root;
-	struct mount *mount;
 };
 
 static __always_inline u32 sequence_read(u64 address)
 {
-	u32 value = 0;
-
-	if (address)
-		bpf_probe_read_kernel(&value, sizeof(value), (void *)address);
-	return value;
+	return address ? READ((struct seqcount *)address, sequence) : 0;
 }
 
 static __always_inline struct mount *mount_of(struct vfsmount *mnt)
@@ -49,7 +42,7 @@ static __always_inline u64 namespace_number(struct mnt_namespace *ns)
 	struct mnt_namespace___6_18 *later = (void *)ns;
 
 	if (bpf_core_field_exists(ns->seq))
-		return BPF_CORE_READ(ns, seq);
+		return READ(ns, seq);
 	if (bpf_core_field_exists(later->ns.ns_id))
 		return BPF_CORE_READ(later, ns.ns_id);
 	return 1;
@@ -60,7 +53,7 @@ static __always_inline struct mnt_namespace *home_namespace(void)
 {
 	struct nsproxy *proxy = (struct nsproxy *)init_nsproxy_addr;
 
-	return init_nsproxy_addr && init_user_ns_addr ? BPF_CORE_READ(proxy, mnt_ns) : 0;
+	return init_nsproxy_addr && init_user_ns_addr ? READ(proxy, mnt_ns) : 0;
 }
 
 /* Where addresses are hidden every namespace counts as the host's own. */
@@ -70,80 +63,103 @@ static __always_inline u32 tree_of(struct mnt_namespace *ns)
 
 	if (!home || ns == home)
 		return TREE_HOST;
-	return (u64)BPF_CORE_READ(ns, user_ns) == init_user_ns_addr ? TREE_ROOT : TREE_USER;
+	return (u64)READ(ns, user_ns) == init_user_ns_addr ? TREE_ROOT : TREE_USER;
 }
 
 static __always_inline u32 walk_top(struct object *o, struct mount *mount)
 {
-	struct mnt_namespace *ns = BPF_CORE_READ(mount, mnt_ns);
+	struct mnt_namespace *ns = READ(mount, mnt_ns);
 
 	/* The kernel mounts message queues and huge pages for itself, in no namespace. */
 	if (!ns)
-		return BPF_CORE_READ(mount, mnt.mnt_flags) & MNT_INTERNAL ? PATH_INTERNAL : PATH_DETACHED;
+		return READ(mount, mnt.mnt_flags) & MNT_INTERNAL ? PATH_INTERNAL : PATH_DETACHED;
 	if ((s64)ns < 0 && (s64)ns >= -4095)
 		return PATH_INTERNAL;
 	o->tree = tree_of(ns);
 	return namespace_number(ns) ? PATH_OK : PATH_DETACHED;
 }
 
+/* The walk goes on at the place where the mount is mounted. */
+static __always_inline long walk_up(struct object *o)
+{
+	struct mount *mount = (struct mount *)o->at_mount;
+	struct mount *above = READ(mount, mnt_parent);
+
+	if (above == mount) {
+		o->status = walk_top(o, above);
+		return 1;
+	}
+	o->at_dentry = (u64)READ(mount, mnt_mountpoint);
+	o->at_mount = (u64)above;
+	o->at_root = (u64)READ(above, mnt.mnt_root);
+	return 0;
+}
+
+/* Copies a name to where end is its end in the buffer, word by word from its end. The first word may begin before
+ * the name: what that writes is overwritten by the name before it, or lies before the path. */
+static __always_inline bool name_copy(struct object *o, u32 end, const void *name, u32 length)
+{
+	u64 last = end - 1, at = end - length, all = length;
+
+	if (CAN_CAST && length <= 8 * NAME_WORDS) {
+		BOUND(last, PATH_END - 1);
+#pragma unroll
+		for (u32 i = 1; i <= NAME_WORDS; i++) {
+			struct timespec64 *word = (struct timespec64 *)(name + length - i * 8);
+
+			if (length > (i - 1) * 8)
+				*(u64 *)(o->buffer + 1 - i * 8 + last) = TYPED(word)->tv_sec;
+		}
+		return true;
+	}
+	BOUND(at, PATH_END - 1);
+	BOUND(all, 255);
+	return !bpf_probe_read_kernel(&o->buffer[at], all, name);
+}
+
 static long walk_step(u32 index, struct walk *w)
 {
-	struct dentry *dentry = w->dentry;
-	struct mount *mount = w->mount;
-	struct dentry *parent;
-	struct qstr name;
-	u64 length, at;
+	struct object *o = w->object;
+	struct dentry *dentry = (struct dentry *)o->at_dentry, *parent;
+	u32 length, end = o->start;
+	u64 at;
 
-	if (dentry == w->root) {
-		struct mount *above = BPF_CORE_READ(mount, mnt_parent);
-
-		if (above == mount) {
-			w->object->status = walk_top(w->object, above);
-			return 1;
-		}
-		w->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
-		w->mount = above;
-		w->root = BPF_CORE_READ(above, mnt.mnt_root);
-		return 0;
-	}
-	parent = BPF_CORE_READ(dentry, d_parent);
+	if (o->at_dentry == o->at_root)
+		return walk_up(o);
+	parent = READ(dentry, d_parent);
 	/* A file of a mount of the kernel's own, or a handle that nobody has connected yet. */
 	if (parent == dentry || !parent) {
-		w->object->status = walk_top(w->object, mount) == PATH_INTERNAL ? PATH_INTERNAL : PATH_DETACHED;
+		o->status = walk_top(o, (struct mount *)o->at_mount) == PATH_INTERNAL ? PATH_INTERNAL : PATH_DETACHED;
 		return 1;
 	}
-	if (bpf_core_read(&name, sizeof(name), &dentry->d_name)) {
-		w->object->status = PATH_RACED;
+	length = READ(dentry, d_name.len);
+	if (length > 255 || end < length + 1) {
+		o->status = PATH_LONG;
 		return 1;
 	}
-	length = name.len;
-	at = w->object->start;
-	if (length > 255 || at < length + 1) {
-		w->object->status = PATH_LONG;
+	if (!name_copy(o, end, READ(dentry, d_name.name), length)) {
+		o->status = PATH_RACED;
 		return 1;
 	}
-	at -= length + 1;
-	w->object->start = at;
+	at = end - length - 1;
+	o->start = at;
 	BOUND(at, PATH_END - 1);
-	BOUND(length, 255);
-	w->object->buffer[at] = '/';
-	if (bpf_probe_read_kernel(&w->object->buffer[at + 1], length, name.name)) {
-		w->object->status = PATH_RACED;
-		return 1;
-	}
-	w->dentry = parent;
+	o->buffer[at] = '/';
+	o->at_dentry = (u64)parent;
 	return 0;
 }
 
 /* One attempt. Nothing is written behind PATH_END; the room there is for the verifier, which sees no sum. */
-static __always_inline void walk_once(struct object *o, struct mount *mount)
+static __always_inline void walk_once(struct walk *w, struct mount *mount)
 {
-	struct walk w = { .object = o, .dentry = (struct dentry *)o->dentry, .mount = mount };
+	struct object *o = w->object;
 
 	o->status = PATH_LONG;
 	o->start = PATH_END;
-	w.root = BPF_CORE_READ(mount, mnt.mnt_root);
-	bpf_loop(WALK_STEPS, walk_step, &w, 0);
+	o->at_dentry = o->dentry;
+	o->at_mount = (u64)mount;
+	o->at_root = (u64)READ(mount, mnt.mnt_root);
+	bpf_loop(WALK_STEPS, walk_step, w, 0);
 	if (o->status == PATH_OK && o->start == PATH_END) {
 		o->start = PATH_END - 1;
 		o->buffer[PATH_END - 1] = '/';
@@ -153,18 +169,31 @@ static __always_inline void walk_once(struct object *o, struct mount *mount)
 		o->status = PATH_LONG;
 }
 
+/* Notes where the locks are before a path is read; false while one of them is held. */
+static __always_inline bool walk_begins(struct object *o)
+{
+	o->renames = sequence_read(rename_lock_addr);
+	o->mounts = sequence_read(mount_lock_addr);
+	return !((o->renames | o->mounts) & 1);
+}
+
+/* Whether they are still there. */
+static __always_inline bool walk_held(struct object *o)
+{
+	return o->renames == sequence_read(rename_lock_addr) && o->mounts == sequence_read(mount_lock_addr);
+}
+
 static long walk_attempt(u32 index, struct walk *w)
 {
-	u32 renames = sequence_read(rename_lock_addr);
-	u32 mounts = sequence_read(mount_lock_addr);
+	struct object *o = w->object;
 
-	w->object->status = PATH_RACED;
-	if ((renames | mounts) & 1)
+	o->status = PATH_RACED;
+	if (!walk_begins(o))
 		return 0;
-	walk_once(w->object, mount_of((struct vfsmount *)w->object->mount));
-	if (renames == sequence_read(rename_lock_addr) && mounts == sequence_read(mount_lock_addr))
+	walk_once(w, mount_of((struct vfsmount *)o->mount));
+	if (walk_held(o))
 		return 1;
-	w->object->status = PATH_RACED;
+	o->status = PATH_RACED;
 	return 0;
 }
 
@@ -173,14 +202,13 @@ static long walk_attempt(u32 index, struct walk *w)
 static __always_inline void walk_unmounted(struct object *o)
 {
 	struct mount *mount = mount_of((struct vfsmount *)o->mount);
-	struct super_block *sb = BPF_CORE_READ(mount, mnt.mnt_sb);
-	unsigned long magic = BPF_CORE_READ(sb, s_magic);
+	struct super_block *sb = READ(mount, mnt.mnt_sb);
+	unsigned long magic = READ(sb, s_magic);
 	u64 at = o->start;
 
 	if (magic != PROC_SUPER_MAGIC && magic != SYSFS_MAGIC)
 		return;
-	if (BPF_CORE_READ(mount, mnt_parent) != mount ||
-	    BPF_CORE_READ(mount, mnt.mnt_root) != BPF_CORE_READ(sb, s_root))
+	if (READ(mount, mnt_parent) != mount || READ(mount, mnt.mnt_root) != READ(sb, s_root))
 		return;
 	if (at < 6 || at > PATH_END)
 		return;
@@ -210,7 +238,7 @@ __noinline int walk(struct object *o)
 		bpf_loop(WALK_ATTEMPTS, walk_attempt, &w, 0);
 	} else {
 		count(COUNT_NO_SEQUENCE);
-		walk_once(o, mount_of((struct vfsmount *)o->mount));
+		walk_once(&w, mount_of((struct vfsmount *)o->mount));
 	}
 	if (o->status == PATH_DETACHED)
 		walk_unmounted(o);

@@ -235,16 +235,16 @@ func (o *outcome) addAudits(list uint32) {
 }
 
 func (o *outcome) posture(image []byte, h *bpf.MusterImageHeader, class int, known []uint32) {
-	var strictest uint32
+	var strictest bpf.MusterPosture
 	for i, c := range known {
 		if i == 0 || c != 0 {
-			strictest = max(strictest, uint32(view[bpf.MusterImagePosture](image, ref(h.Postures), unitBytes*int(c)).Classes[class]))
+			strictest |= bpf.MusterPosture(view[bpf.MusterImagePosture](image, ref(h.Postures), unitBytes*int(c)).Classes >> (2 * class) & 3)
 		}
 	}
-	switch bpf.MusterPosture(strictest) {
-	case bpf.MusterPosturePOSTURE_BLOCK:
+	switch {
+	case strictest&bpf.MusterPosturePOSTURE_BLOCK != 0:
 		o.verdict, o.flags = bpf.MusterVerdictVERDICT_DENY, bpf.MusterEventFlagEVENT_POSTURE
-	case bpf.MusterPosturePOSTURE_AUDIT:
+	case strictest != 0:
 		o.flags = bpf.MusterEventFlagEVENT_POSTURE | bpf.MusterEventFlagEVENT_WOULD_DENY
 	}
 }

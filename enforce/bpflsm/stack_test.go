@@ -16,6 +16,9 @@ import (
 // part is rounded up to 32 bytes.
 const stackLimit = 512
 
+// frameLimit is how many functions every kernel lets be under way at once, callbacks included.
+const frameLimit = 8
+
 // stackUse is what one function has on its stack, and whom it calls.
 type stackUse struct {
 	bytes int
@@ -35,7 +38,20 @@ func TestStack(t *testing.T) {
 		if bytes > stackLimit {
 			t.Errorf("%s needs %d bytes of stack: %s", name, bytes, strings.Join(chain, ", "))
 		}
+		if chain := longest(uses, p.Instructions[0].Symbol()); len(chain) > frameLimit {
+			t.Errorf("%s calls too deep: %s", name, strings.Join(chain, ", "))
+		}
 	}
+}
+
+// longest is the longest chain of calls.
+func longest(uses map[string]*stackUse, function string) (chain []string) {
+	for called := range uses[function].calls {
+		if c := longest(uses, called); len(c) > len(chain) {
+			chain = c
+		}
+	}
+	return append([]string{function}, chain...)
 }
 
 func stackUses(instructions asm.Instructions) map[string]*stackUse {
