@@ -5,9 +5,6 @@ package main
 
 import (
 	"log/slog"
-	"os"
-	"slices"
-	"strings"
 
 	"github.com/muster-fleet/muster/enforce"
 	"github.com/muster-fleet/muster/enforce/bpflsm"
@@ -35,14 +32,18 @@ func (b *backend) close(log *slog.Logger) {
 func openBackend(cfg *config.Config, log *slog.Logger) (*backend, error) {
 	name := cfg.Backend
 	if name == "auto" {
-		name = "observe"
-		if hasBPFLSM() {
-			name = "bpflsm"
+		name = "bpflsm"
+		if err := bpflsm.Usable(); err != nil {
+			name = "observe"
+			log.Warn("nothing can be enforced here: every rule is a gap", "reason", err)
 		}
 		log.Info("backend chosen", "backend", name)
 	}
 	if name == "observe" {
 		return &backend{backend: reconciler.ObserveOnly{}}, nil
+	}
+	if err := bpflsm.Usable(); err != nil {
+		return nil, err
 	}
 	b, err := bpflsm.New(bpflsm.Config{Root: cfg.BPFFS, Log: log})
 	if err != nil {
@@ -52,9 +53,3 @@ func openBackend(cfg *config.Config, log *slog.Logger) (*backend, error) {
 }
 
 var _ reconciler.KernelMemory = (*bpflsm.Backend)(nil)
-
-// hasBPFLSM is true when the running kernel was booted with bpf among its security modules.
-func hasBPFLSM() bool {
-	list, err := os.ReadFile("/sys/kernel/security/lsm")
-	return err == nil && slices.Contains(strings.Split(strings.TrimSpace(string(list)), ","), "bpf")
-}

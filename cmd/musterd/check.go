@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/muster-fleet/muster/cmd/internal/sources"
+	"github.com/muster-fleet/muster/enforce/bpflsm"
 	"github.com/muster-fleet/muster/fleet"
 	"github.com/muster-fleet/muster/reconciler/config"
 )
@@ -52,8 +53,10 @@ func checkConfig(path string, out io.Writer) error {
 	if cfg.Status.URL != "" && sameRepository(cfg.Source.URL, cfg.Status.URL) {
 		c.warn("status", "is in the repository that holds the policies: whoever can write reports there may be able to push policy; give status a repository of its own, or protect every policy branch from the hosts' credential")
 	}
-	if cfg.Backend == "bpflsm" && !hasBPFLSM() {
-		c.warn("backend", "bpf is not among this kernel's security modules: add lsm=…,bpf to the kernel's command line")
+	if cfg.Backend == "bpflsm" {
+		if err := bpflsm.Usable(); err != nil {
+			c.warn("backend", "would not work on this machine: "+err.Error())
+		}
 	}
 	if c.errors > 0 {
 		return errCheck

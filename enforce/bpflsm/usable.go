@@ -1,0 +1,36 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package bpflsm
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/features"
+)
+
+// Usable says why this backend cannot work on the running kernel: an error that is ErrUnsupported, or nil. It loads one
+// program of two instructions, which is attached nowhere.
+func Usable() error {
+	list, err := os.ReadFile("/sys/kernel/security/lsm")
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnsupported, err)
+	}
+	if !slices.Contains(strings.Split(strings.TrimSpace(string(list)), ","), "bpf") {
+		return fmt.Errorf("%w: bpf is not among its security modules: add lsm=…,bpf to its command line", ErrUnsupported)
+	}
+	// The helper is no program type's own; LSM programs cannot be probed without a hook.
+	switch err := features.HaveProgramHelper(ebpf.RawTracepoint, asm.FnLoop); {
+	case errors.Is(err, ebpf.ErrNotSupported):
+		return fmt.Errorf("%w: it lacks bpf_loop, which came with Linux 5.17", ErrUnsupported)
+	case err != nil:
+		return fmt.Errorf("look for bpf_loop: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,32 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package bpflsm
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/muster-fleet/muster/test/vm"
+)
+
+// TestUsable: a kernel that lacks what the programs need is told apart before anything is attached. With KERNEL=5.10 it
+// is the only test here that can pass.
+func TestUsable(t *testing.T) {
+	vm.Require(t, vm.BPFLSM)
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		t.Fatal(err)
+	}
+	err := Usable()
+	if release := unix.ByteSliceToString(name.Release[:]); strings.HasPrefix(release, "5.10.") {
+		if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "bpf_loop") {
+			t.Errorf("%s: %v", release, err)
+		}
+	} else if err != nil {
+		t.Errorf("%s: %v", release, err)
+	}
+}
