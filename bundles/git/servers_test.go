@@ -163,10 +163,30 @@ func (w *countingWriter) Write(p []byte) (int, error) {
 // url is the address of a repository that the server has.
 func (s *httpServer) url(repo string) string { return s.URL + "/" + filepath.Base(repo) }
 
-// sshServer is a real sshd with one host key and one user key.
+// sshServer is a real sshd with one host key, a certificate of it, and one user key.
 type sshServer struct {
-	addr  string
-	creds git.Credentials
+	addr      string
+	creds     git.Credentials
+	authority ssh.PublicKey // that certified the host's key
+}
+
+// certify makes the certificate of a host's key for a name, and answers who made it.
+func certify(t testing.TB, host ssh.PublicKey, name, path string) ssh.PublicKey {
+	t.Helper()
+	_, priv, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := ssh.NewSignerFromKey(priv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert := &ssh.Certificate{Key: host, CertType: ssh.HostCert, ValidPrincipals: []string{name}, ValidBefore: ssh.CertTimeInfinity}
+	if err := cert.SignCert(rand.Reader, ca); err != nil {
+		t.Fatal(err)
+	}
+	write(t, path, ssh.MarshalAuthorizedKey(cert), 0o600)
+	return ca.PublicKey()
 }
 
 func keyPair(t testing.TB, path string) ssh.PublicKey {
@@ -208,8 +228,9 @@ func serveSSH(t testing.TB) *sshServer {
 	addr := l.Addr().String()
 	l.Close()
 	_, port, _ := net.SplitHostPort(addr)
+	authority := certify(t, hostKey, "127.0.0.1", filepath.Join(dir, "host-cert.pub"))
 	conf := filepath.Join(dir, "sshd_config")
-	write(t, conf, fmt.Appendf(nil, "ListenAddress 127.0.0.1\nPort %s\nHostKey %s\nAuthorizedKeysFile %s\nStrictModes no\nUsePAM no\n"+
+	write(t, conf, fmt.Appendf(nil, "ListenAddress 127.0.0.1\nPort %[1]s\nHostKey %[2]s\nHostCertificate %[2]s-cert.pub\nAuthorizedKeysFile %[3]s\nStrictModes no\nUsePAM no\n"+
 		"PidFile none\nPermitRootLogin prohibit-password\nPasswordAuthentication no\nLogLevel ERROR\n",
 		port, filepath.Join(dir, "host"), filepath.Join(dir, "authorized")), 0o600)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -233,7 +254,7 @@ func serveSSH(t testing.TB) *sshServer {
 	waitPort(t, addr)
 	known := filepath.Join(dir, "known_hosts")
 	write(t, known, []byte(knownhosts.Line([]string{addr}, hostKey)+"\n"), 0o600)
-	return &sshServer{addr: addr, creds: git.Credentials{SSHKeyFile: filepath.Join(dir, "user"), KnownHostsFile: known}}
+	return &sshServer{addr: addr, authority: authority, creds: git.Credentials{SSHKeyFile: filepath.Join(dir, "user"), KnownHostsFile: known}}
 }
 
 // waitPort waits until somebody listens.

@@ -111,6 +111,25 @@ func testHostKeys(t *testing.T, srv *sshServer, repo string) {
 			t.Errorf("%v, want it to say %q", err, says)
 		}
 	}
+	// Certificate authorities: the one that certified the server's key, another one, and this one for another name.
+	at := knownhosts.Normalize(srv.addr)
+	for name, c := range map[string]struct {
+		line string
+		well bool
+	}{
+		"authority":         {"@cert-authority " + knownhosts.Line([]string{at}, srv.authority), true},
+		"another authority": {"@cert-authority " + knownhosts.Line([]string{at}, other), false},
+		"of another host":   {"@cert-authority " + knownhosts.Line([]string{"git.example.com"}, srv.authority), false},
+		"revoked":           {"@revoked * " + strings.SplitN(knownhosts.Line([]string{at}, srv.authority), " ", 2)[1] + "\n@cert-authority " + knownhosts.Line([]string{at}, srv.authority), false},
+	} {
+		creds := srv.creds
+		creds.KnownHostsFile = filepath.Join(dir, strings.ReplaceAll(name, " ", "-"))
+		write(t, creds.KnownHostsFile, []byte(c.line+"\n"), 0o600)
+		_, err := source(t, git.Config{URL: srv.url(repo), Credentials: creds}).Latest(t.Context())
+		if (err == nil) != c.well {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 	if _, err := source(t, git.Config{URL: srv.url("/nowhere.git"), Credentials: srv.creds}).Latest(t.Context()); err == nil || !strings.Contains(err.Error(), "nowhere") {
 		t.Errorf("a repository that is not there: %v", err)
 	}
