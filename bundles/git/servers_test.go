@@ -10,10 +10,8 @@ import (
 	"crypto/rand"
 	"encoding/pem"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"net/http/cgi"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -27,6 +25,7 @@ import (
 	"golang.org/x/crypto/ssh/knownhosts"
 
 	"github.com/muster-fleet/muster/bundles/git"
+	"github.com/muster-fleet/muster/test/servers"
 )
 
 // need skips a test that cannot run here, and fails it where everything must run.
@@ -113,14 +112,9 @@ type httpServer struct {
 
 func serveHTTP(t testing.TB, repo, user, password string) *httpServer {
 	t.Helper()
-	execPath := run(t, ".", "--exec-path")
-	backend := &cgi.Handler{
-		Path: filepath.Join(execPath, "git-http-backend"),
-		Env: []string{
-			"GIT_PROJECT_ROOT=" + filepath.Dir(repo), "GIT_HTTP_EXPORT_ALL=1", "REMOTE_USER=" + user,
-			"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*",
-		},
-		Stderr: io.Discard,
+	backend, err := servers.Git(filepath.Dir(repo), user)
+	if err != nil {
+		t.Fatal(err)
 	}
 	s := &httpServer{}
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -136,13 +130,6 @@ func serveHTTP(t testing.TB, repo, user, password string) *httpServer {
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
-		// http-backend needs a content length; go-git sends chunks.
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		r.Body, r.ContentLength, r.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
 		backend.ServeHTTP(&countingWriter{w, &s.sent}, r)
 	}))
 	t.Cleanup(s.Close)

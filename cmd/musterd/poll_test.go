@@ -4,13 +4,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
-	"log"
 	"net/http"
-	"net/http/cgi"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -24,7 +20,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/registry"
 	"golang.org/x/sys/unix"
 
 	"github.com/muster-fleet/muster/bundles"
@@ -32,6 +27,7 @@ import (
 	"github.com/muster-fleet/muster/bundles/git"
 	"github.com/muster-fleet/muster/bundles/oci"
 	"github.com/muster-fleet/muster/reconciler/control"
+	"github.com/muster-fleet/muster/test/servers"
 )
 
 // agentVariable makes the test binary an agent with this configuration: a process of its own, whose writes can be told
@@ -64,34 +60,12 @@ func counted(t *testing.T, h http.Handler) (url string, requests *atomic.Int64) 
 	return server.URL, requests
 }
 
-// gitServer is git http-backend.
-func gitServer(t *testing.T, root string) http.Handler {
-	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "git", "--exec-path").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	backend := &cgi.Handler{
-		Path: filepath.Join(strings.TrimSpace(string(out)), "git-http-backend"), Stderr: io.Discard,
-		Env: []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"},
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body) // it needs a content length
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		r.Body, r.ContentLength, r.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
-		backend.ServeHTTP(w, r)
-	})
-}
-
 // channelOverHTTP is an empty channel, and where a host finds it.
 func channelOverHTTP(t *testing.T, transport string) (ch bundles.Channel, url string, requests *atomic.Int64) {
 	t.Helper()
 	var err error
 	if transport == "oci" {
-		url, requests = counted(t, registry.New(registry.WithReferrersSupport(true), registry.Logger(log.New(io.Discard, "", 0))))
+		url, requests = counted(t, servers.Registry(true))
 		url = "oci://" + strings.TrimPrefix(url, "http://") + "/acme/policy:stable"
 		ch, err = oci.OpenChannel(oci.ChannelConfig{Reference: url, Channel: "stable", Now: time.Now})
 	} else {
@@ -99,7 +73,11 @@ func channelOverHTTP(t *testing.T, transport string) (ch bundles.Channel, url st
 		if out, err := exec.CommandContext(t.Context(), "git", "init", "-q", "--bare", filepath.Join(dir, "policy.git")).CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
-		url, requests = counted(t, gitServer(t, dir))
+		backend, gitErr := servers.Git(dir, "")
+		if gitErr != nil {
+			t.Fatal(gitErr)
+		}
+		url, requests = counted(t, backend)
 		url += "/policy.git"
 		ch, err = git.OpenChannel(git.ChannelConfig{URL: "file://" + dir + "/policy.git", Channel: "stable"})
 	}

@@ -9,13 +9,10 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"fmt"
-	"io"
 	"net/http"
-	"net/http/cgi"
 	"net/http/httptest"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,6 +23,7 @@ import (
 
 	"github.com/muster-fleet/muster/enforce"
 	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/test/servers"
 )
 
 // server is a real git http-backend over a bare repository.
@@ -45,8 +43,10 @@ func newServer(t testing.TB) *server {
 	runGit(t, base, "init", "-q", "--bare", s.dir)
 	runGit(t, s.dir, "config", "http.receivepack", "true")
 	runGit(t, s.dir, "config", "receive.autogc", "false")
-	backend := filepath.Join(strings.TrimSpace(runGit(t, base, "--exec-path")), "git-http-backend")
-	handler := &cgi.Handler{Path: backend, Env: []string{"GIT_PROJECT_ROOT=" + base, "GIT_HTTP_EXPORT_ALL=1"}, Stderr: io.Discard}
+	handler, err := servers.Git(base, "")
+	if err != nil {
+		t.Fatal(err)
+	}
 	slots := make(chan struct{}, 8) // processes at a time
 	ts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.requests.Add(1)
@@ -59,15 +59,6 @@ func newServer(t testing.TB) *server {
 		}
 		slots <- struct{}{}
 		defer func() { <-slots }()
-		// The CGI needs CONTENT_LENGTH, which a chunked body does not have.
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-		r.TransferEncoding = nil
-		r.Header.Set("Content-Length", strconv.Itoa(len(body)))
 		handler.ServeHTTP(w, r)
 	}))
 	t.Cleanup(ts.Close)

@@ -7,8 +7,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"io"
-	"log"
 	"net"
 	"net/http/httptest"
 	"os"
@@ -19,11 +17,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/muster-fleet/muster/reconciler/control"
 	"github.com/muster-fleet/muster/test/scripts/fits"
+	"github.com/muster-fleet/muster/test/servers"
 )
 
 // TestScripts runs the real programs, musterd with the backend observe, on testdata/scripts/*.txtar. Besides
@@ -174,7 +172,7 @@ func notified(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func registryCommand(ts *testscript.TestScript, _ bool, args []string) {
-	server := httptest.NewServer(registry.New(registry.WithReferrersSupport(true), registry.Logger(log.New(io.Discard, "", 0))))
+	server := httptest.NewServer(servers.Registry(true))
 	ts.Defer(server.Close)
 	ts.Setenv(args[0], strings.TrimPrefix(server.URL, "http://"))
 }

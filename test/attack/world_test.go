@@ -4,16 +4,11 @@
 package attack
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"log/slog"
 	"maps"
-	"net/http"
-	"net/http/cgi"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -23,8 +18,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/google/go-containerregistry/pkg/registry"
 
 	"github.com/muster-fleet/muster/bundles"
 	"github.com/muster-fleet/muster/bundles/bundlestest"
@@ -38,6 +31,7 @@ import (
 	"github.com/muster-fleet/muster/reconciler"
 	"github.com/muster-fleet/muster/reconciler/config"
 	"github.com/muster-fleet/muster/reconciler/control"
+	"github.com/muster-fleet/muster/test/servers"
 )
 
 // world is a fleet, its source behind HTTP, and one host that follows it.
@@ -139,7 +133,7 @@ func (w *world) serve() {
 	w.t.Helper()
 	var err error
 	if w.transport == "oci" {
-		server := httptest.NewServer(registry.New(registry.WithReferrersSupport(true), registry.Logger(log.New(io.Discard, "", 0))))
+		server := httptest.NewServer(servers.Registry(true))
 		w.t.Cleanup(server.Close)
 		w.url = "oci://" + strings.TrimPrefix(server.URL, "http://") + "/acme/policy:stable"
 		w.channel, err = oci.OpenChannel(oci.ChannelConfig{Reference: w.url, Channel: "stable", Now: w.now.Now})
@@ -148,7 +142,9 @@ func (w *world) serve() {
 	}
 	w.repo = filepath.Join(w.dir, "policy.git")
 	w.git("init", "-q", "--bare", w.repo)
-	server := httptest.NewServer(gitBackend(w.t, w.dir))
+	backend, err := servers.Git(w.dir, "")
+	w.must(err)
+	server := httptest.NewServer(backend)
 	w.t.Cleanup(server.Close)
 	w.url = server.URL + "/policy.git"
 	w.channel, err = git.OpenChannel(git.ChannelConfig{URL: "file://" + w.repo, Channel: "stable", SignCommit: w.signCommit})
@@ -160,27 +156,6 @@ func (w *world) signCommit(payload []byte) ([]byte, error) {
 		return nil, nil
 	}
 	return w.committer(payload)
-}
-
-func gitBackend(t *testing.T, root string) http.Handler {
-	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "git", "--exec-path").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	backend := &cgi.Handler{
-		Path: filepath.Join(strings.TrimSpace(string(out)), "git-http-backend"), Stderr: io.Discard,
-		Env: []string{"GIT_PROJECT_ROOT=" + root, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=safe.directory", "GIT_CONFIG_VALUE_0=*"},
-	}
-	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body) // http-backend needs a content length
-		if err != nil {
-			http.Error(rw, err.Error(), http.StatusBadRequest)
-			return
-		}
-		r.Body, r.ContentLength, r.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
-		backend.ServeHTTP(rw, r)
-	})
 }
 
 func (w *world) git(args ...string) string { return w.gitIn("", args...) }

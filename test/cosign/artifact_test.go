@@ -4,18 +4,15 @@
 package cosign
 
 import (
-	"io"
-	"log"
 	"maps"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
-	"github.com/google/go-containerregistry/pkg/registry"
-
 	"github.com/muster-fleet/muster/bundles"
 	"github.com/muster-fleet/muster/bundles/bundlestest"
 	"github.com/muster-fleet/muster/bundles/oci"
+	"github.com/muster-fleet/muster/test/servers"
 )
 
 // shelf is a release in a registry, signed over release.json by alice alone, so that what a host counts besides is
@@ -29,7 +26,7 @@ type shelf struct {
 // newShelf publishes a release. keys sign the artifact as muster does.
 func newShelf(t *testing.T, referrers bool, w *workshop, keys ...*bundles.KeySigner) *shelf {
 	t.Helper()
-	server := httptest.NewServer(registry.New(registry.WithReferrersSupport(referrers), registry.Logger(log.New(io.Discard, "", 0))))
+	server := httptest.NewServer(servers.Registry(referrers))
 	t.Cleanup(server.Close)
 	s := &shelf{ref: strings.TrimPrefix(server.URL, "http://") + "/acme/policy:stable"}
 	alice := bundlestest.NewKey(t)
