@@ -118,6 +118,19 @@ func simpleRelease(t testing.TB, sign func(payload []byte) any) *bundles.Raw {
 	f := &bundlestest.Fleet{}
 	doc := f.Doc(t, bundlestest.Files(), 6)
 	files := f.Sign(t, bundlestest.Files(), doc)
+	manifest := manifestOf(t, doc)
+	files[bundles.ArtifactManifestPath] = manifest
+	var err error
+	files[bundles.ArtifactSignaturesDir+"/0.simple.json"], err = json.Marshal(sign(simplePayload(bundles.DigestOf(manifest))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bundlestest.Raw(files)
+}
+
+// manifestOf is the manifest of the artifact with this release.json.
+func manifestOf(t testing.TB, doc []byte) []byte {
+	t.Helper()
 	manifest, err := json.Marshal(v1.Manifest{
 		SchemaVersion: 2, MediaType: types.OCIManifestSchema1, ArtifactType: bundles.ArtifactType, Layers: []v1.Descriptor{},
 		Config: v1.Descriptor{MediaType: bundles.ArtifactConfigType, Size: int64(len(doc)), Digest: hashOf(t, doc)},
@@ -125,12 +138,7 @@ func simpleRelease(t testing.TB, sign func(payload []byte) any) *bundles.Raw {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files[bundles.ArtifactManifestPath] = manifest
-	files[bundles.ArtifactSignaturesDir+"/0.simple.json"], err = json.Marshal(sign(simplePayload(bundles.DigestOf(manifest))))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return bundlestest.Raw(files)
+	return manifest
 }
 
 func simplePayload(digest string) []byte {

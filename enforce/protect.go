@@ -192,6 +192,11 @@ func (p ProtectPair) String() string {
 func CheckProtect(rs *Ruleset, pairs []ProtectPair) string {
 	strict := *rs
 	strict.Mode = ModeEnforce
+	type object struct {
+		class policies.Class
+		name  string
+	}
+	parts := map[object]*Ruleset{} // many sources need the same objects
 	for _, p := range pairs {
 		if p.Class == policies.ClassIngress {
 			if why := strict.unreachable(p.Object); why != "" {
@@ -200,12 +205,42 @@ func CheckProtect(rs *Ruleset, pairs []ProtectPair) string {
 			continue
 		}
 		for _, op := range p.operations() {
-			if d := strict.Decide(op); d.Verdict == Deny {
-				return fmt.Sprintf("%s, but %s", p, strict.cause(d, op.Class))
+			key := object{p.Class, p.Object}
+			few := parts[key]
+			if few == nil {
+				few = strict.about(&op)
+				parts[key] = few
+			}
+			if d := few.Decide(op); d.Verdict == Deny {
+				return fmt.Sprintf("%s, but %s", p, few.cause(d, op.Class))
 			}
 		}
 	}
 	return ""
+}
+
+// about are the rules that a verdict about op's object can depend on, whoever acts: those that match it, and of the other
+// Allow rules, which make an allow-list whatever they name, one for each list of sources.
+func (rs *Ruleset) about(op *Operation) *Ruleset {
+	few := *rs
+	few.Rules = nil
+	lists := map[string]bool{}
+	for i := range rs.Rules {
+		r := &rs.Rules[i]
+		if r.Rule.Class != op.Class {
+			continue
+		}
+		_, _, matches := matchObject(r, op)
+		if r.Rule.Action == policies.ActionAllow && !matches {
+			sources := strings.Join(r.Sources, "\x00")
+			matches = !lists[sources]
+			lists[sources] = true
+		}
+		if matches {
+			few.Rules = append(few.Rules, *r)
+		}
+	}
+	return &few
 }
 
 // operations are all the ways in which the pair may be tried: with and without a terminal, by the owner
