@@ -37,6 +37,7 @@ func (m Mark) follows(mark Mark) error {
 
 // Advance answers what the host remembers after it accepted v at this time. It never goes back.
 func (v *Verified) Advance(seen Seen, now time.Time) Seen {
+	now = now.UTC().Round(0) // a monotonic reading would be compared instead of what the clock shows
 	this := Mark{Epoch: v.release.Epoch, Sequence: v.release.Sequence, Digest: v.digest}
 	seen.Floor = latest(seen.Floor, now).UTC()
 	if v.level == LevelEnforce {
@@ -47,7 +48,7 @@ func (v *Verified) Advance(seen Seen, now time.Time) Seen {
 	seen.Audit = advance(seen.Audit, this)
 	seen.Trust, seen.Revision = max(seen.Trust, v.trust), v.revision
 	seen.Of = v.release.Name + "/" + v.release.Channel
-	seen.Clock = now.UTC()
+	seen.Clock = now
 	return seen
 }
 

@@ -286,7 +286,8 @@ func (l *Loop) accept(t *tenant, r *release, now time.Time) error {
 	if err := t.Cache.Store(r.verified); err != nil {
 		return &stateError{fmt.Errorf("cache: %w", err)}
 	}
-	seen := r.verified.Advance(t.seen, now)
+	seen := r.verified.Advance(t.seen, l.steady(now))
+	seen.Clock = wallTime(now)
 	if err := t.Seen.Save(seen); err != nil {
 		return &stateError{fmt.Errorf("marks: %w", err)}
 	}
@@ -315,11 +316,11 @@ const verifyEvery = time.Minute
 func (l *Loop) verifyAgain(now time.Time) {
 	l.due.verify = now.Add(verifyEvery)
 	for _, t := range l.tenants {
-		t.verifyAgain(now)
+		t.verifyAgain(now, l.steady(now))
 	}
 }
 
-func (t *tenant) verifyAgain(now time.Time) {
+func (t *tenant) verifyAgain(now, steady time.Time) {
 	wrong := map[string]string{}
 	for _, r := range []*release{t.enforced, t.audited} {
 		if r == nil {
@@ -339,11 +340,8 @@ func (t *tenant) verifyAgain(now time.Time) {
 		}
 	}
 	// What was seen of the clock is a floor while the agent runs; the disk has the floor of the last acceptance.
-	for _, at := range []*time.Time{&t.seen.Floor, &t.seen.Clock} {
-		if at.Before(now) {
-			*at = now.UTC()
-		}
-	}
+	t.seen.Floor = later(t.seen.Floor, steady)
+	t.seen.Clock = later(t.seen.Clock, wallTime(now))
 	for _, kind := range []string{"Revoked", "Distrusted"} {
 		message, is := wrong[kind]
 		switch {

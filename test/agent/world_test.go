@@ -40,6 +40,7 @@ type world struct {
 	pems     map[string]string
 	enforce  int // signers needed to enforce
 	revoked  []string
+	fresh    bool // the trust asks for freshness, and each release comes with it
 	cfg      config.Config
 	began    time.Time
 	sequence int64
@@ -66,7 +67,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, began: time.Now(), dir: t.TempDir(), kernel: newKernel(), keys: map[string]*bundles.KeySigner{}, pems: map[string]string{}, enforce: 1}
 	w.notify = func(string) {}
 	w.labels = map[string]string{"kubernetes.io/hostname": "web-1", "kubearmor.io/hostname": "web-1"}
-	for _, name := range []string{"alice", "bob", "mallory"} {
+	for _, name := range []string{"alice", "bob", "mallory", "ci-clock"} {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		w.must(err)
 		w.keys[name], err = bundles.SignerFromKey(key)
@@ -92,6 +93,9 @@ func (w *world) must(err error) {
 		w.t.Fatal(err)
 	}
 }
+
+// truth is the time whatever the wall clock is set to.
+func (w *world) truth() time.Time { return w.began.Round(0).Add(time.Since(w.began)) }
 
 func (w *world) repo() string { return filepath.Join(w.dir, "policy.git") }
 
@@ -120,8 +124,14 @@ func (w *world) trustText() []byte {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "fleet: test\nchannel: stable\nversion: 1\nepoch: 1\nthreshold: {audit: 1, enforce: %d, trust: 1}\nsigners:\n", w.enforce)
-	for _, name := range []string{"alice", "bob"} {
+	signer := func(name string) {
 		fmt.Fprintf(&b, "  - name: %s\n    key: |\n      %s\n", name, strings.ReplaceAll(strings.TrimSpace(w.pems[name]), "\n", "\n      "))
+	}
+	signer("alice")
+	signer("bob")
+	if w.fresh {
+		b.WriteString("freshness:\n  maxAge: 26h\n  signers:\n")
+		signer("ci-clock")
 	}
 	if len(w.revoked) > 0 {
 		fmt.Fprintf(&b, "revoked: {releases: [%q]}\n", strings.Join(w.revoked, `", "`))
@@ -142,6 +152,12 @@ func (w *world) publish(files map[string][]byte, by []string, sequence int64, ac
 	maps.Copy(all, files)
 	for _, name := range by {
 		all[bundles.SignatureFile(name)], err = w.keys[name].Sign(w.t.Context(), doc)
+		w.must(err)
+	}
+	if w.fresh {
+		all[bundles.FreshPath], err = bundles.BuildFresh(doc, sequence, w.truth(), 26*time.Hour)
+		w.must(err)
+		all[bundles.FreshSigPath], err = w.keys["ci-clock"].Sign(w.t.Context(), all[bundles.FreshPath])
 		w.must(err)
 	}
 	tip, err := ch.Refresh(w.t.Context())
