@@ -149,6 +149,7 @@ func Fold(in FoldInput) Folded {
 		Counts: Counts{States: map[HostState]int{}},
 		Hosts:  []RollRow{}, Unenrolled: []RollRow{}, Rejected: []Rejected{},
 	}
+	f.roll.Leapt = f.leapt()
 	out := Folded{Accepted: map[string]int{}}
 	for _, host := range sortedKeys(f.byHost) {
 		winner, row := f.fold(f.byHost[host])
@@ -302,6 +303,7 @@ func (f *folder) recentAlarms(row RollRow) []Condition {
 	var list []Condition
 	for _, c := range f.previous[row.Host+" "+row.Key].Conditions {
 		alarm := c.Type == ConditionCloned || c.Type == ConditionReplayed
+		c.Since = earlier(c.Since, wholeSecond(f.in.Now)) // found by a clock that was ahead
 		if alarm && len(list) < maxAlarms && f.in.Now.Sub(c.Since) < alarmFor {
 			list = append(list, c)
 		}
@@ -325,8 +327,25 @@ func (f *folder) lastSeen(row RollRow) time.Time {
 	return now
 }
 
+// leapt is the roll's Leapt. Both ways round: what a clock that went ahead did to the times that are remembered is
+// only known to be over when as much time has passed as removes a host.
+func (f *folder) leapt() *time.Time {
+	prev := f.in.Previous
+	if prev == nil || f.in.RemoveAfter <= 0 {
+		return nil
+	}
+	now := wholeSecond(f.in.Now)
+	if pause := now.Sub(prev.Time); pause > f.in.RemoveAfter/2 || pause < -clockLeeway {
+		return &now
+	}
+	if prev.Leapt != nil && now.Sub(*prev.Leapt) <= f.in.RemoveAfter {
+		return prev.Leapt
+	}
+	return nil
+}
+
 func (f *folder) gone(row RollRow) bool {
-	return f.in.RemoveAfter > 0 && f.in.Now.Sub(row.LastSeen) > f.in.RemoveAfter
+	return f.in.RemoveAfter > 0 && f.roll.Leapt == nil && f.in.Now.Sub(row.LastSeen) > f.in.RemoveAfter
 }
 
 func (f *folder) tombstone(row RollRow) Removed {

@@ -128,6 +128,7 @@ func TestFoldLostAndRemoved(t *testing.T) {
 	if f.Roll.Counts.Lost != 1 || f.Roll.Counts.States[StateDrifted] != 0 {
 		t.Errorf("counts: %+v", f.Roll.Counts)
 	}
+	f = fold(t, testNow.Add(13*time.Hour), &f.Roll, all, r, behind)
 	f = fold(t, testNow.Add(25*time.Hour), &f.Roll, all, r, behind)
 	if !reflect.DeepEqual(f.Removed, []string{"web-1"}) || len(f.Roll.Hosts) != 1 || len(f.Roll.Removed) != 1 {
 		t.Fatalf("after a day: %v, %+v", f.Removed, f.Roll.Removed)
@@ -332,5 +333,52 @@ func TestFilter(t *testing.T) {
 		if strings.Join(got, " ") != want {
 			t.Errorf("%+v: %v, want %s", f, got, want)
 		}
+	}
+}
+
+// A collector whose clock leaps years ahead shows its hosts as lost, says why, and removes none; back again, all is as
+// before, and hosts that are really gone are removed in the end.
+func TestFoldClockLeaps(t *testing.T) {
+	t.Parallel()
+	all := enrol(t, "web-1", "web-2")
+	one, two := signed(t, testReport("web-1", 5)), signed(t, testReport("web-2", 9))
+	replayed := signed(t, testReport("web-1", 4))
+	first := fold(t, testNow, nil, all, one, two)
+	ahead := testNow.AddDate(5, 0, 0)
+	roll := first.Roll
+	for i := range 3 {
+		got := fold(t, ahead.Add(time.Duration(i)*time.Minute), &roll, all, kept(one), kept(two), replayed)
+		if len(got.Removed) > 0 || len(got.Roll.Hosts) != 2 || got.Roll.Counts.Lost != 2 {
+			t.Fatalf("ahead, fold %d: removed %q, %d hosts, %d lost", i+1, got.Removed, len(got.Roll.Hosts), got.Roll.Counts.Lost)
+		}
+		if got.Roll.Leapt == nil || !strings.Contains(string(RenderMarkdown(got.Roll)), leaptText) ||
+			!strings.Contains(RenderText(got.Roll, got.Roll.Hosts, ahead), leaptText) {
+			t.Errorf("ahead, fold %d: the leap is not told: %v", i+1, got.Roll.Leapt)
+		}
+		roll = got.Roll
+	}
+	back := testNow.Add(10 * time.Minute)
+	got := fold(t, back, &roll, all, kept(one), kept(two))
+	if got.Roll.Counts.Lost != 0 || len(got.Roll.Hosts) != 2 || got.Roll.Leapt == nil || got.Roll.Leapt.After(back) {
+		t.Fatalf("back: %d lost of %d, leapt %v", got.Roll.Counts.Lost, len(got.Roll.Hosts), got.Roll.Leapt)
+	}
+	if alarm := conditions(got.Roll.Hosts[0]); alarm != "Replayed" {
+		t.Errorf("back: %q", alarm)
+	}
+	// Only web-2 goes on reporting; the fleet is folded every hour.
+	removed := time.Time{}
+	for at := back; removed.IsZero() && at.Before(back.Add(4*24*time.Hour)); at = at.Add(time.Hour) {
+		roll = got.Roll
+		two = signed(t, testReport("web-2", roll.Hosts[len(roll.Hosts)-1].Sequence+1))
+		got = fold(t, at, &roll, all, kept(one), two)
+		if len(got.Removed) > 0 {
+			removed = at
+		}
+		if at.Sub(back) > 25*time.Hour && (got.Roll.Leapt != nil || conditions(got.Roll.Hosts[0]) == "Replayed") {
+			t.Fatalf("%v after the way back: leapt %v, %q", at.Sub(back), got.Roll.Leapt, conditions(got.Roll.Hosts[0]))
+		}
+	}
+	if len(got.Removed) != 1 || got.Removed[0] != "web-1" || removed.Sub(back) < 24*time.Hour {
+		t.Errorf("removed %q %v after the way back", got.Removed, removed.Sub(back))
 	}
 }

@@ -53,6 +53,9 @@ type Roll struct {
 	Removed []Removed `json:"removed,omitempty"`
 	// Truncated says how many entries of a list were left out.
 	Truncated map[string]int `json:"truncated,omitempty"`
+	// Leapt is when, by the clock after it, the time from one roll to the next was no pause between two rolls: a
+	// collector's clock leapt, or nobody folded. Hosts look lost for it; none is removed until RemoveAfter later.
+	Leapt *time.Time `json:"leapt,omitempty"`
 }
 
 // Counts are the numbers on top of the table. Lost hosts count as Lost, not under the state they last had.

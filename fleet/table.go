@@ -46,6 +46,9 @@ func urgency(r RollRow) int {
 	return n
 }
 
+// leaptText tells what Roll.Leapt means for who reads the table.
+const leaptText = "a collector's clock leapt, or nobody folded for days; hosts may look lost for that alone, and none is removed yet"
+
 // RenderMarkdown makes README.md of the status branch: counts, then the table a person reads on the forge.
 // Everything that comes from a host stands in a code span of printable ASCII, where no forge sees links,
 // mentions, markup or HTML, so that a host can say nothing but its words.
@@ -55,6 +58,9 @@ func RenderMarkdown(r Roll) []byte {
 	b.WriteString(countLine(r.Counts) + "\n\n")
 	fmt.Fprintf(&b, "Folded %s by %s. Each line rests on a report signed by its host: `hosts/`.\n\n",
 		stamp(r.Time), code(r.Collector, maxHostID))
+	if r.Leapt != nil {
+		fmt.Fprintf(&b, "%s: %s.\n\n", stamp(*r.Leapt), leaptText)
+	}
 	rows := Filter{}.Select(r.Hosts)
 	if len(rows) > 0 {
 		b.WriteString("| host | state | release | drift | gaps | conditions | last seen (UTC) |\n")
@@ -99,7 +105,11 @@ func markdownApart(b *strings.Builder, r Roll) {
 func RenderText(r Roll, rows []RollRow, now time.Time) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "fleet %s: %s\n", printable(r.Fleet, 128), r.Counts)
-	fmt.Fprintf(&b, "folded %s ago by %s\n\n", age(now, r.Time), printable(r.Collector, maxHostID))
+	fmt.Fprintf(&b, "folded %s ago by %s\n", age(now, r.Time), printable(r.Collector, maxHostID))
+	if r.Leapt != nil {
+		fmt.Fprintf(&b, "%s: %s\n", stamp(*r.Leapt), leaptText)
+	}
+	b.WriteString("\n")
 	lines := [][]string{{"HOST", "STATE", "RELEASE", "DRIFT", "GAPS", "CONDITIONS", "LAST SEEN"}}
 	for _, row := range rows {
 		lines = append(lines, []string{

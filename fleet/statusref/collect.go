@@ -256,7 +256,10 @@ func (r *round) setHistory(roll *fleet.Roll, previous *fleet.Roll) (reroot bool)
 	switch {
 	case previous == nil:
 		return false
-	case r.now.Sub(previous.History.RootedAt) <= r.cfg.RerootAfter:
+	case previous.History.RootedAt.After(r.now.Add(clockLeeway)): // by a clock that was ahead: it would never come
+		roll.History.PreviousTip = previous.History.PreviousTip
+		return false
+	case roll.Leapt != nil, r.now.Sub(previous.History.RootedAt) <= r.cfg.RerootAfter:
 		roll.History = previous.History
 		return false
 	}
