@@ -18,8 +18,10 @@ SCENARIOS ?= test/conformance/scenarios
 BACKENDS  ?= bpflsm
 RUN       ?= .
 FUZZTIME  ?= 1m
+LAB       := $(if $(filter command line environment,$(origin KERNEL)),KERNEL='$(KERNEL)') GOFLAGS='$(GOFLAGS) -tags=measure' \
+	go test -count=1 -timeout 60m -v ./test/agent
 
-.PHONY: help build demo test attack evade lint generate vm conformance bench fuzz clean setup
+.PHONY: help build demo test attack evade survive latency lint generate vm conformance bench fuzz clean setup
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -50,6 +52,12 @@ attack: setup ## attacks over Git and OCI, each refused by name, each with a con
 
 evade: setup ## ways round a policy, each tried on real kernels, with a control that succeeds (KERNEL=)
 	@KERNEL='$(KERNEL)' GOFLAGS='$(GOFLAGS) -tags=measure' go test -count=1 -timeout 60m ./test/evade -run TestInVM -v
+
+survive: setup ## a 1 kHz probe through ten kills and ten swaps on each kernel (KERNEL= for one)
+	@$(LAB) -run 'TestInVM//TestLabNoWrongOperation'
+
+latency: setup ## from git push to enforced, 20 times, polling every second, on each kernel (KERNEL= for one)
+	@$(LAB) -run 'TestInVM//TestLabPushToEnforced'
 
 vm: setup ## a shell in a lab VM (KERNEL=6.1|6.12)
 	go run ./test/vm/lab shell --kernel $(KERNEL)

@@ -197,7 +197,7 @@ func TestAncestry(t *testing.T) {
 	step(true, false, "a child of the orphan")
 	commit(t, repo, f.Release(t, 9, "alice"), padded(t, repo, 1030))
 	step(false, true, "behind more commits than are looked through")
-	s.Accepted(bundles.Revision("sha256:" + strings.Repeat("0", 64) + "+00"), nil)
+	s.Accepted(bundles.Revision("sha256:"+strings.Repeat("0", 64)+"+00"), nil)
 	step(false, true, "the release before came out of a registry")
 	s.Accepted(bundles.Revision(other), nil)
 	commit(t, repo, f.Release(t, 9, "alice"), other)

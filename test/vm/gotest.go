@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -15,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -27,7 +29,8 @@ const (
 )
 
 // TestPackage runs those tests of the package in the current directory that call Require, inside one machine for each
-// of Kernels(), and shows each as a subtest "KERNEL/TestName/…". The arguments are added to the test binary's.
+// of Kernels(), and shows each as a subtest "KERNEL/TestName/…". The arguments are added to the test binary's. Of these
+// names go's own flag chooses: with -run TestInVM/6.12/TestName nothing else runs in the machine either.
 func TestPackage(t *testing.T, o Options, args ...string) {
 	t.Helper()
 	if Inside() {
@@ -35,6 +38,9 @@ func TestPackage(t *testing.T, o Options, args ...string) {
 	}
 	Need(t)
 	pattern, err := labTests(".")
+	if err == nil {
+		pattern, err = chosen(pattern, flag.Lookup("test.run").Value.String())
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,6 +53,25 @@ func TestPackage(t *testing.T, o Options, args ...string) {
 			RunTests(t, o, ".", args...)
 		})
 	}
+}
+
+// chosen is the pattern for the guest's -test.run: what the third element of this process's own names among the tests
+// of all, and every part of them that the elements after it name.
+func chosen(all, run string) (string, error) {
+	elements := strings.SplitN(run, "/", 4)
+	if len(elements) < 3 {
+		return all, nil
+	}
+	which, err := regexp.Compile(elements[2])
+	if err != nil {
+		return "", fmt.Errorf("-run %s: %w", run, err)
+	}
+	names := strings.Split(strings.TrimSuffix(strings.TrimPrefix(all, "^("), ")$"), "|")
+	names = slices.DeleteFunc(names, func(name string) bool { return !which.MatchString(name) })
+	if len(names) == 0 {
+		return "", fmt.Errorf("-run %s: %w", run, errNoTests)
+	}
+	return strings.Join(append([]string{anyOf(names)}, elements[3:]...), "/"), nil
 }
 
 // RunTests compiles the tests of a package, runs them inside a machine and shows each as a subtest of t. The arguments

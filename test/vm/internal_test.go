@@ -189,6 +189,28 @@ func TestB(t *testing.T) { helper(t) }
 	}
 }
 
+// TestChosen: -run of this process chooses in the guest too.
+func TestChosen(t *testing.T) {
+	t.Parallel()
+	const all = "^(TestA|TestAll|TestB)$"
+	for run, want := range map[string]string{
+		"": all, "TestInVM": all, "TestInVM/6.12": all, "TestInVM//": all,
+		"TestInVM/6.12/TestB":   "^(TestB)$",
+		"TestInVM//^TestA":      "^(TestA|TestAll)$",
+		"TestInVM//TestB/x/y z": "^(TestB)$/x/y z",
+		"TestInVM//(A$|B)":      "^(TestA|TestB)$",
+	} {
+		if got, err := chosen(all, run); err != nil || got != want {
+			t.Errorf("-run %s: %s, %v, wanted %s", run, got, err, want)
+		}
+	}
+	for _, run := range []string{"TestInVM//TestC", "TestInVM//("} {
+		if got, err := chosen(all, run); err == nil {
+			t.Errorf("-run %s: %s", run, got)
+		}
+	}
+}
+
 // TestConsoleEnd: what a kernel died of is told, however much it says afterwards.
 func TestConsoleEnd(t *testing.T) {
 	t.Parallel()

@@ -79,8 +79,11 @@ func labTests(dir string) (string, error) {
 	if len(s.required) == 0 {
 		return "", fmt.Errorf("%w: no test calls vm.Require", ErrNotTaken)
 	}
-	return "^(" + strings.Join(slices.Compact(s.required), "|") + ")$", nil
+	return anyOf(slices.Compact(s.required)), nil
 }
+
+// anyOf is the pattern for these names and no others.
+func anyOf(names []string) string { return "^(" + strings.Join(names, "|") + ")$" }
 
 // goesToLab says whether the named test of a directory will be run in the lab.
 func goesToLab(dir, test string) error {
