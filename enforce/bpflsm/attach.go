@@ -36,18 +36,12 @@ func (b *Backend) attach(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	what := loading{iterators: true, instance: randomNumber()}
-	if !adopted {
-		if what.programs, err = supported(b.spec, wanted); err != nil {
-			return err
-		}
-	}
-	fresh, err := load(b.maps, b.ringBytes, what)
+	fresh, err := b.load(ctx, adopted, wanted)
 	if err != nil {
 		return err
 	}
 	if !adopted {
-		err = b.replace(fresh)
+		err = b.replace(ctx, fresh)
 	}
 	if err == nil {
 		err = b.takeOver(fresh, adopted, wanted)
@@ -72,6 +66,21 @@ func (b *Backend) attach(ctx context.Context) error {
 		return err
 	}
 	return b.reader.attach(b.maps, folds)
+}
+
+// load loads what is in demand, or beside an adopted set the iterators.
+func (b *Backend) load(ctx context.Context, adopted bool, wanted demand) (*programSet, error) {
+	h, err := b.host()
+	if err != nil {
+		return nil, err
+	}
+	what := loading{iterators: true, instance: randomNumber()}
+	if !adopted {
+		if what.programs, err = h.supported(wanted); err != nil {
+			return nil, err
+		}
+	}
+	return load(ctx, h, b.maps, b.ringBytes, what)
 }
 
 // openMaps opens the maps in force: those pinned, else those this process still holds, else those of the
@@ -182,7 +191,7 @@ func (b *Backend) adoptable(demanded demand) (bool, error) {
 			return false, err
 		}
 	}
-	return b.usesMap(bpf.MusterProgFileOpen, b.maps[bpf.MusterMapSlots])
+	return b.usesMap(bpf.MusterProgExecCheck, b.maps[bpf.MusterMapSlots])
 }
 
 // usesMap says whether the linked program works on this very map.
@@ -208,18 +217,19 @@ func (b *Backend) usesMap(name string, m *ebpf.Map) (bool, error) {
 	return false, nil
 }
 
-// replace attaches the fresh programs, pins them aside, and puts their pins over the old ones.
-func (b *Backend) replace(fresh *programSet) error {
+// replace attaches the fresh programs, pins them aside, and puts their pins over the old ones. Until all are attached it
+// ends with ctx, and what was in force goes on as it was.
+func (b *Backend) replace(ctx context.Context, fresh *programSet) error {
+	if err := fresh.initialise(); err != nil {
+		return err
+	}
+	if err := b.pinAside(ctx, fresh); err != nil {
+		return err
+	}
 	for _, name := range mapNames(b.spec) {
 		if err := b.pinMap(name, fresh.Maps[name]); err != nil {
 			return err
 		}
-	}
-	if err := fresh.initialise(); err != nil {
-		return err
-	}
-	if err := b.pinAside(fresh); err != nil {
-		return err
 	}
 	if err := fresh.speak(); err != nil {
 		return err
@@ -230,9 +240,18 @@ func (b *Backend) replace(fresh *programSet) error {
 	return errors.Join(b.pins.removeExtras(b.spec), fresh.sign())
 }
 
-// pinAside attaches the set's programs and pins their links beside those in force.
-func (b *Backend) pinAside(fresh *programSet) error {
+// pinAside attaches the set's programs and pins their links beside those in force. When ctx ends, or it fails, those
+// in force are as they were, and there are no others.
+func (b *Backend) pinAside(ctx context.Context, fresh *programSet) (err error) {
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.unpinAside(fresh))
+		}
+	}()
 	for _, p := range fresh.wanted {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		l, err := p.attach(fresh.Programs[p.name])
 		if err != nil {
 			return fmt.Errorf("attach %s: %w", p.name, err)
@@ -247,6 +266,16 @@ func (b *Backend) pinAside(fresh *programSet) error {
 		}
 	}
 	return nil
+}
+
+func (b *Backend) unpinAside(fresh *programSet) error {
+	var all error
+	for _, p := range fresh.wanted {
+		if err := os.Remove(b.pins.nextPath(p.name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			all = errors.Join(all, fmt.Errorf("unpin what was attached aside: %w", err))
+		}
+	}
+	return all
 }
 
 // pinOver puts the links that were pinned aside in the place of those in force.
@@ -295,7 +324,11 @@ func (b *Backend) takeOver(fresh *programSet, adopted bool, demanded demand) err
 	}
 	b.maps = maps
 	if adopted {
-		wanted, err := supported(b.spec, demanded)
+		h, err := b.host()
+		if err != nil {
+			return err
+		}
+		wanted, err := h.supported(demanded)
 		if err != nil {
 			return err
 		}
@@ -326,20 +359,19 @@ func (b *Backend) claim() error {
 	return nil
 }
 
-// initialise gives new maps their key, before anything is attached that uses it. Until the new programs are
-// all pinned, no build is named: an attach that is cut short is not adopted.
+// initialise gives new maps their key, before anything is attached that uses it.
 func (set *programSet) initialise() error {
 	return set.change(func(s *bpf.MusterSettings) {
-		s.Build = 0
 		for s.HashKey == ([2]uint64{}) {
 			s.HashKey = [2]uint64{randomNumber(), randomNumber()}
 		}
 	})
 }
 
-// speak lets this set's programs emit the events from now on.
+// speak lets this set's programs emit the events from now on. Until they are all pinned no build is named: an attach
+// that is cut short here is not adopted.
 func (set *programSet) speak() error {
-	return set.change(func(s *bpf.MusterSettings) { s.Instance = set.instance })
+	return set.change(func(s *bpf.MusterSettings) { s.Build, s.Instance = 0, set.instance })
 }
 
 // sign leaves behind which programs are attached, for the next agent.

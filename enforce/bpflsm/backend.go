@@ -50,6 +50,8 @@ type Backend struct {
 	mu sync.Mutex
 	// loaded is this process's own loading: attached, or kept for its iterators beside an adopted set.
 	loaded *programSet
+	// machine is what was read of it, once.
+	machine *host
 	// maps are the pinned maps that are in force.
 	maps map[string]*ebpf.Map
 	// last is the last rendering, without its bytes.
@@ -143,7 +145,7 @@ func (b *Backend) publish(ctx context.Context, rs *enforce.Ruleset) error {
 	}
 	b.reader.know(image)
 	demanded := demandOf([]*enforce.Ruleset{rs})
-	if err := b.provide(demanded); err != nil {
+	if err := b.provide(ctx, demanded); err != nil {
 		return err
 	}
 	if err := publish(b.maps[bpf.MusterMapSlots], innerSpec(b.spec), image.Bytes); err != nil {

@@ -370,5 +370,5 @@ func TestDemand(t *testing.T) {
 		t.Errorf("faults %q", got)
 	}
 	g.apply(t, enforce.StepPublish{Ruleset: none})
-	want(t, links())
+	want(t, links(), "file_mprotect", "file_open", "path_link", "path_rename")
 }

@@ -4,9 +4,11 @@
 package bpflsm
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 
 	"github.com/muster-fleet/muster/bpf"
@@ -14,19 +16,29 @@ import (
 	"github.com/muster-fleet/muster/policies"
 )
 
-// demand says which of the programs that cost something by being attached are needed: bits.
+// demand says which programs are needed: bits. What no ruleset asks for is not attached: it would cost something at every
+// operation, and attaching it does.
 type demand uint32
 
 const (
-	demandCalls      demand = 1 << iota // some rule is of class syscalls
-	demandStarts                        // it names a call that never returns
-	demandPaths                         // it names a call that takes a path
-	demandPresetExec                    // some preset is about what is run
-	demandPresetMap                     // … about executable memory
-	demandPresetOpen                    // … about what is opened
-	demandFiles                         // some rule is of class file: reads are judged, and changes of attributes
+	demandCalls        demand = 1 << iota // some rule is of class syscalls
+	demandStarts                          // it names a call that never returns
+	demandPaths                           // it names a call that takes a path
+	demandPresetExec                      // some preset is about what is run
+	demandPresetMap                       // … about executable memory
+	demandPresetOpen                      // … about what is opened
+	demandProcess                         // some rule is of class process, or it is visible
+	demandArguments                       // it depends on arguments
+	demandNames                           // some rule is of class file, or it is visible: names are judged
+	demandFiles                           // some rule is of class file: reads are judged, too, and changes of attributes
+	demandMoves                           // some name is protected, or a source's: it is watched which file gets it
+	demandCapabilities                    // some rule is of class capabilities, or it is visible
+	demandSockets                         // … of class network
+	demandQueries                         // … of class dns
+	demandFlows                           // … of the classes ingress and egress
+	demandEnd
 
-	everyDemand = demandFiles | demandCalls | demandStarts | demandPaths | demandPresetExec | demandPresetMap | demandPresetOpen
+	everyDemand = demandEnd - 1
 )
 
 // demandFlags are what the classes of an image say of themselves.
@@ -36,7 +48,26 @@ var demandFlags = map[bpf.MusterClass]map[bpf.MusterClassFlag]demand{
 		bpf.MusterClassFlagCLASS_PATHS: demandPaths,
 	},
 	bpf.MusterClassCLASS_PRESET: presetDemand,
-	bpf.MusterClassCLASS_FILE:   {bpf.MusterClassFlagCLASS_HAS_RULES: demandFiles},
+	bpf.MusterClassCLASS_PROCESS: {
+		bpf.MusterClassFlagCLASS_HAS_RULES: demandProcess, bpf.MusterClassFlagCLASS_VISIBLE: demandProcess,
+		bpf.MusterClassFlagCLASS_ARGUMENTS: demandArguments,
+	},
+	bpf.MusterClassCLASS_FILE: {
+		bpf.MusterClassFlagCLASS_HAS_RULES: demandNames | demandFiles, bpf.MusterClassFlagCLASS_VISIBLE: demandNames,
+		bpf.MusterClassFlagCLASS_WATCHES: demandMoves,
+	},
+	bpf.MusterClassCLASS_CAPABILITIES: always(demandCapabilities),
+	bpf.MusterClassCLASS_NETWORK:      always(demandSockets),
+	bpf.MusterClassCLASS_DNS:          always(demandQueries),
+	bpf.MusterClassCLASS_INGRESS:      always(demandFlows),
+	bpf.MusterClassCLASS_EGRESS:       always(demandFlows),
+}
+
+// always is what a class needs whether it has rules or is visible.
+func always(d demand) map[bpf.MusterClassFlag]demand {
+	return map[bpf.MusterClassFlag]demand{
+		bpf.MusterClassFlagCLASS_HAS_RULES: d, bpf.MusterClassFlagCLASS_VISIBLE: d,
+	}
 }
 
 var presetDemand = map[bpf.MusterClassFlag]demand{
@@ -44,22 +75,40 @@ var presetDemand = map[bpf.MusterClassFlag]demand{
 	bpf.MusterClassFlagCLASS_PRESET_OPEN: demandPresetOpen,
 }
 
-// demandOf is what rulesets need.
+// demandOf is what rulesets need: what their images will say of themselves.
 func demandOf(list []*enforce.Ruleset) demand {
 	var found demand
 	for _, rs := range list {
 		for i := range rs.Rules {
-			switch r := &rs.Rules[i].Rule; r.Class {
-			case policies.ClassSyscalls:
-				found |= demandCalls | demandOfCalls(r.Object.Syscalls)
-			case policies.ClassFile:
-				found |= demandFiles
-			case policies.ClassPreset:
-				found |= presetDemand[presetFlags[r.Object.Value]]
-			}
+			found |= demandOfRule(&rs.Rules[i].Rule)
+		}
+		for _, class := range rs.Visible {
+			found |= demandFlags[classNumber(class)][bpf.MusterClassFlagCLASS_VISIBLE]
+		}
+		if watches(rs) {
+			found |= demandMoves
 		}
 	}
 	return found
+}
+
+func demandOfRule(r *policies.Rule) demand {
+	found := demandFlags[classNumber(r.Class)][bpf.MusterClassFlagCLASS_HAS_RULES]
+	switch r.Class {
+	case policies.ClassSyscalls:
+		found |= demandOfCalls(r.Object.Syscalls)
+	case policies.ClassProcess:
+		if r.HasArgs {
+			found |= demandArguments
+		}
+	case policies.ClassPreset:
+		found |= presetDemand[presetFlags[r.Object.Value]]
+	}
+	return found
+}
+
+func classNumber(class policies.Class) bpf.MusterClass {
+	return bpf.MusterClass(slices.Index(classes[:], class))
 }
 
 func demandOfCalls(names []string) demand {
@@ -86,7 +135,10 @@ func (b *Backend) demanded() (demand, error) {
 	if err != nil || image == nil {
 		return 0, err
 	}
-	h := view[bpf.MusterImageHeader](image, 0, 0)
+	return demandOfImage(view[bpf.MusterImageHeader](image, 0, 0)), nil
+}
+
+func demandOfImage(h *bpf.MusterImageHeader) demand {
 	var found demand
 	for class, flags := range demandFlags {
 		for flag, d := range flags {
@@ -95,12 +147,12 @@ func (b *Backend) demanded() (demand, error) {
 			}
 		}
 	}
-	return found, nil
+	return found
 }
 
 // provide attaches what is in demand and not there, before the ruleset that needs it comes into force. The programs
 // speak with the loading that is attached already.
-func (b *Backend) provide(wanted demand) error {
+func (b *Backend) provide(ctx context.Context, wanted demand) error {
 	if wanted == 0 {
 		return nil
 	}
@@ -128,12 +180,19 @@ func (b *Backend) provide(wanted demand) error {
 	if err != nil {
 		return err
 	}
-	set, err := load(b.maps, b.ringBytes, loading{programs: missing, instance: s.Instance})
+	h, err := b.host()
+	if err != nil {
+		return err
+	}
+	set, err := load(ctx, h, b.maps, b.ringBytes, loading{programs: missing, instance: s.Instance})
 	if err != nil {
 		return err
 	}
 	defer set.close() // the pins keep the links
-	if err := errors.Join(b.pinAside(set), b.pinOver(set)); err != nil {
+	if err := b.pinAside(ctx, set); err != nil {
+		return err
+	}
+	if err := b.pinOver(set); err != nil {
 		return err
 	}
 	return set.change(func(s *bpf.MusterSettings) {

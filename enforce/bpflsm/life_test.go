@@ -274,11 +274,15 @@ func TestUpgradeSpeaks(t *testing.T) {
 	audited := rule(policies.ClassFile, policies.ActionAudit, policies.ObjectPath, d+"/g")
 	write(t, d+"/g", "x", 0o644)
 	g.apply(t, enforce.StepPublish{Ruleset: rules(enforce.ModeEnforce, enforce.PostureAudit, block(d+"/f"), audited)})
-	programs, err := supported(g.spec, 0)
+	h, err := g.host()
 	if err != nil {
 		t.Fatal(err)
 	}
-	fresh, err := load(g.maps, g.ringBytes, loading{programs: programs, iterators: true, instance: randomNumber()})
+	programs, err := h.supported(demandNames)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh, err := load(t.Context(), h, g.maps, g.ringBytes, loading{programs: programs, iterators: true, instance: randomNumber()})
 	if err != nil {
 		t.Fatal(err)
 	}

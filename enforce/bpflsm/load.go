@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 
@@ -39,8 +40,9 @@ type loading struct {
 	instance  uint64 // see struct settings; a number of its own for a loading that is to replace another
 }
 
-// load loads fresh copies of programs, with the maps given or, for those missing, new ones.
-func load(maps map[string]*ebpf.Map, ringBytes int, what loading) (*programSet, error) {
+// load loads fresh copies of programs, with the maps given or, for those missing, new ones. It ends with ctx: what was
+// loaded by then is gone.
+func load(ctx context.Context, h *host, maps map[string]*ebpf.Map, ringBytes int, what loading) (*programSet, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("lift the memlock limit: %w", err)
 	}
@@ -49,14 +51,13 @@ func load(maps map[string]*ebpf.Map, ringBytes int, what loading) (*programSet, 
 		return nil, err
 	}
 	set := &programSet{instance: what.instance, wanted: what.programs, tags: map[string]string{}, links: map[string]link.Link{}}
-	if err := set.specialise(spec, ringBytes, what); err != nil {
+	if err := set.specialise(spec, h, ringBytes, what); err != nil {
 		return nil, err
 	}
 	for name, m := range maps {
 		spec.Maps[name].MaxEntries = m.MaxEntries() // as they were made; a size is no reason to start anew
 	}
-	set.Collection, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps})
-	if err != nil {
+	if set.Collection, err = loadEach(ctx, spec, maps); err != nil {
 		return nil, fmt.Errorf("load programs: %w", err)
 	}
 	for name, p := range set.Programs {
@@ -70,8 +71,38 @@ func load(maps map[string]*ebpf.Map, ringBytes int, what loading) (*programSet, 
 	return set, nil
 }
 
+// loadEach makes the maps and loads one program after the other: the kernel takes long to verify one, and who has to end
+// must not wait for all of them.
+func loadEach(ctx context.Context, spec *ebpf.CollectionSpec, maps map[string]*ebpf.Map) (*ebpf.Collection, error) {
+	options := ebpf.CollectionOptions{MapReplacements: maps, Cache: btf.NewCache()}
+	programs := spec.Programs
+	spec.Programs = nil
+	whole, err := ebpf.NewCollectionWithOptions(spec, options)
+	if err != nil {
+		return nil, err
+	}
+	options.MapReplacements = whole.Maps
+	spec.Variables = nil // they are in the maps
+	for name, program := range programs {
+		if err := ctx.Err(); err != nil {
+			whole.Close()
+			return nil, err
+		}
+		spec.Programs = map[string]*ebpf.ProgramSpec{name: program}
+		one, err := ebpf.NewCollectionWithOptions(spec, options)
+		if err != nil {
+			whole.Close()
+			return nil, err
+		}
+		whole.Programs[name] = one.Programs[name]
+		delete(one.Programs, name)
+		one.Close()
+	}
+	return whole, nil
+}
+
 // specialise fits the programs to this machine.
-func (set *programSet) specialise(spec *ebpf.CollectionSpec, ringBytes int, what loading) error {
+func (set *programSet) specialise(spec *ebpf.CollectionSpec, h *host, ringBytes int, what loading) error {
 	keep := map[string]bool{}
 	for _, p := range what.programs {
 		keep[p.name] = true
@@ -91,15 +122,11 @@ func (set *programSet) specialise(spec *ebpf.CollectionSpec, ringBytes int, what
 	if err := sizeFor(spec, ringBytes, cpus); err != nil {
 		return err
 	}
-	addresses, err := kernelAddresses("/proc/kallsyms")
-	if err != nil {
-		return err
-	}
 	return errors.Join(
-		spec.Variables[bpf.MusterVarRenameLockAddr].Set(addresses["rename_lock"]),
-		spec.Variables[bpf.MusterVarMountLockAddr].Set(addresses["mount_lock"]),
-		spec.Variables[bpf.MusterVarInitNsproxyAddr].Set(addresses["init_nsproxy"]),
-		spec.Variables[bpf.MusterVarInitUserNsAddr].Set(addresses["init_user_ns"]),
+		spec.Variables[bpf.MusterVarRenameLockAddr].Set(h.addresses["rename_lock"]),
+		spec.Variables[bpf.MusterVarMountLockAddr].Set(h.addresses["mount_lock"]),
+		spec.Variables[bpf.MusterVarInitNsproxyAddr].Set(h.addresses["init_nsproxy"]),
+		spec.Variables[bpf.MusterVarInitUserNsAddr].Set(h.addresses["init_user_ns"]),
 		spec.Variables[bpf.MusterVarInstance].Set(set.instance),
 	)
 }

@@ -80,7 +80,11 @@ func (b *Backend) Observe(ctx context.Context, want []*enforce.Ruleset) (enforce
 // those that an agent of the same build left behind. Without either the tags are nil, and every link counts
 // as altered.
 func (b *Backend) reference(demanded demand) ([]program, map[string]string, error) {
-	wanted, err := supported(b.spec, demanded)
+	h, err := b.host()
+	if err != nil {
+		return nil, nil, err
+	}
+	wanted, err := h.supported(demanded)
 	if err != nil {
 		return nil, nil, err
 	}

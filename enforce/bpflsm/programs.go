@@ -39,12 +39,12 @@ var attached = []program{
 	{name: bpf.MusterProgMarkFreed},
 	{name: bpf.MusterProgMarkRenamed, tracing: true},
 	{name: bpf.MusterProgMarkLinked, tracing: true},
-	{name: bpf.MusterProgArgumentsCheck},
+	{name: bpf.MusterProgArgumentsCheck, demand: demandArguments},
 	{name: bpf.MusterProgExecCheck},
-	{name: bpf.MusterProgCapable},
+	{name: bpf.MusterProgCapable, demand: demandCapabilities},
 	{name: bpf.MusterProgMmapFile},
-	{name: bpf.MusterProgFileMprotect},
-	{name: bpf.MusterProgFileOpen},
+	{name: bpf.MusterProgFileMprotect, demand: demandProcess | demandFiles},
+	{name: bpf.MusterProgFileOpen, demand: demandProcess | demandNames},
 	{name: bpf.MusterProgWriteBeginsOn, tracing: true, demand: demandFiles},
 	{name: bpf.MusterProgWriteBeginsTo, tracing: true, demand: demandFiles},
 	{name: bpf.MusterProgWriteEndsOn, tracing: true, demand: demandFiles},
@@ -55,23 +55,23 @@ var attached = []program{
 	{name: bpf.MusterProgInodeRemoveAcl, optional: true, demand: demandFiles},
 	{name: bpf.MusterProgFilePermission, demand: demandFiles},
 	{name: bpf.MusterProgFileReceive, demand: demandFiles},
-	{name: bpf.MusterProgFileTruncate, optional: true}, // from 6.2; before, path_truncate sees ftruncate too
-	{name: bpf.MusterProgPathTruncate},
-	{name: bpf.MusterProgPathMknod},
-	{name: bpf.MusterProgPathMkdir},
-	{name: bpf.MusterProgPathRmdir},
-	{name: bpf.MusterProgPathUnlink},
-	{name: bpf.MusterProgPathSymlink},
-	{name: bpf.MusterProgPathLink},
-	{name: bpf.MusterProgPathRename},
-	{name: bpf.MusterProgPathChmod},
-	{name: bpf.MusterProgPathChown},
-	{name: bpf.MusterProgSocketCreate},
-	{name: bpf.MusterProgSocketBind},
-	{name: bpf.MusterProgSocketListen},
-	{name: bpf.MusterProgSocketConnect},
-	{name: bpf.MusterProgSocketAccept},
-	{name: bpf.MusterProgSocketSendmsg},
+	{name: bpf.MusterProgFileTruncate, optional: true, demand: demandNames}, // from 6.2; before, path_truncate sees ftruncate too
+	{name: bpf.MusterProgPathTruncate, demand: demandNames},
+	{name: bpf.MusterProgPathMknod, demand: demandNames},
+	{name: bpf.MusterProgPathMkdir, demand: demandNames},
+	{name: bpf.MusterProgPathRmdir, demand: demandNames},
+	{name: bpf.MusterProgPathUnlink, demand: demandNames},
+	{name: bpf.MusterProgPathSymlink, demand: demandNames},
+	{name: bpf.MusterProgPathLink, demand: demandNames | demandMoves},
+	{name: bpf.MusterProgPathRename, demand: demandNames | demandMoves},
+	{name: bpf.MusterProgPathChmod, demand: demandNames},
+	{name: bpf.MusterProgPathChown, demand: demandNames},
+	{name: bpf.MusterProgSocketCreate, demand: demandSockets},
+	{name: bpf.MusterProgSocketBind, demand: demandSockets},
+	{name: bpf.MusterProgSocketListen, demand: demandSockets | demandQueries | demandFlows},
+	{name: bpf.MusterProgSocketConnect, demand: demandSockets | demandQueries | demandFlows},
+	{name: bpf.MusterProgSocketAccept, demand: demandSockets},
+	{name: bpf.MusterProgSocketSendmsg, demand: demandSockets | demandQueries | demandFlows},
 	{name: bpf.MusterProgCallStarts, tracing: true, demand: demandStarts},
 	{name: bpf.MusterProgCallFollowedEmpty, tracing: true, optional: true, demand: demandPaths}, // before 6.12
 	{name: bpf.MusterProgCallFollowed, tracing: true, optional: true, demand: demandPaths},      // from 6.12
@@ -89,35 +89,59 @@ var attached = []program{
 	{name: bpf.MusterProgPresetMap, demand: demandPresetMap},
 	{name: bpf.MusterProgPresetProtect, demand: demandPresetMap},
 	{name: bpf.MusterProgPresetOpen, demand: demandPresetOpen},
-	{name: bpf.MusterProgPacketOut, cgroup: true, egress: true},
-	{name: bpf.MusterProgPacketIn, cgroup: true},
+	{name: bpf.MusterProgPacketOut, cgroup: true, egress: true, demand: demandQueries | demandFlows},
+	{name: bpf.MusterProgPacketIn, cgroup: true, demand: demandFlows},
 }
 
 // iterators are run by the agent and attached for the moment only.
 var iterators = []string{bpf.MusterProgLabelExisting, bpf.MusterProgLabelMissing, bpf.MusterProgMarkInodes}
 
-// supported are the programs of attached that are always there or in demand, and that this kernel has hooks for.
-func supported(spec *ebpf.CollectionSpec, wanted demand) ([]program, error) {
+// host is what the programs need to know of the machine, which does not change while it runs.
+type host struct {
+	hooks     map[string]bool // that it has, by the programs that are for them
+	addresses map[string]uint64
+}
+
+// readHost takes a while: the kernel's types and its symbols are some megabytes each.
+func readHost(spec *ebpf.CollectionSpec) (*host, error) {
 	kernel, err := btf.LoadKernelSpec()
 	if err != nil {
 		return nil, fmt.Errorf("%w: no BTF: %w", ErrUnsupported, err)
 	}
+	h := &host{hooks: map[string]bool{}}
+	for _, p := range attached {
+		if h.hooks[p.name] = p.cgroup; p.cgroup {
+			continue
+		}
+		if h.hooks[p.name], err = hasHook(kernel, spec.Programs[p.name]); err != nil {
+			return nil, err
+		}
+	}
+	h.addresses, err = kernelAddresses("/proc/kallsyms")
+	return h, err
+}
+
+func (b *Backend) host() (*host, error) {
+	if b.machine == nil {
+		h, err := readHost(b.spec)
+		if err != nil {
+			return nil, err
+		}
+		b.machine = h
+	}
+	return b.machine, nil
+}
+
+// supported are the programs of attached that are always there or in demand, and that this kernel has hooks for.
+func (h *host) supported(wanted demand) ([]program, error) {
 	var found []program
 	for _, p := range attached {
-		if p.demand != 0 && p.demand&wanted == 0 {
-			continue
-		}
-		if p.cgroup {
-			found = append(found, p)
-			continue
-		}
-		switch has, err := hasHook(kernel, spec.Programs[p.name]); {
-		case err != nil:
-			return nil, err
-		case has:
+		switch {
+		case p.demand != 0 && p.demand&wanted == 0:
+		case h.hooks[p.name]:
 			found = append(found, p)
 		case !p.optional:
-			return nil, fmt.Errorf("%w: no hook %s", ErrUnsupported, spec.Programs[p.name].AttachTo)
+			return nil, fmt.Errorf("%w: no hook for %s", ErrUnsupported, p.name)
 		}
 	}
 	return found, nil

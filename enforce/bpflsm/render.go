@@ -209,7 +209,7 @@ func (r *renderer) automata(class int, c *bpf.MusterImageClass) error {
 	for i, path := range watched {
 		matchers = append(matchers, automaton.Matcher{Index: len(r.ruleset.Rules) + i, Kind: automaton.Exact, Text: path})
 	}
-	if len(watched) > 0 {
+	if class < markClasses && watches(r.ruleset) {
 		c.Flags |= uint32(bpf.MusterClassFlagCLASS_WATCHES)
 	}
 	dfas, excluded := automaton.Compile(matchers, automaton.Options{})
@@ -227,6 +227,16 @@ func (r *renderer) automata(class int, c *bpf.MusterImageClass) error {
 		}))
 	}
 	return nil
+}
+
+// watches says whether marked is any path of rs.
+func watches(rs *enforce.Ruleset) bool {
+	for _, class := range classes[:markClasses] {
+		if len(markSets(rs, class)) > 0 {
+			return true
+		}
+	}
+	return len(rs.Sources()) > 0
 }
 
 // marked are all paths whose files are marked, sorted: those of exact Blocks, and the sources.

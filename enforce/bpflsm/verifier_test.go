@@ -31,11 +31,15 @@ func TestVerifier(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	programs, err := supported(spec, everyDemand)
+	h, err := readHost(spec)
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, err := load(nil, 1<<18, loading{programs: programs, iterators: true})
+	programs, err := h.supported(everyDemand)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := load(t.Context(), h, nil, 1<<18, loading{programs: programs, iterators: true})
 	if err != nil {
 		t.Fatalf("%+v", err)
 	}
