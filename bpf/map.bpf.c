@@ -37,7 +37,8 @@ static __always_inline int map_exec(struct file *file, u32 hook)
 
 	if (BPF_CORE_READ(file, f_inode) == BPF_CORE_READ(task, mm, exe_file, f_inode))
 		return 0;
-	l = bpf_task_storage_get(&labels, task, 0, 0);
+	/* The leader's: of the threads of a program any may be the one that maps its first file. */
+	l = held_label();
 	run = l && l->flags & LABEL_FRESH && !BPF_CORE_READ_BITFIELD_PROBED(task, in_execve);
 	if (!concerns(CLASS_PROCESS, false)) {
 		if (l)
