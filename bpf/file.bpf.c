@@ -96,13 +96,38 @@ static __always_inline int file_below(struct file *file, u32 class, bool read)
 	return deny ? -EACCES : 0;
 }
 
+static __always_inline int file_opened(struct file *file)
+{
+	bool list = (file->f_inode->i_mode & S_IFMT) == S_IFDIR;
+	struct scratch *s = scratch_take();
+	int deny;
+
+	if (!s)
+		return fails_closed(CLASS_FILE) ? -EACCES : 0;
+	begin(s, CLASS_FILE, list ? OP_LIST : OP_OPEN, HOOK_FILE_OPEN);
+	s->epoch = clearing_epoch();
+	object_set(&s->object[0], file->f_path.mnt, file->f_path.dentry, file->f_inode);
+	attributes_set(&s->object[0], !(file->f_mode & FMODE_WRITE));
+	deny = judge_path(s);
+	if (!deny && s->object[0].unsaid)
+		clear(s);
+	scratch_give(s);
+	return deny ? -EACCES : 0;
+}
+
+/* Whether a clearance answers for the caller: nobody is told of what is opened, and no allow-list is the caller's. */
+static __always_inline bool file_cleared(struct file *file, struct image_header *h)
+{
+	return !(class_flags(h, CLASS_FILE) & CLASS_VISIBLE) && is_cleared(file, h) && !has_posture(h, CLASS_FILE);
+}
+
 SEC("lsm/file_open")
 int BPF_PROG(file_open, struct file *file, int ret)
 {
-	struct inode *inode = file->f_inode;
+	struct image_header *h;
 	u32 mode = file->f_mode;
+	bool runs;
 	u32 image;
-	bool list, runs;
 	int deny;
 
 	if (ret)
@@ -113,12 +138,11 @@ int BPF_PROG(file_open, struct file *file, int ret)
 		return file_below(file, runs ? CLASS_PROCESS : CLASS_FILE, !(mode & FMODE_WRITE));
 	if (runs)
 		return 0;
-	if (!concerns(CLASS_FILE, false))
-		return 0;
 	image = publication(host_image());
-	list = (inode->i_mode & S_IFMT) == S_IFDIR;
-	deny = file_one(file->f_path.mnt, file->f_path.dentry, list ? OP_LIST : OP_OPEN, HOOK_FILE_OPEN,
-			!(mode & FMODE_WRITE));
+	h = rules_of(CLASS_FILE);
+	if (!h)
+		return 0;
+	deny = file_cleared(file, h) ? 0 : file_opened(file);
 	/* It is not judged again when it is read: its opener may give up rights meanwhile. */
 	if (!deny)
 		held_settle(file, mode & (FMODE_READ | FMODE_WRITE), image);

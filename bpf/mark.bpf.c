@@ -65,10 +65,22 @@ void BPF_PROG(mark_freed, struct inode *inode)
 {
 	struct mark_key key;
 
+	clearance_forget(inode);
 	if (BPF_CORE_READ(inode, i_nlink))
 		return;
 	mark_key_of(inode, &key);
 	bpf_map_delete_elem(&marks, &key);
+}
+
+/* One of several names goes: a clearance under it would be one for the name that is left. */
+SEC("lsm/inode_unlink")
+int BPF_PROG(clear_unlinked, struct inode *dir, struct dentry *dentry, int ret)
+{
+	struct inode *inode = READ(dentry, d_inode);
+
+	if (!ret && READ(inode, i_nlink) > 1)
+		clearances_end();
+	return ret;
 }
 
 /* Tells the device, number and generation of the files that the agent holds open. */

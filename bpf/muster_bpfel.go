@@ -67,7 +67,14 @@ const (
 	MusterClassFlagCLASS_PRESET_OPEN MusterClassFlag = 512
 	MusterClassFlagCLASS_INTERFACES  MusterClassFlag = 1024
 	MusterClassFlagCLASS_VISIBLE     MusterClassFlag = 2048
+	MusterClassFlagCLASS_POSTURE     MusterClassFlag = 4096
 )
+
+type MusterClearingState struct {
+	_     structs.HostLayout
+	Epoch uint64
+	Off   uint64
+}
 
 type MusterCounter uint32
 
@@ -428,6 +435,7 @@ const (
 	MusterLimitSOURCES          MusterLimit = 6
 	MusterLimitSEARCH_STEPS     MusterLimit = 24
 	MusterLimitSCRATCH_PER_CPU  MusterLimit = 4
+	MusterLimitCLEARANCES       MusterLimit = 16384
 	MusterLimitAUDIT_LISTS      MusterLimit = 8
 	MusterLimitEVENT_PATHS      MusterLimit = 4
 	MusterLimitARGUMENTS        MusterLimit = 512
@@ -622,6 +630,8 @@ const (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	MusterMapCalls               = "calls"
+	MusterMapClearances          = "clearances"
+	MusterMapClearing            = "clearing"
 	MusterMapConfig              = "config"
 	MusterMapCounters            = "counters"
 	MusterMapEvents              = "events"
@@ -650,6 +660,7 @@ const (
 	MusterProgCallSymlinks       = "call_symlinks"
 	MusterProgCallUnlinks        = "call_unlinks"
 	MusterProgCapable            = "capable"
+	MusterProgClearUnlinked      = "clear_unlinked"
 	MusterProgExecCheck          = "exec_check"
 	MusterProgFileMprotect       = "file_mprotect"
 	MusterProgFileOpen           = "file_open"
@@ -705,6 +716,7 @@ const (
 	MusterVarKeepCallFlag        = "keep_call_flag"
 	MusterVarKeepClass           = "keep_class"
 	MusterVarKeepClassFlag       = "keep_class_flag"
+	MusterVarKeepClearingState   = "keep_clearing_state"
 	MusterVarKeepCounter         = "keep_counter"
 	MusterVarKeepEventFlag       = "keep_event_flag"
 	MusterVarKeepFold            = "keep_fold"
@@ -800,6 +812,7 @@ type MusterProgramSpecs struct {
 	CallSymlinks      *ebpf.ProgramSpec `ebpf:"call_symlinks"`
 	CallUnlinks       *ebpf.ProgramSpec `ebpf:"call_unlinks"`
 	Capable           *ebpf.ProgramSpec `ebpf:"capable"`
+	ClearUnlinked     *ebpf.ProgramSpec `ebpf:"clear_unlinked"`
 	ExecCheck         *ebpf.ProgramSpec `ebpf:"exec_check"`
 	FileMprotect      *ebpf.ProgramSpec `ebpf:"file_mprotect"`
 	FileOpen          *ebpf.ProgramSpec `ebpf:"file_open"`
@@ -853,20 +866,22 @@ type MusterProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type MusterMapSpecs struct {
-	Calls     *ebpf.MapSpec `ebpf:"calls"`
-	Config    *ebpf.MapSpec `ebpf:"config"`
-	Counters  *ebpf.MapSpec `ebpf:"counters"`
-	Events    *ebpf.MapSpec `ebpf:"events"`
-	Flows     *ebpf.MapSpec `ebpf:"flows"`
-	Folds     *ebpf.MapSpec `ebpf:"folds"`
-	Labels    *ebpf.MapSpec `ebpf:"labels"`
-	Marks     *ebpf.MapSpec `ebpf:"marks"`
-	Owners    *ebpf.MapSpec `ebpf:"owners"`
-	Scratches *ebpf.MapSpec `ebpf:"scratches"`
-	Scripts   *ebpf.MapSpec `ebpf:"scripts"`
-	Sequences *ebpf.MapSpec `ebpf:"sequences"`
-	Slots     *ebpf.MapSpec `ebpf:"slots"`
-	Starts    *ebpf.MapSpec `ebpf:"starts"`
+	Calls      *ebpf.MapSpec `ebpf:"calls"`
+	Clearances *ebpf.MapSpec `ebpf:"clearances"`
+	Clearing   *ebpf.MapSpec `ebpf:"clearing"`
+	Config     *ebpf.MapSpec `ebpf:"config"`
+	Counters   *ebpf.MapSpec `ebpf:"counters"`
+	Events     *ebpf.MapSpec `ebpf:"events"`
+	Flows      *ebpf.MapSpec `ebpf:"flows"`
+	Folds      *ebpf.MapSpec `ebpf:"folds"`
+	Labels     *ebpf.MapSpec `ebpf:"labels"`
+	Marks      *ebpf.MapSpec `ebpf:"marks"`
+	Owners     *ebpf.MapSpec `ebpf:"owners"`
+	Scratches  *ebpf.MapSpec `ebpf:"scratches"`
+	Scripts    *ebpf.MapSpec `ebpf:"scripts"`
+	Sequences  *ebpf.MapSpec `ebpf:"sequences"`
+	Slots      *ebpf.MapSpec `ebpf:"slots"`
+	Starts     *ebpf.MapSpec `ebpf:"starts"`
 }
 
 // MusterVariableSpecs contains global variables before they are loaded into the kernel.
@@ -881,6 +896,7 @@ type MusterVariableSpecs struct {
 	KeepCallFlag        *ebpf.VariableSpec `ebpf:"keep_call_flag"`
 	KeepClass           *ebpf.VariableSpec `ebpf:"keep_class"`
 	KeepClassFlag       *ebpf.VariableSpec `ebpf:"keep_class_flag"`
+	KeepClearingState   *ebpf.VariableSpec `ebpf:"keep_clearing_state"`
 	KeepCounter         *ebpf.VariableSpec `ebpf:"keep_counter"`
 	KeepEventFlag       *ebpf.VariableSpec `ebpf:"keep_event_flag"`
 	KeepFold            *ebpf.VariableSpec `ebpf:"keep_fold"`
@@ -939,25 +955,29 @@ func (o *MusterObjects) Close() error {
 //
 // It can be passed to LoadMusterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MusterMaps struct {
-	Calls     *ebpf.Map `ebpf:"calls"`
-	Config    *ebpf.Map `ebpf:"config"`
-	Counters  *ebpf.Map `ebpf:"counters"`
-	Events    *ebpf.Map `ebpf:"events"`
-	Flows     *ebpf.Map `ebpf:"flows"`
-	Folds     *ebpf.Map `ebpf:"folds"`
-	Labels    *ebpf.Map `ebpf:"labels"`
-	Marks     *ebpf.Map `ebpf:"marks"`
-	Owners    *ebpf.Map `ebpf:"owners"`
-	Scratches *ebpf.Map `ebpf:"scratches"`
-	Scripts   *ebpf.Map `ebpf:"scripts"`
-	Sequences *ebpf.Map `ebpf:"sequences"`
-	Slots     *ebpf.Map `ebpf:"slots"`
-	Starts    *ebpf.Map `ebpf:"starts"`
+	Calls      *ebpf.Map `ebpf:"calls"`
+	Clearances *ebpf.Map `ebpf:"clearances"`
+	Clearing   *ebpf.Map `ebpf:"clearing"`
+	Config     *ebpf.Map `ebpf:"config"`
+	Counters   *ebpf.Map `ebpf:"counters"`
+	Events     *ebpf.Map `ebpf:"events"`
+	Flows      *ebpf.Map `ebpf:"flows"`
+	Folds      *ebpf.Map `ebpf:"folds"`
+	Labels     *ebpf.Map `ebpf:"labels"`
+	Marks      *ebpf.Map `ebpf:"marks"`
+	Owners     *ebpf.Map `ebpf:"owners"`
+	Scratches  *ebpf.Map `ebpf:"scratches"`
+	Scripts    *ebpf.Map `ebpf:"scripts"`
+	Sequences  *ebpf.Map `ebpf:"sequences"`
+	Slots      *ebpf.Map `ebpf:"slots"`
+	Starts     *ebpf.Map `ebpf:"starts"`
 }
 
 func (m *MusterMaps) Close() error {
 	return _MusterClose(
 		m.Calls,
+		m.Clearances,
+		m.Clearing,
 		m.Config,
 		m.Counters,
 		m.Events,
@@ -986,6 +1006,7 @@ type MusterVariables struct {
 	KeepCallFlag        *ebpf.Variable `ebpf:"keep_call_flag"`
 	KeepClass           *ebpf.Variable `ebpf:"keep_class"`
 	KeepClassFlag       *ebpf.Variable `ebpf:"keep_class_flag"`
+	KeepClearingState   *ebpf.Variable `ebpf:"keep_clearing_state"`
 	KeepCounter         *ebpf.Variable `ebpf:"keep_counter"`
 	KeepEventFlag       *ebpf.Variable `ebpf:"keep_event_flag"`
 	KeepFold            *ebpf.Variable `ebpf:"keep_fold"`
@@ -1043,6 +1064,7 @@ type MusterPrograms struct {
 	CallSymlinks      *ebpf.Program `ebpf:"call_symlinks"`
 	CallUnlinks       *ebpf.Program `ebpf:"call_unlinks"`
 	Capable           *ebpf.Program `ebpf:"capable"`
+	ClearUnlinked     *ebpf.Program `ebpf:"clear_unlinked"`
 	ExecCheck         *ebpf.Program `ebpf:"exec_check"`
 	FileMprotect      *ebpf.Program `ebpf:"file_mprotect"`
 	FileOpen          *ebpf.Program `ebpf:"file_open"`
@@ -1109,6 +1131,7 @@ func (p *MusterPrograms) Close() error {
 		p.CallSymlinks,
 		p.CallUnlinks,
 		p.Capable,
+		p.ClearUnlinked,
 		p.ExecCheck,
 		p.FileMprotect,
 		p.FileOpen,

@@ -23,6 +23,7 @@ enum limit {
 	SOURCES = 6, /* executable, script, and the marks of each */
 	SEARCH_STEPS = 24,
 	SCRATCH_PER_CPU = 4,
+	CLEARANCES = 16384, /* a power of two */
 	AUDIT_LISTS = 8, /* of one event; more are counted */
 	EVENT_PATHS = 4,
 	ARGUMENTS = 512, /* of one program, after argv[0]; of more some count as not listed */
@@ -134,6 +135,8 @@ enum class_flag {
 	CLASS_INTERFACES = 1024,
 	/* What no rule speaks of is told as well. */
 	CLASS_VISIBLE = 2048,
+	/* Some source has an allow-list. */
+	CLASS_POSTURE = 4096,
 };
 
 /* A reference is the number of a 16-byte unit from the image's start; 0 is none. */
@@ -343,6 +346,12 @@ struct settings {
 	u32 layout;
 	u64 build; /* of the object that the attached programs came from */
 	u64 tags[PROGRAMS]; /* the kernel's tags of these programs, so that a new agent need not load them to know */
+};
+
+/* What clearances depend on beside their own words; see include/clear.h. */
+struct clearing_state {
+	u64 epoch;
+	u64 off; /* not 0: none is given, and none holds */
 };
 
 /* One flow, as the subject's end of it is named. */

@@ -30,23 +30,51 @@ static __always_inline bool has_ports(u32 protocol)
 	return protocol_letter(protocol) != 'o';
 }
 
-static __always_inline void put_byte(struct object *o, u64 at, u8 byte)
+/* One byte before the path that is there. */
+static __always_inline void put_byte(struct object *o, u8 byte)
 {
+	u64 at = o->start - 1;
+
+	o->start = at;
 	BOUND(at, PATH_END - 1);
 	o->buffer[at] = byte;
 }
 
 /* Two letters, a to p, for each half of a byte. */
-static __always_inline void put_letters(struct object *o, u64 at, u8 byte)
+static __always_inline void put_letters(struct object *o, u8 byte)
 {
-	put_byte(o, at, 'a' + (byte >> 4));
-	put_byte(o, at + 1, 'a' + (byte & 15));
+	put_byte(o, 'a' + (byte & 15));
+	put_byte(o, 'a' + (byte >> 4));
+}
+
+/* Bytes of a word before its first zero byte. */
+static __always_inline u32 text_length(u64 word)
+{
+	u64 zeroes = (word - 0x0101010101010101ULL) & ~word & 0x8080808080808080ULL;
+
+	return zeroes ? first_bit(zeroes) / 8 : 8;
+}
+
+static __always_inline void put_interface(struct object *o, struct packet *p)
+{
+	u64 length = text_length(load64(p->interface)), at;
+
+	if (length == 8)
+		length += text_length(load64(p->interface + 8));
+	FORGET(&o->cursor, length);
+#pragma clang loop unroll(disable)
+	for (u32 i = 1; i < 16; i++) {
+		at = length - i;
+		if (at > 15)
+			break;
+		BOUND(at, 15);
+		put_byte(o, p->interface[at]);
+	}
 }
 
 /* The flow as the path that enforce.Flow writes, from its end. The interface: "" while it is not known. */
 __noinline int flow_write(struct scratch *s)
 {
-	u64 at = PATH_END, length = 0;
 	struct object *o;
 	struct packet *p;
 	u32 bytes;
@@ -58,32 +86,23 @@ __noinline int flow_write(struct scratch *s)
 	p = &s->packet;
 	bytes = p->key.family == AF_INET ? 4 : 16;
 	port = s->class == CLASS_INGRESS ? p->key.port : p->key.peer_port;
-
-#pragma unroll
-	for (int i = 0; i < 15; i++)
-		length += length == i && p->interface[i];
-	at -= length;
-#pragma unroll
-	for (int i = 0; i < 15; i++)
-		if (i < length)
-			put_byte(o, at + i, p->interface[i]);
-	put_byte(o, at - 1, '=');
-	put_byte(o, at - 2, '/');
 	if (!has_ports(p->key.protocol))
 		port = 0;
-	put_letters(o, at - 6, port >> 8);
-	put_letters(o, at - 4, (u8)port);
-	put_byte(o, at - 7, '/');
-	put_byte(o, at - 8, protocol_letter(p->key.protocol));
-	put_byte(o, at - 9, '/');
-	at -= 9 + 2 * bytes;
-#pragma unroll
-	for (int i = 0; i < 16; i++)
-		if (i < bytes)
-			put_letters(o, at + 2 * i, p->key.peer[i]);
-	put_byte(o, at - 1, bytes == 4 ? '4' : '6');
-	put_byte(o, at - 2, '/');
-	o->start = at - 2;
+	o->start = PATH_END;
+	put_interface(o, p);
+	put_byte(o, '=');
+	put_byte(o, '/');
+	put_letters(o, (u8)port);
+	put_letters(o, port >> 8);
+	put_byte(o, '/');
+	put_byte(o, protocol_letter(p->key.protocol));
+	put_byte(o, '/');
+#pragma clang loop unroll(disable)
+	for (u64 i = 16; i; i--)
+		if (i <= bytes)
+			put_letters(o, p->key.peer[i - 1]);
+	put_byte(o, bytes == 4 ? '4' : '6');
+	put_byte(o, '/');
 	return 0;
 }
 

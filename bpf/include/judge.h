@@ -98,6 +98,17 @@ static __always_inline bool speaks_of(struct image_header *h, u32 class, u64 nam
 	return l->names[class - CLASS_NETWORK] & names;
 }
 
+/* Whether the caller has an allow-list of the class: then something decides on what no rule names. */
+static __always_inline bool has_posture(struct image_header *h, u32 class)
+{
+	struct label *l;
+
+	if (!(class_flags(h, class) & CLASS_POSTURE))
+		return false;
+	l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+	return !l || !(l->flags & LABEL_KNOWN) || l->image != h->id || posture_in(l->postures, class);
+}
+
 static __always_inline bool concerns_names(u32 class, u64 names)
 {
 	struct image_header *h = rules_of(class);

@@ -44,5 +44,6 @@ KEEP(struct, image_condition);
 KEEP(struct, image_args);
 KEEP(struct, found_inode);
 KEEP(struct, fold);
+KEEP(struct, clearing_state);
 
 #endif

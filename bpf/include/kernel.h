@@ -172,8 +172,16 @@ struct hlist_head {
 	struct hlist_node *first;
 };
 
+struct file_system_type {
+	int fs_flags;
+};
+
+struct unicode_map;
+
 struct super_block {
 	u32 s_dev;
+	struct file_system_type *s_type;
+	struct unicode_map *s_encoding;
 	unsigned long s_flags;
 	unsigned long s_magic;
 	struct dentry *s_root;
@@ -196,17 +204,40 @@ typedef struct {
 	u32 val;
 } kuid_t;
 
+typedef struct {
+	s64 counter;
+} atomic_long_t;
+
+struct rw_semaphore {
+	atomic_long_t count;
+};
+
 struct inode {
 	u16 i_mode;
 	kuid_t i_uid;
 	struct super_block *i_sb;
 	unsigned long i_ino;
 	u32 i_generation;
-	const u32 i_nlink;
+	u32 i_nlink;
 	struct hlist_head i_dentry;
+	struct rw_semaphore i_rwsem;
+};
+
+/* The dentry's file system has a way of its own with names. */
+enum dentry_flags {
+	DCACHE_OP_HASH = 0x1,
+	DCACHE_OP_COMPARE = 0x2,
+	DCACHE_OP_REVALIDATE = 0x4,
+	DCACHE_OP_WEAK_REVALIDATE = 0x800,
+};
+
+struct hlist_bl_node {
+	struct hlist_bl_node **pprev;
 };
 
 struct dentry {
+	u32 d_flags;
+	struct hlist_bl_node d_hash;
 	struct dentry *d_parent;
 	struct qstr d_name;
 	struct inode *d_inode;

@@ -21,6 +21,7 @@ static __always_inline void object_set(struct object *o, struct vfsmount *mnt, s
 	o->present = 1;
 	o->tree = TREE_HOST;
 	o->home = 0;
+	o->unsaid = 0;
 	o->protects = 0;
 	for (int i = 0; i < OBJECT_MARKS; i++)
 		o->marks[i] = 0;

@@ -5,6 +5,7 @@
 #define MUSTER_MARK_H
 
 #include "maps.h"
+#include "clear.h"
 
 static __always_inline void mark_key_of(struct inode *inode, struct mark_key *key)
 {
@@ -31,6 +32,7 @@ __noinline int marks_of(struct object *o)
 	return 0;
 }
 
+/* Whoever is marked already stays as it is, clearances too: a marked inode has none. */
 static __always_inline void mark_join(struct mark *m, u64 hash)
 {
 	for (int i = 0; i < OBJECT_MARKS; i++) {
@@ -56,8 +58,10 @@ __noinline int mark_add(u64 inode, u64 hash)
 	m = bpf_map_lookup_elem(&marks, &key);
 	if (!m) {
 		fresh.paths[0] = hash;
-		if (!bpf_map_update_elem(&marks, &key, &fresh, BPF_NOEXIST))
+		if (!bpf_map_update_elem(&marks, &key, &fresh, BPF_NOEXIST)) {
+			clearances_end();
 			return 0;
+		}
 		m = bpf_map_lookup_elem(&marks, &key);
 	}
 	if (m)

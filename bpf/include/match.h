@@ -372,9 +372,14 @@ enum deciding {
  * when it is another one by now, s->again. */
 static __always_inline void decide(struct scratch *s, struct object *o, enum deciding what)
 {
+	u32 found;
+
 	s->cursor.broken = 0;
 	s->conditional = 0;
-	if ((what == DECIDING_NUMBERS ? match_numbers(s, o->names) : find_sets(s, o)) && !s->cursor.broken)
+	found = what == DECIDING_NUMBERS ? match_numbers(s, o->names) : find_sets(s, o);
+	if (what == DECIDING_PATHS)
+		o->unsaid = !found;
+	if (found && !s->cursor.broken)
 		combine_sets(s, o->attributes);
 	if (s->conditional) {
 		if (what == DECIDING_CONDITIONS)

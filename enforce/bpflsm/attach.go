@@ -340,6 +340,9 @@ func (b *Backend) takeOver(fresh *programSet, adopted bool, demanded demand) err
 			fresh.links[p.name] = l
 		}
 	}
+	if err := endClearances(b.maps[bpf.MusterMapClearing]); err != nil {
+		return err
+	}
 	return b.claim()
 }
 

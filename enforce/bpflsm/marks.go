@@ -31,7 +31,13 @@ var (
 // markExisting marks the files that have a protected name now. Their device, number and generation as the
 // kernel knows them are told by an iterator over this process's own descriptors; no file is opened for
 // reading, so no device or pipe notices.
+//
+// What was cleared before is judged again: a file may have got a mark that was cleared by another name.
 func (b *Backend) markExisting(ctx context.Context, image *Image) error {
+	return errors.Join(b.markProtected(ctx, image), endClearances(b.maps[bpf.MusterMapClearing]))
+}
+
+func (b *Backend) markProtected(ctx context.Context, image *Image) error {
 	paths := make([]string, 0, len(image.Protected))
 	hashes := map[string]uint64{}
 	for hash, path := range image.Protected {

@@ -53,6 +53,10 @@ func runProbe(script string) {
 			hammer(func(int) error { return operate([]string{"read", fields[1]}) })
 			continue
 		}
+		if fields[0] == "hammer-two" {
+			hammerTwo(fields[1], fields[2:])
+			continue
+		}
 		if fields[0] == "hammer-names" {
 			hammer(func(n int) error { return operate([]string{"create", fields[1] + "/" + strconv.Itoa(n)}) })
 			continue
@@ -62,24 +66,27 @@ func runProbe(script string) {
 }
 
 // longer are the actions that wait for the parent.
-var longer = map[string]func(){"hold": hold, "flow-serve": serve, "flow-hold": holdFlow}
+var longer = map[string]func(){"hold": hold, "obey": obey, "flow-serve": serve, "flow-hold": holdFlow}
 
 // hammer tries again and again until the parent closes standard input, and prints how often it was let in,
 // of how many times.
 func hammer(attempt func(n int) error) {
+	fmt.Println(hammering(attempt))
+}
+
+func hammering(attempt func(n int) error) (let, tried int) {
 	fmt.Println("ready")
 	var stop atomic.Bool
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		stop.Store(true)
 	}()
-	let, tried := 0, 0
 	for ; !stop.Load(); tried++ {
 		if attempt(tried) == nil {
 			let++
 		}
 	}
-	fmt.Println(let, tried)
+	return let, tried
 }
 
 func errorName(err error) string {

@@ -39,6 +39,7 @@ var attached = []program{
 	{name: bpf.MusterProgMarkFreed},
 	{name: bpf.MusterProgMarkRenamed, tracing: true},
 	{name: bpf.MusterProgMarkLinked, tracing: true},
+	{name: bpf.MusterProgClearUnlinked, demand: demandNames},
 	{name: bpf.MusterProgArgumentsCheck, demand: demandArguments},
 	{name: bpf.MusterProgExecCheck},
 	{name: bpf.MusterProgCapable, demand: demandCapabilities},

@@ -182,6 +182,7 @@ func (r *renderer) postures(h *bpf.MusterImageHeader) {
 		p := view[bpf.MusterImagePosture](r.bytes, at, unitBytes*int(class))
 		for c := range classes {
 			if r.resolver.AllowList(classes[c], source) {
+				h.Classes[c].Flags |= uint32(bpf.MusterClassFlagCLASS_POSTURE)
 				p.Classes |= uint64(postureNumber(r.ruleset.Postures.Of(classes[c]))) << (2 * c)
 			}
 		}
