@@ -31,7 +31,9 @@ func checkConfig(path string, out io.Writer) error {
 	}
 	c := &checkList{out: out}
 	c.failed("configuration", checkOwnership(path))
-	c.failed("labels", checkOwnership(cfg.Labels))
+	for _, n := range deciding(cfg) {
+		c.failed(n.key, checkOwnership(n.path))
+	}
 	trust, err := readTrust(cfg.Trust)
 	c.failed("trust", err)
 	c.credentials("status", cfg.Status.Credentials)
@@ -117,6 +119,8 @@ func (c *checkList) credentials(where string, credentials config.Credentials) {
 			c.failed(name, err)
 		case credentials.Secret(key) && info.Mode().Perm()&0o077 != 0:
 			c.failed(name, fmt.Errorf("%s is readable by others (mode %04o): chmod 600", path, info.Mode().Perm()))
+		default:
+			c.failed(name, checkOwnership(path))
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/robfig/cron/v3"
@@ -46,7 +47,20 @@ func loadConfig(path string) (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return cfg, checkOwnership(cfg.Labels)
+	for _, n := range deciding(cfg) {
+		if err := checkOwnership(n.path); err != nil {
+			return nil, fmt.Errorf("%s: %w", n.key, err)
+		}
+	}
+	return cfg, nil
+}
+
+// deciding are the files and directories that a configuration names, by key, and that decide what is enforced or in
+// whose name it is reported. The trust files are looked at where they are read.
+func deciding(cfg *config.Config) []struct{ key, path string } {
+	return slices.DeleteFunc([]struct{ key, path string }{
+		{"labels", cfg.Labels}, {"hostKey", cfg.HostKey}, {"stateDir", cfg.StateDir}, {"cacheDir", cfg.CacheDir},
+	}, func(n struct{ key, path string }) bool { return n.path == "" })
 }
 
 func (l *loader) load(context.Context) (*reconciler.Settings, error) {

@@ -127,6 +127,10 @@ func trustFileRows() []row {
 		text("revokes a key of the release in force", "Revoked", func(w *world) string {
 			return w.goodTrust() + "revoked: {keys: [" + w.fleet.Keys["alice"].ID() + "]}\n"
 		}),
+		{area: area, input: "writable by others", want: "Trouble/config", plant: func(w *world) {
+			w.must(os.Chmod(w.path("trust.yaml"), 0o606))
+			w.reloaded()
+		}},
 		{area: area, input: "missing", want: "Trouble/config", plant: func(w *world) {
 			w.must(os.Remove(w.path("trust.yaml")))
 			w.reloaded()

@@ -100,6 +100,11 @@ func stateRows() []row {
 		spoilt("every cached release: missing", lostAndHeld, func(w *world) error { return os.RemoveAll(w.path("state/cache")) }),
 		spoilt("journal: garbage", "StateLost", func(w *world) error { return os.WriteFile(w.state("journal"), garbage, 0o600) }),
 		spoilt("suspension: garbage", "StateLost", func(w *world) error { return os.WriteFile(w.state("suspended"), garbage, 0o600) }),
+		spoilt("successions of the trust file: garbage", "StateLost", func(w *world) error { return os.WriteFile(w.state("trust"), garbage, 0o600) }),
+		spoilt("successions of the trust file: empty", "StateLost", func(w *world) error { return os.WriteFile(w.state("trust"), nil, 0o600) }),
+		spoilt("successions of the trust file: cut in the header", "StateLost", func(w *world) error {
+			return os.WriteFile(w.state("trust"), []byte("muster-trust"), 0o600)
+		}),
 		row{area: "State files, at a start", input: "state directory not writable", want: "Trouble/state", plant: func(w *world) {
 			w.kill()
 			w.run()
@@ -131,6 +136,10 @@ func startRows() []row {
 		one("musterd.yaml: an unknown key", "sauce", func(w *world) error { return replace("musterd.yaml", w.goodConfig()+"sauce: {}\n")(w) }),
 		one("trust.yaml: garbage", "trust: trust.yaml is not usable", replace("trust.yaml", "\x00\xff{")),
 		one("trust.yaml: missing", "trust.yaml: no such file or directory", func(w *world) error { return os.Remove(w.path("trust.yaml")) }),
+		one("trust.yaml: writable by others", "could be changed by others", func(w *world) error { return os.Chmod(w.path("trust.yaml"), 0o606) }),
+		one("musterd.yaml: writable by a group", "could be changed by others", func(w *world) error { return os.Chmod(w.path("musterd.yaml"), 0o660) }),
+		inLab(one("musterd.yaml: of another user", "could be changed by others", func(w *world) error { return os.Chown(w.path("musterd.yaml"), 65534, -1) })),
+		inLab(one("host.key: of another user", "could be changed by others", func(w *world) error { return os.Chown(w.path("state/host.key"), 65534, -1) })),
 		one("labels.yaml: garbage", "labels.yaml: not YAML", replace("labels.yaml", "\x00\xff{")),
 		one("host.key: garbage", "host key: ", replace("state/host.key", "garbage")),
 		one("host.key: readable by others", "is readable by others", func(w *world) error { return os.Chmod(w.path("state/host.key"), 0o644) }),
