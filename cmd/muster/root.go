@@ -37,5 +37,27 @@ func newRootCmd() *cobra.Command {
 	root.AddCommand(newSyncCmd())
 	root.AddCommand(newSuspendCmd())
 	root.AddCommand(newResumeCmd())
+	root.SetFlagErrorFunc(misused)
+	hintUsage(root)
 	return root
+}
+
+// misused is the error of a call that is not understood.
+func misused(cmd *cobra.Command, err error) error {
+	return hinted("usage: "+cmd.UseLine()+"; "+cmd.CommandPath()+" --help has examples", "%w", err)
+}
+
+// hintUsage has every verb below cmd say how it is called when it has the wrong number of arguments.
+func hintUsage(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return misused(cmd, err)
+			}
+			return nil
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		hintUsage(sub)
+	}
 }
