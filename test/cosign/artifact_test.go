@@ -142,58 +142,54 @@ func TestArtifactSignatures(t *testing.T) {
 // TestArtifactSignaturesThatDoNotCount: an attestation, a signature of another artifact, a manifest of another release.
 func TestArtifactSignaturesThatDoNotCount(t *testing.T) {
 	t.Parallel()
-	for _, c := range tools() {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			c.build(t)
-			private, public := musterKey(t)
-			w := newWorkshop(t, c, private, public)
-			s := newShelf(t, true, w)
-			w.write(t, "predicate.json", []byte("{}"))
-			attest := []string{"attest", "--yes", "--key", "cosign.key", "--tlog-upload=false", "--new-bundle-format", "--predicate", "predicate.json", "--type", "custom"}
-			if c.name == "v3" {
-				attest = append(attest, "--use-signing-config=false")
-			}
-			if err := c.run(t, w.dir, append(attest, s.byDigest())...); err != nil {
-				t.Fatal(err)
-			}
-			level, checks := s.level(t)
-			if level != bundles.LevelAudit || !says(checks, "not counted: dsse: ") {
-				t.Errorf("an attestation: %s %+v", level, checks)
-			}
-			// It is no signature; where the trust asks for such a statement by bob, it is one.
-			s.attested(t, w, "")
-			s.attestedBy(t, bundlestest.Signer(t, "linter", bundlestest.NewKey(t)), "attestation")
+	forEach(t, func(t *testing.T, c *tool) {
+		private, public := musterKey(t)
+		w := newWorkshop(t, c, private, public)
+		s := newShelf(t, true, w)
+		w.write(t, "predicate.json", []byte("{}"))
+		attest := []string{"attest", "--yes", "--key", "cosign.key", "--tlog-upload=false", "--new-bundle-format", "--predicate", "predicate.json", "--type", "custom"}
+		if c.name == "v3" {
+			attest = append(attest, "--use-signing-config=false")
+		}
+		if err := c.run(t, w.dir, append(attest, s.byDigest())...); err != nil {
+			t.Fatal(err)
+		}
+		level, checks := s.level(t)
+		if level != bundles.LevelAudit || !says(checks, "not counted: dsse: ") {
+			t.Errorf("an attestation: %s %+v", level, checks)
+		}
+		// It is no signature; where the trust asks for such a statement by bob, it is one.
+		s.attested(t, w, "")
+		s.attestedBy(t, bundlestest.Signer(t, "linter", bundlestest.NewKey(t)), "attestation")
 
-			signed := newShelf(t, true, w, w.key)
-			raw, other := signed.fetch(t), s.fetch(t)
-			files, err := bundles.ReadRelease(t.Context(), raw.FS)
-			if err != nil {
-				t.Fatal(err)
+		signed := newShelf(t, true, w, w.key)
+		raw, other := signed.fetch(t), s.fetch(t)
+		files, err := bundles.ReadRelease(t.Context(), raw.FS)
+		if err != nil {
+			t.Fatal(err)
+		}
+		foreign, err := bundles.ReadRelease(t.Context(), other.FS)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Signatures of one artifact beside another one's manifest and release.json.
+		mixed := maps.Clone(foreign)
+		mixed[bundles.ArtifactManifestPath] = append([]byte(nil), files[bundles.ArtifactManifestPath]...)
+		for name, data := range files {
+			if strings.HasPrefix(name, bundles.ArtifactSignaturesDir+"/") {
+				mixed[name] = data
 			}
-			foreign, err := bundles.ReadRelease(t.Context(), other.FS)
-			if err != nil {
-				t.Fatal(err)
-			}
-			// Signatures of one artifact beside another one's manifest and release.json.
-			mixed := maps.Clone(foreign)
-			mixed[bundles.ArtifactManifestPath] = append([]byte(nil), files[bundles.ArtifactManifestPath]...)
-			for name, data := range files {
-				if strings.HasPrefix(name, bundles.ArtifactSignaturesDir+"/") {
-					mixed[name] = data
-				}
-			}
-			mixed[bundles.ReleasePath] = foreign[bundles.ReleasePath]
-			v, err := bundles.Verify(bundlestest.Raw(mixed), s.trust, bundles.Seen{}, bundlestest.Now())
-			if err != nil || v.Level() != bundles.LevelEnforce {
-				t.Errorf("the same release.json in two artifacts: %v", err) // its digest is the same: it counts
-			}
-			mixed[bundles.ArtifactManifestPath] = foreign[bundles.ArtifactManifestPath][:len(foreign[bundles.ArtifactManifestPath])-1]
-			if v, err := bundles.Verify(bundlestest.Raw(mixed), s.trust, bundles.Seen{}, bundlestest.Now()); err != nil || v.Level() != bundles.LevelAudit {
-				t.Errorf("a manifest that was cut: %v", err)
-			}
-		})
-	}
+		}
+		mixed[bundles.ReleasePath] = foreign[bundles.ReleasePath]
+		v, err := bundles.Verify(bundlestest.Raw(mixed), s.trust, bundles.Seen{}, bundlestest.Now())
+		if err != nil || v.Level() != bundles.LevelEnforce {
+			t.Errorf("the same release.json in two artifacts: %v", err) // its digest is the same: it counts
+		}
+		mixed[bundles.ArtifactManifestPath] = foreign[bundles.ArtifactManifestPath][:len(foreign[bundles.ArtifactManifestPath])-1]
+		if v, err := bundles.Verify(bundlestest.Raw(mixed), s.trust, bundles.Seen{}, bundlestest.Now()); err != nil || v.Level() != bundles.LevelAudit {
+			t.Errorf("a manifest that was cut: %v", err)
+		}
+	})
 }
 
 // attested asks for the statement that cosign attest makes of type custom, by the workshop's key.
@@ -224,38 +220,34 @@ func (s *shelf) attestedBy(t *testing.T, signer, want string) {
 // artifact, in either form; a host that trusts the identity counts it, and one that trusts another does not.
 func TestArtifactSignaturesByCertificate(t *testing.T) {
 	t.Parallel()
-	for _, c := range tools() {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			c.build(t)
-			sigstore := bundlestest.NewSigstore(t, bundlestest.WithTime)
-			by := bundlestest.Signing{Issuer: issuer, Subject: subject, At: bundlestest.Issued()}
-			base := sigstore.Serve(t, by)
-			w := newWorkshop(t, c, nil, nil)
-			w.write(t, "root.json", []byte(sigstore.TrustedRoot(t)))
-			w.write(t, "config.json", []byte(sigstore.SigningConfig(t, by)))
-			simply := []string{"--fulcio-url", base, "--timestamp-server-url", base + "/api/v1/timestamp", "--tlog-upload=false", "--insecure-skip-verify"}
-			bundled := []string{"--signing-config", "config.json", "--trusted-root", "root.json"}
-			if c.name == "v3" {
-				simply = append(simply, "--use-signing-config=false", "--new-bundle-format=false")
-			} else {
-				bundled = append(bundled, "--new-bundle-format")
-			}
-			for how, flags := range map[string][]string{"tag .sig": simply, "bundle": bundled} {
-				for who, want := range map[string]bundles.Level{subject: bundles.LevelEnforce, subject + "x": bundles.LevelAudit} {
-					w.trusts = sigstore.Keyless(t, "ci", issuer, who)
-					s := newShelf(t, true, w)
-					args := append([]string{"sign", "--yes", "--identity-token", token()}, flags...)
-					if err := c.run(t, w.dir, append(args, s.byDigest())...); err != nil {
-						t.Fatal(err)
-					}
-					if level, checks := s.level(t); level != want {
-						t.Errorf("%s, host trusts %s: %s %+v", how, who, level, checks)
-					}
+	forEach(t, func(t *testing.T, c *tool) {
+		sigstore := bundlestest.NewSigstore(t, bundlestest.WithTime)
+		by := bundlestest.Signing{Issuer: issuer, Subject: subject, At: bundlestest.Issued()}
+		base := sigstore.Serve(t, by)
+		w := newWorkshop(t, c, nil, nil)
+		w.write(t, "root.json", []byte(sigstore.TrustedRoot(t)))
+		w.write(t, "config.json", []byte(sigstore.SigningConfig(t, by)))
+		simply := []string{"--fulcio-url", base, "--timestamp-server-url", base + "/api/v1/timestamp", "--tlog-upload=false", "--insecure-skip-verify"}
+		bundled := []string{"--signing-config", "config.json", "--trusted-root", "root.json"}
+		if c.name == "v3" {
+			simply = append(simply, "--use-signing-config=false", "--new-bundle-format=false")
+		} else {
+			bundled = append(bundled, "--new-bundle-format")
+		}
+		for how, flags := range map[string][]string{"tag .sig": simply, "bundle": bundled} {
+			for who, want := range map[string]bundles.Level{subject: bundles.LevelEnforce, subject + "x": bundles.LevelAudit} {
+				w.trusts = sigstore.Keyless(t, "ci", issuer, who)
+				s := newShelf(t, true, w)
+				args := append([]string{"sign", "--yes", "--identity-token", token()}, flags...)
+				if err := c.run(t, w.dir, append(args, s.byDigest())...); err != nil {
+					t.Fatal(err)
+				}
+				if level, checks := s.level(t); level != want {
+					t.Errorf("%s, host trusts %s: %s %+v", how, who, level, checks)
 				}
 			}
-		})
-	}
+		}
+	})
 }
 
 func says(checks []bundles.Check, what string) bool {

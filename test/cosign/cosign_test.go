@@ -40,6 +40,18 @@ func tools() []*tool {
 	}
 }
 
+// forEach runs a test with each of the tools, built.
+func forEach(t *testing.T, test func(t *testing.T, c *tool)) {
+	t.Helper()
+	for _, c := range tools() {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			c.build(t)
+			test(t, c)
+		})
+	}
+}
+
 // build builds the command once and keeps it, named after its pinned version.
 func (c *tool) build(t *testing.T) {
 	t.Helper()
@@ -187,42 +199,38 @@ func (c *tool) cosignKey(t *testing.T) (private, public []byte) {
 // TestBothDirections: keys of either tool, signatures of either tool, verified by either tool.
 func TestBothDirections(t *testing.T) {
 	t.Parallel()
-	for _, c := range tools() {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			c.build(t)
-			mp, mb := musterKey(t)
-			cp, cb := c.cosignKey(t)
-			for _, key := range []struct {
-				name            string
-				private, public []byte
-			}{{"key of muster", mp, mb}, {"key of cosign", cp, cb}} {
-				w := newWorkshop(t, c, key.private, key.public)
-				if err := c.signBlob(t, w.dir, "cosign.key"); err != nil {
-					t.Fatal(err)
-				}
-				theirs := w.read(t, "bundle.json")
-				if err := w.host(t, theirs); err != nil {
-					t.Errorf("%s: signed by cosign, verified by muster: %v\n%s", key.name, err, theirs)
-				}
-				if err := c.verifyBlob(t, w.dir); err != nil {
-					t.Errorf("%s: signed and verified by cosign: %v", key.name, err)
-				}
-				ours, err := w.key.Sign(t.Context(), w.doc)
-				if err != nil {
-					t.Fatal(err)
-				}
-				w.write(t, "bundle.json", ours)
-				if err := c.verifyBlob(t, w.dir); err != nil {
-					t.Errorf("%s: signed by muster, verified by cosign: %v\n%s", key.name, err, ours)
-				}
-				w.write(t, "release.json", append(w.doc, ' '))
-				if err := c.verifyBlob(t, w.dir); err == nil {
-					t.Errorf("%s: cosign verifies an altered document", key.name)
-				}
+	forEach(t, func(t *testing.T, c *tool) {
+		mp, mb := musterKey(t)
+		cp, cb := c.cosignKey(t)
+		for _, key := range []struct {
+			name            string
+			private, public []byte
+		}{{"key of muster", mp, mb}, {"key of cosign", cp, cb}} {
+			w := newWorkshop(t, c, key.private, key.public)
+			if err := c.signBlob(t, w.dir, "cosign.key"); err != nil {
+				t.Fatal(err)
 			}
-		})
-	}
+			theirs := w.read(t, "bundle.json")
+			if err := w.host(t, theirs); err != nil {
+				t.Errorf("%s: signed by cosign, verified by muster: %v\n%s", key.name, err, theirs)
+			}
+			if err := c.verifyBlob(t, w.dir); err != nil {
+				t.Errorf("%s: signed and verified by cosign: %v", key.name, err)
+			}
+			ours, err := w.key.Sign(t.Context(), w.doc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.write(t, "bundle.json", ours)
+			if err := c.verifyBlob(t, w.dir); err != nil {
+				t.Errorf("%s: signed by muster, verified by cosign: %v\n%s", key.name, err, ours)
+			}
+			w.write(t, "release.json", append(w.doc, ' '))
+			if err := c.verifyBlob(t, w.dir); err == nil {
+				t.Errorf("%s: cosign verifies an altered document", key.name)
+			}
+		}
+	})
 }
 
 // TestRSA: a key that openssl or a token makes, imported by cosign.
@@ -235,69 +243,61 @@ func TestRSA(t *testing.T) {
 		}
 		t.Skip("openssl is not installed")
 	}
-	for _, c := range tools() {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			c.build(t)
-			dir := t.TempDir()
-			gen := exec.CommandContext(t.Context(), openssl, "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:3072", "-out", "rsa.pem")
-			gen.Dir = dir
-			if out, err := gen.CombinedOutput(); err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
-			if err := c.run(t, dir, "import-key-pair", "--key", "rsa.pem"); err != nil {
-				t.Fatal(err)
-			}
-			files := &workshop{dir: dir}
-			w := newWorkshop(t, c, files.read(t, "import-cosign.key"), files.read(t, "import-cosign.pub"))
-			if err := c.signBlob(t, w.dir, "cosign.key"); err != nil {
-				t.Fatal(err)
-			}
-			if err := w.host(t, w.read(t, "bundle.json")); err != nil {
-				t.Errorf("signed by cosign, verified by muster: %v", err)
-			}
-			ours, err := w.key.Sign(t.Context(), w.doc)
-			if err != nil {
-				t.Fatal(err)
-			}
-			w.write(t, "bundle.json", ours)
-			if err := c.verifyBlob(t, w.dir); err != nil {
-				t.Errorf("signed by muster, verified by cosign: %v", err)
-			}
-		})
-	}
+	forEach(t, func(t *testing.T, c *tool) {
+		dir := t.TempDir()
+		gen := exec.CommandContext(t.Context(), openssl, "genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:3072", "-out", "rsa.pem")
+		gen.Dir = dir
+		if out, err := gen.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		if err := c.run(t, dir, "import-key-pair", "--key", "rsa.pem"); err != nil {
+			t.Fatal(err)
+		}
+		files := &workshop{dir: dir}
+		w := newWorkshop(t, c, files.read(t, "import-cosign.key"), files.read(t, "import-cosign.pub"))
+		if err := c.signBlob(t, w.dir, "cosign.key"); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.host(t, w.read(t, "bundle.json")); err != nil {
+			t.Errorf("signed by cosign, verified by muster: %v", err)
+		}
+		ours, err := w.key.Sign(t.Context(), w.doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.write(t, "bundle.json", ours)
+		if err := c.verifyBlob(t, w.dir); err != nil {
+			t.Errorf("signed by muster, verified by cosign: %v", err)
+		}
+	})
 }
 
 // TestRefusedShapes: the real tools' other outputs get their names.
 func TestRefusedShapes(t *testing.T) {
 	t.Parallel()
-	for _, c := range tools() {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			c.build(t)
-			private, public := musterKey(t)
-			w := newWorkshop(t, c, private, public)
-			legacy := []string{"sign-blob", "--yes", "--key", "cosign.key", "--tlog-upload=false", "--bundle", "legacy.json", "release.json"}
-			if c.name == "v3" {
-				legacy = append(legacy[:4:4], append([]string{"--use-signing-config=false", "--new-bundle-format=false"}, legacy[4:]...)...)
-			}
-			if err := c.run(t, w.dir, legacy...); err != nil {
-				t.Fatal(err)
-			}
-			if err := w.host(t, w.read(t, "legacy.json")); bundles.RefusalName(err) != "legacy-bundle" {
-				t.Errorf("a legacy bundle: %v", err)
-			}
-			w.write(t, "predicate.json", []byte("{}"))
-			attest := []string{"attest-blob", "--yes", "--key", "cosign.key", "--tlog-upload=false", "--predicate", "predicate.json", "--type", "custom", "--bundle", "dsse.json"}
-			if c.name == "v3" {
-				attest = append(attest, "--use-signing-config=false")
-			}
-			if err := c.run(t, w.dir, append(attest, "--new-bundle-format", "release.json")...); err != nil {
-				t.Fatal(err)
-			}
-			if err := w.host(t, w.read(t, "dsse.json")); bundles.RefusalName(err) != "dsse" {
-				t.Errorf("an attestation: %v", err)
-			}
-		})
-	}
+	forEach(t, func(t *testing.T, c *tool) {
+		private, public := musterKey(t)
+		w := newWorkshop(t, c, private, public)
+		legacy := []string{"sign-blob", "--yes", "--key", "cosign.key", "--tlog-upload=false", "--bundle", "legacy.json", "release.json"}
+		if c.name == "v3" {
+			legacy = append(legacy[:4:4], append([]string{"--use-signing-config=false", "--new-bundle-format=false"}, legacy[4:]...)...)
+		}
+		if err := c.run(t, w.dir, legacy...); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.host(t, w.read(t, "legacy.json")); bundles.RefusalName(err) != "legacy-bundle" {
+			t.Errorf("a legacy bundle: %v", err)
+		}
+		w.write(t, "predicate.json", []byte("{}"))
+		attest := []string{"attest-blob", "--yes", "--key", "cosign.key", "--tlog-upload=false", "--predicate", "predicate.json", "--type", "custom", "--bundle", "dsse.json"}
+		if c.name == "v3" {
+			attest = append(attest, "--use-signing-config=false")
+		}
+		if err := c.run(t, w.dir, append(attest, "--new-bundle-format", "release.json")...); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.host(t, w.read(t, "dsse.json")); bundles.RefusalName(err) != "dsse" {
+			t.Errorf("an attestation: %v", err)
+		}
+	})
 }

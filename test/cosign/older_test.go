@@ -37,42 +37,38 @@ func (c *tool) older() []string {
 // the tag .sig. A host that trusts log and identity counts it, and says when it was logged; the stock tool agrees.
 func TestPromiseOfTheLog(t *testing.T) {
 	t.Parallel()
-	for _, c := range tools() {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			c.build(t)
-			sigstore, w, flags := c.byLog(t)
-			others := bundlestest.NewSigstore(t, bundlestest.WithLog)
-			for _, h := range []struct {
-				host, trusts string
-				want         bundles.Level
-				says         string
-			}{
-				{"log and identity", sigstore.Keyless(t, "ci", issuer, subject), bundles.LevelEnforce, "witnessed by Tlog at 2026-03-01T12:05:00Z"},
-				{"another identity", sigstore.Keyless(t, "ci", issuer, subject+"x"), bundles.LevelAudit, "not counted: wrong-identity: "},
-				{"another log", others.Keyless(t, "ci", issuer, subject), bundles.LevelAudit, "not counted: not-logged: "},
-			} {
-				w.trusts = h.trusts
-				s := newShelf(t, true, w)
-				if err := c.run(t, w.dir, slices.Concat([]string{"sign"}, flags, []string{s.byDigest()})...); err != nil {
-					t.Fatal(err)
-				}
-				if level, checks := s.level(t); level != h.want || !says(checks, h.says) {
-					t.Errorf("a host that trusts %s: %s %+v", h.host, level, checks)
-				}
-				verify := []string{
-					"verify", "--trusted-root", "root.json", "--certificate-identity", subject, "--certificate-oidc-issuer", issuer,
-					"--insecure-ignore-sct", "--offline", s.byDigest(),
-				}
-				if c.name == "v3" {
-					verify = append(verify, "--new-bundle-format=false")
-				}
-				if err := c.run(t, w.dir, verify...); err != nil {
-					t.Errorf("cosign itself: %v", err)
-				}
+	forEach(t, func(t *testing.T, c *tool) {
+		sigstore, w, flags := c.byLog(t)
+		others := bundlestest.NewSigstore(t, bundlestest.WithLog)
+		for _, h := range []struct {
+			host, trusts string
+			want         bundles.Level
+			says         string
+		}{
+			{"log and identity", sigstore.Keyless(t, "ci", issuer, subject), bundles.LevelEnforce, "witnessed by Tlog at 2026-03-01T12:05:00Z"},
+			{"another identity", sigstore.Keyless(t, "ci", issuer, subject+"x"), bundles.LevelAudit, "not counted: wrong-identity: "},
+			{"another log", others.Keyless(t, "ci", issuer, subject), bundles.LevelAudit, "not counted: not-logged: "},
+		} {
+			w.trusts = h.trusts
+			s := newShelf(t, true, w)
+			if err := c.run(t, w.dir, slices.Concat([]string{"sign"}, flags, []string{s.byDigest()})...); err != nil {
+				t.Fatal(err)
 			}
-		})
-	}
+			if level, checks := s.level(t); level != h.want || !says(checks, h.says) {
+				t.Errorf("a host that trusts %s: %s %+v", h.host, level, checks)
+			}
+			verify := []string{
+				"verify", "--trusted-root", "root.json", "--certificate-identity", subject, "--certificate-oidc-issuer", issuer,
+				"--insecure-ignore-sct", "--offline", s.byDigest(),
+			}
+			if c.name == "v3" {
+				verify = append(verify, "--new-bundle-format=false")
+			}
+			if err := c.run(t, w.dir, verify...); err != nil {
+				t.Errorf("cosign itself: %v", err)
+			}
+		}
+	})
 }
 
 // TestStatementAtTheTag: what cosign attest puts at the tag .att counts for a gate that asks for it, by a key or by a
