@@ -29,6 +29,7 @@ import (
 	"github.com/muster-fleet/muster/reconciler"
 	"github.com/muster-fleet/muster/reconciler/config"
 	"github.com/muster-fleet/muster/reconciler/control"
+	"github.com/muster-fleet/muster/test/running"
 )
 
 // world is everything around one agent: a real Git repository, keys, a host, a pretended kernel.
@@ -58,8 +59,7 @@ type world struct {
 	deaf     bool // the reporter fails
 
 	loop *reconciler.Loop
-	stop context.CancelFunc
-	done chan error
+	stop func()
 }
 
 func newWorld(t *testing.T) *world {
@@ -176,21 +176,14 @@ func (w *world) start() {
 		Host: w, Backend: w.kernel, Reporter: w, Counters: w, Watcher: w, Clock: wall{}, Log: log,
 		Identified: func(string, string, enforce.Postures) {}, Notify: w.notify, Watchdog: w.watchdog, Version: "test",
 	})
-	ctx, cancel := context.WithCancel(context.Background())
-	w.stop, w.done = cancel, make(chan error, 1)
-	go func(loop *reconciler.Loop, done chan<- error) { done <- loop.Run(ctx) }(w.loop, w.done)
+	w.stop = running.Start(w.t, w.loop)
 }
 
-// end stops the agent, if one runs.
+// halt stops the agent, if one runs.
 func (w *world) halt() {
-	if w.stop == nil {
-		return
+	if w.stop != nil {
+		w.stop()
 	}
-	w.stop()
-	if err := <-w.done; err != nil {
-		w.t.Errorf("agent: %v", err)
-	}
-	w.stop = nil
 }
 
 func (w *world) load(context.Context) (*reconciler.Settings, error) {

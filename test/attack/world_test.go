@@ -31,6 +31,7 @@ import (
 	"github.com/muster-fleet/muster/reconciler"
 	"github.com/muster-fleet/muster/reconciler/config"
 	"github.com/muster-fleet/muster/reconciler/control"
+	"github.com/muster-fleet/muster/test/running"
 	"github.com/muster-fleet/muster/test/servers"
 )
 
@@ -69,8 +70,7 @@ type world struct {
 	// hanging is a status repository that never answers.
 	hanging bool
 	loop    *reconciler.Loop
-	stop    context.CancelFunc
-	done    chan error
+	stop    func()
 }
 
 const (
@@ -268,20 +268,13 @@ func (w *world) start() {
 		Log:        slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelError + 1})),
 		Identified: func(string, string, enforce.Postures) {}, Notify: func(string) {}, Version: "test",
 	})
-	ctx, cancel := context.WithCancel(context.Background())
-	w.stop, w.done = cancel, make(chan error, 1)
-	go func(loop *reconciler.Loop, done chan<- error) { done <- loop.Run(ctx) }(w.loop, w.done)
+	w.stop = running.Start(w.t, w.loop)
 }
 
 func (w *world) halt() {
-	if w.stop == nil {
-		return
+	if w.stop != nil {
+		w.stop()
 	}
-	w.stop()
-	if err := <-w.done; err != nil {
-		w.t.Errorf("agent: %v", err)
-	}
-	w.stop = nil
 }
 
 func (w *world) load(context.Context) (*reconciler.Settings, error) {
