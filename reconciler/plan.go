@@ -53,7 +53,8 @@ func (p Plan) adoption() Plan {
 }
 
 // NewPlan returns the steps from have to want: first the programs, then what is to be enforced, and last
-// what is not any more. A subject without rules that the kernel does not know needs nothing.
+// what is not any more. A subject without rules, of which nothing is visible either, needs nothing when the kernel
+// does not know it.
 func NewPlan(want Want, have enforce.State) Plan {
 	var plan Plan
 	if reason := attachReason(want, have); reason != "" {
@@ -100,7 +101,7 @@ func attachReason(want Want, have enforce.State) string {
 func holds(rs *enforce.Ruleset, have enforce.State) bool {
 	state, there := have.Subjects[rs.Subject]
 	if !there {
-		return len(rs.Rules) == 0
+		return len(rs.Rules) == 0 && len(rs.Visible) == 0
 	}
 	return state.Digest == rs.Digest() && state.Intact && state.Mode == rs.Mode
 }

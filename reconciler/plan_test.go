@@ -64,6 +64,8 @@ func TestNewPlan(t *testing.T) {
 	torn.Subjects[enforce.Host] = enforce.SubjectState{Digest: host.Digest(), Mode: enforce.ModeEnforce}
 	audit := stateOf(host)
 	audit.Subjects[enforce.Host] = enforce.SubjectState{Digest: host.Digest(), Intact: true, Mode: enforce.ModeAudit}
+	told := ruleset(enforce.Host)
+	told.Visible = []policies.Class{policies.ClassFile}
 	known := func(list ...*enforce.Ruleset) Want { return Want{Known: true, Rulesets: list} }
 	for name, c := range map[string]struct {
 		want Want
@@ -80,6 +82,7 @@ func TestNewPlan(t *testing.T) {
 		"publish before withdraw":          {known(host), stateOf(container), "publish(host) withdraw(c1)"},
 		"two subjects":                     {known(container, host), stateOf(), "publish(c1) publish(host)"},
 		"nothing asked, nothing there":     {known(empty), stateOf(), ""},
+		"nothing asked but to be told":     {known(told), stateOf(), "publish(host)"},
 		"nothing asked any more":           {known(empty), stateOf(host), "publish(host)"},
 		"nothing known removes nothing":    {Want{}, stateOf(host, container), ""},
 		"nothing known repairs what holds": {Want{}, broken(stateOf(host)), "attach"},
