@@ -200,7 +200,7 @@ func (l *lab) leave() { l.end(syscall.SIGTERM) }
 const stopBound = 20 * time.Second
 
 // patience is far more than anything here takes on an emulated machine that has the computer to itself.
-const patience = 15 * time.Minute
+const patience = 5 * time.Minute
 
 // wait waits for ok, looking again and again, and gives up after patience.
 func (l *lab) wait(what string, ok func() bool) {

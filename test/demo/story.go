@@ -21,7 +21,7 @@ func story() []step {
 func match(pattern string) *regexp.Regexp { return regexp.MustCompile(pattern) }
 
 // soon is how long a thing may take that the agent does by itself, on an emulated processor.
-const soon = 2 * time.Minute
+const soon = time.Minute
 
 func writing() []step {
 	return []step{

@@ -26,7 +26,7 @@ const (
 	agentLog     = "/var/log/muster/musterd.log"
 	agentEvents  = "/var/log/muster/events.jsonl"
 	// agentPatience is how long the agent may take for one thing under software emulation.
-	agentPatience = 6 * time.Minute
+	agentPatience = 3 * time.Minute
 )
 
 // Agent is the real musterd, run as a service manager would run it.

@@ -18,8 +18,8 @@ import (
 
 // Of the time that things may take under software emulation.
 const (
-	stepPatience     = 10 * time.Minute
-	scenarioPatience = 30 * time.Minute
+	stepPatience     = 4 * time.Minute
+	scenarioPatience = 15 * time.Minute
 	// eventPatience is how long an expected event may be on its way.
 	eventPatience = 2 * time.Second
 )
