@@ -57,6 +57,10 @@ func runProbe(script string) {
 			hammerTwo(fields[1], fields[2:])
 			continue
 		}
+		if fields[0] == "hammer-sockets" {
+			hammer(func(int) error { return socketOnce() })
+			continue
+		}
 		if fields[0] == "hammer-names" {
 			hammer(func(n int) error { return operate([]string{"create", fields[1] + "/" + strconv.Itoa(n)}) })
 			continue
