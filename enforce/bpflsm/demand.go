@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/muster-fleet/muster/bpf"
 	"github.com/muster-fleet/muster/enforce"
 	"github.com/muster-fleet/muster/policies"
@@ -125,12 +127,29 @@ func demandOfCalls(names []string) demand {
 	return found
 }
 
+// observedDemand is what the wanted rulesets need. An agent that knows none yet leaves what is in force as it is.
+func (b *Backend) observedDemand(want []*enforce.Ruleset) (demand, error) {
+	if len(want) > 0 {
+		return demandOf(want), nil
+	}
+	slots, err := b.pins.openMap(bpf.MusterMapSlots)
+	if slots == nil || err != nil {
+		return 0, err
+	}
+	defer slots.Close()
+	return demandedBy(slots)
+}
+
 // demanded is what the image in force needs, by its own word: an agent that attaches knows no ruleset yet.
 func (b *Backend) demanded() (demand, error) {
 	slots := b.maps[bpf.MusterMapSlots]
 	if slots == nil {
 		return 0, nil
 	}
+	return demandedBy(slots)
+}
+
+func demandedBy(slots *ebpf.Map) (demand, error) {
 	image, err := published(slots)
 	if err != nil || image == nil {
 		return 0, err

@@ -26,7 +26,10 @@ func (b *Backend) Observe(ctx context.Context, want []*enforce.Ruleset) (enforce
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	state := enforce.State{Backend: Name, Subjects: map[enforce.SubjectID]enforce.SubjectState{}}
-	demanded := demandOf(want)
+	demanded, err := b.observedDemand(want)
+	if err != nil {
+		return state, err
+	}
 	wanted, tags, err := b.reference(demanded)
 	if err != nil {
 		return state, err
