@@ -230,6 +230,8 @@ func TestFlowsHeld(t *testing.T) {
 func TestPacketDrift(t *testing.T) {
 	vm.Require(t, vm.BPFLSM)
 	g := startGuard(t, testRoot)
+	rs := rules(enforce.ModeEnforce, enforce.PostureAudit, egress(policies.ActionBlock, farAddress+"/32", "", 0, 0))
+	g.apply(t, enforce.StepPublish{Ruleset: rs})
 	for _, name := range []string{bpf.MusterProgPacketOut, bpf.MusterProgPacketIn} {
 		l, err := link.LoadPinnedLink(g.pins.linkPath(name), nil)
 		if err != nil {
@@ -242,7 +244,7 @@ func TestPacketDrift(t *testing.T) {
 	}
 	condition := func() map[string]enforce.DriftKind {
 		found := map[string]enforce.DriftKind{}
-		for _, c := range must(g.Observe(t.Context(), nil)).Components {
+		for _, c := range must(g.Observe(t.Context(), []*enforce.Ruleset{rs})).Components {
 			if c.Condition != "" {
 				found[c.Name] = c.Condition
 			}
