@@ -136,10 +136,13 @@ func (o Options) arguments(img image) []string {
 	if o.Network {
 		args = append(args, "-nic", "user,model=virtio-net-pci")
 	}
+	// The guest's CPUs take turns. With a thread for each, QEMU before 8.1 translates code while another CPU writes it,
+	// and a kernel that patches its own text, as attaching does, dies of an int3 that is there no more.
+	args = append(args, "-accel", "tcg,thread=single")
 	if o.ICount {
-		return append(args, "-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off")
+		args = append(args, "-icount", "shift=0,sleep=off")
 	}
-	return append(args, "-accel", "tcg,thread=multi")
+	return args
 }
 
 const qemu = "qemu-system-x86_64"
