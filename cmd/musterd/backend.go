@@ -30,20 +30,15 @@ func (b *backend) close(log *slog.Logger) {
 
 // openBackend opens the backend that the configuration names, or the one that this kernel has.
 func openBackend(cfg *config.Config, log *slog.Logger) (*backend, error) {
-	name := cfg.Backend
-	if name == "auto" {
-		name = "bpflsm"
-		if err := bpflsm.Usable(); err != nil {
-			name = "observe"
-			log.Warn("nothing can be enforced here: every rule is a gap", "reason", err)
-		}
-		log.Info("backend chosen", "backend", name)
-	}
-	if name == "observe" {
+	if cfg.Backend == "observe" {
 		return &backend{backend: reconciler.ObserveOnly{}}, nil
 	}
 	if err := bpflsm.Usable(); err != nil {
-		return nil, err
+		if cfg.Backend != "auto" {
+			return nil, err
+		}
+		log.Warn("nothing can be enforced here: every rule is a gap", "backend", "observe", "reason", err)
+		return &backend{backend: reconciler.ObserveOnly{}}, nil
 	}
 	b, err := bpflsm.New(bpflsm.Config{Root: cfg.BPFFS, Log: log})
 	if err != nil {

@@ -21,8 +21,8 @@ import (
 
 var hostIDPattern = regexp.MustCompile(`^[a-z0-9.-]{1,63}$`)
 
-// Visible are the classes that can be shown.
-var Visible = []string{
+// visible are the classes that can be shown.
+var visible = []string{
 	string(policies.ClassProcess), string(policies.ClassFile), string(policies.ClassNetwork),
 	string(policies.ClassCapabilities), string(policies.ClassDNS),
 }
@@ -48,7 +48,7 @@ func validate(file string, root *yaml.Node, c *Config) []Problem {
 		v.oneOf(key, string(posture), string(enforce.PostureAudit), string(enforce.PostureBlock))
 	}
 	for i, class := range c.Visibility {
-		v.oneOf(fmt.Sprintf("visibility[%d]", i), string(class), Visible...)
+		v.oneOf(fmt.Sprintf("visibility[%d]", i), string(class), visible...)
 	}
 	v.oneOf("status.collect", c.Status.Collect, "auto", "off")
 	v.oneOf("events.output", c.Events.Output, "file", "stdout", "none")
