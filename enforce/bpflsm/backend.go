@@ -139,13 +139,14 @@ func (b *Backend) publish(ctx context.Context, rs *enforce.Ruleset) error {
 		return err
 	}
 	b.remember(image, key)
-	// Marks mean nothing until an image knows them, so they come before it.
-	if err := b.markExisting(ctx, image); err != nil {
-		return err
-	}
 	b.reader.know(image)
 	demanded := demandOf([]*enforce.Ruleset{rs})
 	if err := b.provide(ctx, demanded); err != nil {
+		return err
+	}
+	// Marks mean nothing until an image knows them, so they come before it; and after the programs that follow names, or
+	// a file could be renamed between.
+	if err := b.markExisting(ctx, image); err != nil {
 		return err
 	}
 	if err := publish(b.maps[bpf.MusterMapSlots], innerSpec(b.spec), image.Bytes); err != nil {

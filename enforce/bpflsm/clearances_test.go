@@ -310,19 +310,9 @@ func startServer(t *testing.T, exe string) *server {
 	t.Helper()
 	c := exec.CommandContext(t.Context(), exe)
 	c.Env = []string{probeVariable + "=obey"}
-	in, err := c.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := c.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
+	in, out := startPiped(t, c)
 	t.Cleanup(func() { in.Close(); _ = c.Wait() })
-	return &server{in: in, out: bufio.NewScanner(out)}
+	return &server{in: in, out: out}
 }
 
 func (s *server) ask(t *testing.T, operation string) string {

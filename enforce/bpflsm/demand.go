@@ -11,8 +11,6 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/cilium/ebpf"
-
 	"github.com/muster-fleet/muster/bpf"
 	"github.com/muster-fleet/muster/enforce"
 	"github.com/muster-fleet/muster/policies"
@@ -58,15 +56,15 @@ var demandFlags = map[bpf.MusterClass]map[bpf.MusterClassFlag]demand{
 		bpf.MusterClassFlagCLASS_HAS_RULES: demandNames | demandFiles, bpf.MusterClassFlagCLASS_VISIBLE: demandNames,
 		bpf.MusterClassFlagCLASS_WATCHES: demandMoves,
 	},
-	bpf.MusterClassCLASS_CAPABILITIES: always(demandCapabilities),
-	bpf.MusterClassCLASS_NETWORK:      always(demandSockets),
-	bpf.MusterClassCLASS_DNS:          always(demandQueries),
-	bpf.MusterClassCLASS_INGRESS:      always(demandFlows),
-	bpf.MusterClassCLASS_EGRESS:       always(demandFlows),
+	bpf.MusterClassCLASS_CAPABILITIES: whenUsed(demandCapabilities),
+	bpf.MusterClassCLASS_NETWORK:      whenUsed(demandSockets),
+	bpf.MusterClassCLASS_DNS:          whenUsed(demandQueries),
+	bpf.MusterClassCLASS_INGRESS:      whenUsed(demandFlows),
+	bpf.MusterClassCLASS_EGRESS:       whenUsed(demandFlows),
 }
 
-// always is what a class needs whether it has rules or is visible.
-func always(d demand) map[bpf.MusterClassFlag]demand {
+// whenUsed is what a class needs whether it has rules or is visible.
+func whenUsed(d demand) map[bpf.MusterClassFlag]demand {
 	return map[bpf.MusterClassFlag]demand{
 		bpf.MusterClassFlagCLASS_HAS_RULES: d, bpf.MusterClassFlagCLASS_VISIBLE: d,
 	}
@@ -127,34 +125,23 @@ func demandOfCalls(names []string) demand {
 	return found
 }
 
-// observedDemand is what the wanted rulesets need. An agent that knows none yet leaves what is in force as it is.
-func (b *Backend) observedDemand(want []*enforce.Ruleset) (demand, error) {
-	if len(want) > 0 {
-		return demandOf(want), nil
-	}
-	slots, err := b.pins.openMap(bpf.MusterMapSlots)
-	if slots == nil || err != nil {
-		return 0, err
-	}
-	defer slots.Close()
-	return demandedBy(slots)
-}
-
-// demanded is what the image in force needs, by its own word: an agent that attaches knows no ruleset yet.
+// demanded is what the image in force needs, by its own word: an agent that starts knows no ruleset yet, and what
+// another one needs comes with that one.
 func (b *Backend) demanded() (demand, error) {
 	slots := b.maps[bpf.MusterMapSlots]
 	if slots == nil {
-		return 0, nil
+		pinned, err := b.pins.openMap(bpf.MusterMapSlots)
+		if pinned == nil || err != nil {
+			return 0, err
+		}
+		defer pinned.Close()
+		slots = pinned
 	}
-	return demandedBy(slots)
-}
-
-func demandedBy(slots *ebpf.Map) (demand, error) {
-	image, err := published(slots)
-	if err != nil || image == nil {
+	h, err := publishedHeader(slots)
+	if h == nil || err != nil {
 		return 0, err
 	}
-	return demandOfImage(view[bpf.MusterImageHeader](image, 0, 0)), nil
+	return demandOfImage(h), nil
 }
 
 func demandOfImage(h *bpf.MusterImageHeader) demand {

@@ -26,7 +26,7 @@ func (b *Backend) Observe(ctx context.Context, want []*enforce.Ruleset) (enforce
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	state := enforce.State{Backend: Name, Subjects: map[enforce.SubjectID]enforce.SubjectState{}}
-	demanded, err := b.observedDemand(want)
+	demanded, err := b.demanded()
 	if err != nil {
 		return state, err
 	}

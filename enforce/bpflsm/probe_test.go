@@ -307,6 +307,14 @@ func startCommand(t *testing.T, script string, command ...string) (*exec.Cmd, io
 	t.Helper()
 	c := exec.CommandContext(t.Context(), command[0], command[1:]...)
 	c.Env = append(os.Environ(), probeVariable+"="+script)
+	in, lines := startPiped(t, c)
+	lines.Scan() // ready
+	return c, in, lines
+}
+
+// startPiped starts a process whose standard input and lines of output are the test's.
+func startPiped(t *testing.T, c *exec.Cmd) (io.WriteCloser, *bufio.Scanner) {
+	t.Helper()
 	in, err := c.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -318,7 +326,5 @@ func startCommand(t *testing.T, script string, command ...string) (*exec.Cmd, io
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	lines := bufio.NewScanner(out)
-	lines.Scan() // ready
-	return c, in, lines
+	return in, bufio.NewScanner(out)
 }

@@ -6,6 +6,7 @@ package bpflsm
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/cilium/ebpf"
 
@@ -38,7 +39,19 @@ func publish(slots *ebpf.Map, inner *ebpf.MapSpec, image []byte) error {
 }
 
 // published reads the image in a slot back; nil when there is none.
-func published(slots *ebpf.Map) ([]byte, error) {
+func published(slots *ebpf.Map) ([]byte, error) { return publishedPages(slots, math.MaxUint32) }
+
+// publishedHeader reads its header only; nil when there is none.
+func publishedHeader(slots *ebpf.Map) (*bpf.MusterImageHeader, error) {
+	page, err := publishedPages(slots, 1)
+	if page == nil || err != nil {
+		return nil, err
+	}
+	return view[bpf.MusterImageHeader](page, 0, 0), nil
+}
+
+// publishedPages reads at most so many pages.
+func publishedPages(slots *ebpf.Map, most uint32) ([]byte, error) {
 	var id ebpf.MapID
 	if err := slots.Lookup(hostSlot, &id); errors.Is(err, ebpf.ErrKeyNotExist) {
 		return nil, nil
@@ -50,8 +63,9 @@ func published(slots *ebpf.Map) ([]byte, error) {
 		return nil, fmt.Errorf("open the slot's map: %w", err)
 	}
 	defer m.Close()
-	image := make([]byte, 0, int(m.MaxEntries())*pageBytes)
-	for page := range m.MaxEntries() {
+	pages := min(most, m.MaxEntries())
+	image := make([]byte, 0, int(pages)*pageBytes)
+	for page := range pages {
 		var bytes []byte
 		if bytes, err = m.LookupBytes(page); err != nil || len(bytes) != pageBytes {
 			return nil, fmt.Errorf("read page %d: %w", page, errors.Join(err, errShort))
