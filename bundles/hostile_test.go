@@ -229,6 +229,10 @@ func trustCases() []hostile {
 			k.extra = "scope: {namespaces: [team-a]}\n"
 			return k.fs(k.good())
 		}},
+		{"other hosts than those of the scope", "out-of-scope", func(k *kit) fs.FS {
+			k.extra = "scope: {hosts: [db-*]}\n"
+			return k.fs(k.good())
+		}},
 		{"policies that cannot be read under a scope", "out-of-scope", func(k *kit) fs.FS {
 			k.extra = "scope: {kinds: [KubeArmorHostPolicy]}\n"
 			files := map[string][]byte{"a.yaml": []byte("kind: [")}

@@ -30,12 +30,36 @@ func (e *examination) checkScope() (string, error) {
 		if len(s.Namespaces) > 0 && !slices.Contains(s.Namespaces, p.Namespace) {
 			return "", refuse(ErrOutOfScope, "%s: %s lies outside the namespaces %v", p.Position, p.ID, s.Namespaces)
 		}
+		if len(s.Hosts) > 0 && !p.ConfinedTo(s.Hosts) {
+			return "", refuse(ErrOutOfScope, "%s: %s may select other hosts than %v", p.Position, p.ID, s.Hosts).
+				withHint("name hosts of the scope in its nodeSelector: kubernetes.io/hostname, or kubernetes.io/hostnamereg")
+		}
 	}
 	return fmt.Sprintf("%d policies, all inside", len(list)), nil
 }
 
 // Scoped says that the trust limits what its releases may hold.
-func (t *Trust) Scoped() bool { return len(t.Scope.Kinds) > 0 || len(t.Scope.Namespaces) > 0 }
+func (t *Trust) Scoped() bool {
+	return len(t.Scope.Kinds) > 0 || len(t.Scope.Namespaces) > 0 || len(t.Scope.Hosts) > 0
+}
+
+// within says that this scope permits no more than another.
+func (s *Scope) within(outer *Scope) bool {
+	return narrows(s.Kinds, outer.Kinds, equal) && narrows(s.Namespaces, outer.Namespaces, equal) &&
+		narrows(s.Hosts, outer.Hosts, policies.HostPattern.Covers)
+}
+
+func equal(a, b string) bool { return a == b }
+
+// narrows says that each entry of a list is covered by one of another; an empty list permits everything.
+func narrows[T any](inner, outer []T, covers func(outer, inner T) bool) bool {
+	if len(outer) == 0 {
+		return true
+	}
+	return len(inner) > 0 && !slices.ContainsFunc(inner, func(in T) bool {
+		return !slices.ContainsFunc(outer, func(out T) bool { return covers(out, in) })
+	})
+}
 
 // lint parses what is about to be published as the hosts will.
 func (o *PublishOptions) lint(files fs.FS) error {

@@ -149,18 +149,10 @@ func (t *Trust) mayFollow(before *Trust) error {
 		return bad("version %d has no threshold.trust, so nobody may replace it but the host's operator", before.Version)
 	case t.Threshold.Trust < 1:
 		return bad("it has no threshold.trust")
-	case !within(t.Scope.Kinds, before.Scope.Kinds) || !within(t.Scope.Namespaces, before.Scope.Namespaces):
+	case !t.Scope.within(&before.Scope):
 		return bad("its scope reaches further than that of version %d", before.Version)
 	}
 	return nil
-}
-
-// within says that a list of exact names permits no more than another; an empty one permits everything.
-func within(inner, outer []string) bool {
-	if len(outer) == 0 {
-		return true
-	}
-	return len(inner) > 0 && !slices.ContainsFunc(inner, func(s string) bool { return !slices.Contains(outer, s) })
 }
 
 // standing counts the signers of either side. A key that either file revokes does not count on that file's side.

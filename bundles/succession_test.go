@@ -77,24 +77,31 @@ func TestSuccession(t *testing.T) {
 func TestSuccessionScope(t *testing.T) {
 	t.Parallel()
 	f := bundlestest.New(t, "alice")
-	first := bundlestest.First(1, "alice")
-	first.Extra = "scope: {kinds: [KubeArmorPolicy], namespaces: [shop, cart]}\n"
-	host := bundlestest.Load(t, f.YAML(t, first))
-	for scope, want := range map[string]string{
-		"scope: {kinds: [KubeArmorPolicy], namespaces: [shop]}\n": "",
-		"":                                    "succession",
-		"scope: {kinds: [KubeArmorPolicy]}\n": "succession",
-		"scope: {namespaces: [shop]}\n":       "succession",
-		"scope: {kinds: [KubeArmorPolicy], namespaces: [shop, kube-system]}\n":         "succession",
-		"scope: {kinds: [KubeArmorPolicy, KubeArmorHostPolicy], namespaces: [shop]}\n": "succession",
+	const shops, webs = "{kinds: [KubeArmorPolicy], namespaces: [shop, cart]}", "{hosts: [web-*, db-1]}"
+	for _, c := range []struct{ before, after, want string }{
+		{shops, "{kinds: [KubeArmorPolicy], namespaces: [shop]}", ""},
+		{shops, "{kinds: [KubeArmorPolicy], namespaces: [shop], hosts: [web-1]}", ""},
+		{shops, "{}", "succession"},
+		{shops, "{kinds: [KubeArmorPolicy]}", "succession"},
+		{shops, "{namespaces: [shop]}", "succession"},
+		{shops, "{kinds: [KubeArmorPolicy], namespaces: [shop, kube-system]}", "succession"},
+		{shops, "{kinds: [KubeArmorPolicy, KubeArmorHostPolicy], namespaces: [shop]}", "succession"},
+		{webs, "{hosts: [web-1*, db-1, web-20]}", ""},
+		{webs, "{}", "succession"},
+		{webs, "{hosts: [w*]}", "succession"},
+		{webs, "{hosts: [db-1*]}", "succession"},
+		{webs, "{hosts: [web-1, db-2]}", "succession"},
 	} {
+		first := bundlestest.First(1, "alice")
+		first.Extra = "scope: " + c.before + "\n"
+		host := bundlestest.Load(t, f.YAML(t, first))
 		next := first
-		next.Version, next.Extra = 2, scope
+		next.Version, next.Extra = 2, "scope: "+c.after+"\n"
 		files := map[string][]byte{}
 		f.Succession(t, files, next, "alice")
 		_, _, err := bundles.Succeed(bundles.NewMemFS(files), host)
-		if got := bundles.RefusalName(err); got != want {
-			t.Errorf("%q: %q (%v), wanted %q", scope, got, err, want)
+		if got := bundles.RefusalName(err); got != c.want {
+			t.Errorf("%s after %s: %q (%v), wanted %q", c.after, c.before, got, err, c.want)
 		}
 	}
 }

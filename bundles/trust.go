@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"go.yaml.in/yaml/v3"
+	"github.com/muster-fleet/muster/policies"
 )
 
 // Trust is trust.yaml: what a host accepts. It is held on the host and never taken from a release.
@@ -76,9 +76,10 @@ type Revoked struct {
 
 // Scope limits what a release may contain; an empty scope permits everything.
 type Scope struct {
-	Kinds      []string  `yaml:"kinds"`
-	Namespaces []string  `yaml:"namespaces"`
-	Hosts      yaml.Node `yaml:"hosts"`
+	Kinds      []string `yaml:"kinds"`
+	Namespaces []string `yaml:"namespaces"`
+	// Hosts are the only ones that its policies may select.
+	Hosts []policies.HostPattern `yaml:"hosts"`
 }
 
 // Duration is a time.Duration written as in Go ("26h").
@@ -255,8 +256,10 @@ func (t *Trust) validateRest() error {
 			}
 		}
 	}
-	if n := t.Scope.Hosts; !emptyNode(&n) {
-		return refuse(ErrUnsupported, "trust.yaml:%d:%d: scope.hosts cannot be checked by this version", n.Line, n.Column)
+	for _, h := range t.Scope.Hosts {
+		if name := strings.TrimSuffix(string(h), "*"); name == "" || strings.ContainsAny(name, "*?[], \t") {
+			return refuse(ErrTrust, "trust.yaml: scope.hosts: %q must be a host's name, or the beginning of names and one * (web-*)", h)
+		}
 	}
 	for _, k := range append(append([]string{}, t.Scope.Kinds...), t.Scope.Namespaces...) {
 		if k == "" || strings.ContainsAny(k, "*?[") {
@@ -264,13 +267,6 @@ func (t *Trust) validateRest() error {
 		}
 	}
 	return nil
-}
-
-func emptyNode(n *yaml.Node) bool {
-	if n.Kind == yaml.ScalarNode {
-		return n.Tag == "!!null"
-	}
-	return len(n.Content) == 0
 }
 
 // distinct refuses doubled names and doubled keys: one person with two names is still one signer.

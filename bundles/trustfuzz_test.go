@@ -33,7 +33,7 @@ func FuzzTrust(f *testing.F) {
 		}
 		f.Add([]byte(seed))
 	}
-	f.Add([]byte("freshness: {signers: [], maxAge: 1h}\nscope: {hosts: }\nrevoked: {keys: [aa]}\na: &a [*a]\n"))
+	f.Add([]byte("freshness: {signers: [], maxAge: 1h}\nscope: {hosts: [a*, b]}\nrevoked: {keys: [aa]}\na: &a [*a]\n"))
 	raw := bundlestest.Raw(fleet.Release(f, 5))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		trust, err := bundles.LoadTrust(data)

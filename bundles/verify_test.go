@@ -312,7 +312,9 @@ func TestTrustErrors(t *testing.T) {
 		{"freshness without age", good + "freshness:\n  signers:\n" + alice, "trust", "maxAge"},
 		{"freshness age is no duration", good + "freshness: {maxAge: soon}\n", "trust", "duration"},
 		{"revoked is no digest", good + "revoked: {keys: [abc]}\n", "trust", "sha256"},
-		{"scope of hosts", good + "scope: {hosts: {names: [a]}}\n", "unsupported", "scope.hosts"},
+		{"scope of hosts by another form", good + "scope: {hosts: {names: [a]}}\n", "trust", "a list is wanted"},
+		{"scope of every host", good + "scope: {hosts: ['*']}\n", "trust", "scope.hosts"},
+		{"scope of hosts with a pattern inside", good + "scope: {hosts: [a*b]}\n", "trust", "scope.hosts"},
 		{"scope pattern", good + "scope: {namespaces: [\"*\"]}\n", "trust", "exact"},
 	} {
 		_, err := bundles.LoadTrust([]byte(c.text))

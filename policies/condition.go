@@ -50,7 +50,7 @@ type condition struct {
 
 // conditions compiles what a policy asks of its subjects. Selection and Explain both follow it.
 func conditions(p *Policy) []condition {
-	if p.Kind == KindHost || p.Kind == KindNetwork && len(p.Selector.Node) > 0 {
+	if p.forHosts() {
 		return hostConditions(p)
 	}
 	list := []condition{{
@@ -75,6 +75,11 @@ func conditions(p *Policy) []condition {
 		list = append(list, expressionCondition(e))
 	}
 	return list
+}
+
+// forHosts says that the policy goes by its nodeSelector.
+func (p *Policy) forHosts() bool {
+	return p.Kind == KindHost || p.Kind == KindNetwork && len(p.Selector.Node) > 0
 }
 
 // namespaces are the namespaces that a policy is for by its own, or nil for all of them. A KubeArmorPolicy
@@ -154,9 +159,12 @@ func hostname(s *Subject) string {
 	return s.Labels[labelHost]
 }
 
-// hostExpression compiles a hostnamereg: a regular expression in which a * after nothing that it could
-// repeat stands for any text, as in a glob ("web-*"). It must match the whole name.
-func hostExpression(text string) (*regexp.Regexp, error) {
+// hostExpression compiles a hostnamereg. It must match the whole name.
+func hostExpression(text string) (*regexp.Regexp, error) { return anchored(hostExpressionText(text)) }
+
+// hostExpressionText is a hostnamereg as Go has it: a regular expression in which a * after nothing that it could
+// repeat stands for any text, as in a glob ("web-*").
+func hostExpressionText(text string) string {
 	var b strings.Builder
 	for i, c := range text {
 		if c == '*' && (i == 0 || !strings.ContainsRune(`.])}\`, rune(text[i-1]))) {
@@ -164,7 +172,7 @@ func hostExpression(text string) (*regexp.Regexp, error) {
 		}
 		b.WriteRune(c)
 	}
-	return anchored(b.String())
+	return b.String()
 }
 
 // containerExpression compiles the name of an un-orchestrated container.

@@ -4,7 +4,6 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -16,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/muster-fleet/muster/bundles"
+	"github.com/muster-fleet/muster/policies"
 )
 
 func newTrustCmd() *cobra.Command {
@@ -26,21 +26,22 @@ func newTrustCmd() *cobra.Command {
 
 // trustView is the JSON of muster trust show and check.
 type trustView struct {
-	Fleet       string        `json:"fleet"`
-	Channel     string        `json:"channel"`
-	Version     int64         `json:"version"`
-	Epoch       int64         `json:"epoch"`
-	MinSequence int64         `json:"minSequence"`
-	SHA256      string        `json:"sha256"`
-	Pinned      int64         `json:"pinned,omitempty"` // the version that the operator installed, on a host
-	Threshold   thresholdView `json:"threshold"`
-	Signers     []signerView  `json:"signers"`
-	Freshness   []signerView  `json:"freshness,omitempty"`
-	Collectors  []signerView  `json:"collectors,omitempty"`
-	Kinds       []string      `json:"kinds,omitempty"`
-	Namespaces  []string      `json:"namespaces,omitempty"`
-	Revoked     revokedView   `json:"revoked"`
-	Warnings    []string      `json:"warnings,omitempty"`
+	Fleet       string                 `json:"fleet"`
+	Channel     string                 `json:"channel"`
+	Version     int64                  `json:"version"`
+	Epoch       int64                  `json:"epoch"`
+	MinSequence int64                  `json:"minSequence"`
+	SHA256      string                 `json:"sha256"`
+	Pinned      int64                  `json:"pinned,omitempty"` // the version that the operator installed, on a host
+	Threshold   thresholdView          `json:"threshold"`
+	Signers     []signerView           `json:"signers"`
+	Freshness   []signerView           `json:"freshness,omitempty"`
+	Collectors  []signerView           `json:"collectors,omitempty"`
+	Kinds       []string               `json:"kinds,omitempty"`
+	Namespaces  []string               `json:"namespaces,omitempty"`
+	Hosts       []policies.HostPattern `json:"hosts,omitempty"`
+	Revoked     revokedView            `json:"revoked"`
+	Warnings    []string               `json:"warnings,omitempty"`
 }
 
 type thresholdView struct {
@@ -76,7 +77,7 @@ func viewTrust(t *bundles.Trust) trustView {
 	}
 	out := trustView{
 		Fleet: t.Fleet, Channel: t.Channel, Version: t.Version, Epoch: t.Epoch, MinSequence: t.MinSequence, SHA256: t.Digest(),
-		Threshold: thresholdView(t.Threshold), Signers: view(t.Signers), Collectors: view(t.Collectors), Kinds: t.Scope.Kinds, Namespaces: t.Scope.Namespaces,
+		Threshold: thresholdView(t.Threshold), Signers: view(t.Signers), Collectors: view(t.Collectors), Kinds: t.Scope.Kinds, Namespaces: t.Scope.Namespaces, Hosts: t.Scope.Hosts,
 		Revoked: revokedView{append([]string{}, t.Revoked.Keys...), append([]string{}, t.Revoked.Releases...)}, Warnings: t.Warnings(),
 	}
 	if t.Freshness != nil {
@@ -106,8 +107,8 @@ func (v *trustView) print(w io.Writer) {
 			fmt.Fprintln(w, line)
 		}
 	}
-	if len(v.Kinds)+len(v.Namespaces) > 0 {
-		fmt.Fprintf(w, "scope      kinds %s, namespaces %s\n", cmp.Or(strings.Join(v.Kinds, " "), "all"), cmp.Or(strings.Join(v.Namespaces, " "), "all"))
+	if len(v.Kinds)+len(v.Namespaces)+len(v.Hosts) > 0 {
+		fmt.Fprintf(w, "scope      kinds %s, namespaces %s, hosts %s\n", listOrAll(v.Kinds), listOrAll(v.Namespaces), listOrAll(v.Hosts))
 	}
 	for _, d := range append(append([]string{}, v.Revoked.Keys...), v.Revoked.Releases...) {
 		fmt.Fprintf(w, "revoked    %s\n", d)
@@ -115,6 +116,13 @@ func (v *trustView) print(w io.Writer) {
 	for _, s := range v.Warnings {
 		fmt.Fprintf(w, "warning: %s\n", s)
 	}
+}
+
+func listOrAll[T ~string](list []T) string {
+	if len(list) == 0 {
+		return "all"
+	}
+	return strings.Trim(fmt.Sprint(list), "[]")
 }
 
 func newTrustShowCmd() *cobra.Command {

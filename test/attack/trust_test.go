@@ -169,7 +169,14 @@ func tenants() []attack {
 		w.team.push(w.team.release(policy("team", "/etc/team"), 3, "shop"))
 		return w.good()
 	}
+	elsewhere := row("selects hosts that are not its own", "out-of-scope", onHosts("kubernetes.io/hostnamereg: 'web-2|web-1'"))
+	byLabel := row("selects hosts by a label that any may have", "out-of-scope", onHosts("role: web"))
+	for _, a := range []*attack{&elsewhere, &byLabel} {
+		a.setup = func(w *world) { w.addTeam("scope: {kinds: [KubeArmorHostPolicy], hosts: [web-1]}\n") }
+		a.control = named.control
+	}
 	return []attack{
+		elsewhere, byLabel,
 		row("signs a host policy", "out-of-scope", wrong()),
 		row("signs for another namespace", "out-of-scope", inNamespace("kube-system", "front")),
 		row("hides a host policy among its own", "out-of-scope", map[string][]byte{
@@ -183,6 +190,12 @@ func tenants() []attack {
 			play:  func(w *world) map[string][]byte { return w.release(wrong(), first+1, "shop") },
 		},
 	}
+}
+
+// onHosts is a host policy with this nodeSelector.
+func onHosts(label string) map[string][]byte {
+	text := string(policy("team", free)["team.yaml"])
+	return map[string][]byte{"team.yaml": []byte(strings.Replace(text, "kubernetes.io/hostname: web-1", label, 1))}
 }
 
 func inNamespace(namespace, name string) map[string][]byte {
