@@ -39,6 +39,7 @@ type world struct {
 	kernel   *kernel
 	keys     map[string]*bundles.KeySigner
 	pems     map[string]string
+	fleet    string
 	enforce  int // signers needed to enforce
 	revoked  []string
 	fresh    bool // the trust asks for freshness, and each release comes with it
@@ -64,7 +65,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, began: time.Now(), dir: t.TempDir(), kernel: newKernel(), keys: map[string]*bundles.KeySigner{}, pems: map[string]string{}, enforce: 1}
+	w := &world{t: t, began: time.Now(), dir: t.TempDir(), kernel: newKernel(), keys: map[string]*bundles.KeySigner{}, pems: map[string]string{}, fleet: "test", enforce: 1}
 	w.notify = func(string) {}
 	w.labels = map[string]string{"kubernetes.io/hostname": "web-1", "kubearmor.io/hostname": "web-1"}
 	for _, name := range []string{"alice", "bob", "mallory", "ci-clock"} {
@@ -123,7 +124,7 @@ func (w *world) trustText() []byte {
 		return w.trustFile
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "fleet: test\nchannel: stable\nversion: 1\nepoch: 1\nthreshold: {audit: 1, enforce: %d, trust: 1}\nsigners:\n", w.enforce)
+	fmt.Fprintf(&b, "fleet: %s\nchannel: stable\nversion: 1\nepoch: 1\nthreshold: {audit: 1, enforce: %d, trust: 1}\nsigners:\n", w.fleet, w.enforce)
 	signer := func(name string) {
 		fmt.Fprintf(&b, "  - name: %s\n    key: |\n      %s\n", name, strings.ReplaceAll(strings.TrimSpace(w.pems[name]), "\n", "\n      "))
 	}
