@@ -194,7 +194,7 @@ func (l *Loop) Run(ctx context.Context) error {
 			case <-mailing:
 			case <-l.deps.Clock.After(mailGrace):
 				// A transport may ignore its context. The report is on disk, and goes with the next start.
-				l.deps.Log.Warn("the reporter did not stop in time; leaving it", "grace", mailGrace)
+				l.deps.Log.Info("the reporter did not stop in time; leaving it, the next start sends what it holds", "grace", mailGrace)
 			}
 			return nil
 		case <-l.deps.Clock.After(l.wait(l.deps.Clock.Now())):

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"io"
+	"log/slog"
 	"maps"
 	"slices"
 	"time"
@@ -146,7 +147,7 @@ func (l *Loop) deliver(ctx context.Context, hostID string) {
 			again.succeed()
 			retry = nil
 			if err := l.deps.Reporter.Collect(ctx); err != nil {
-				l.deps.Log.Warn("status not collected", "error", err)
+				l.deps.Log.Log(ctx, troubleLevel(ctx), "status not collected", "error", err)
 			}
 		}
 		if err == nil {
@@ -154,8 +155,16 @@ func (l *Loop) deliver(ctx context.Context, hostID string) {
 		}
 		now := l.deps.Clock.Now()
 		retry = l.deps.Clock.After(again.fail(now, random).Sub(now))
-		l.deps.Log.Warn("report not sent", "error", err, "failures", again.failures)
+		l.deps.Log.Log(ctx, troubleLevel(ctx), "report not sent", "error", err, "failures", again.failures)
 	}
+}
+
+// troubleLevel is lower for what the agent's own stop cut short: the spool holds it for the next start.
+func troubleLevel(ctx context.Context) slog.Level {
+	if ctx.Err() != nil {
+		return slog.LevelInfo
+	}
+	return slog.LevelWarn
 }
 
 func (l *Loop) slot(hostID string) <-chan time.Time {
@@ -177,7 +186,7 @@ func (l *Loop) last() {
 		ctx, cancel := context.WithTimeout(context.Background(), lastReport)
 		defer cancel()
 		if err := l.deps.Reporter.Report(ctx, mail); err != nil {
-			l.deps.Log.Warn("last report not sent", "error", err)
+			l.deps.Log.Info("last report not sent, the next start sends it", "error", err)
 		}
 	default:
 	}

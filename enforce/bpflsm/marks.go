@@ -24,8 +24,9 @@ const markBatch = 256
 var (
 	// absent are the answers for a path that names no file now, or never can.
 	absent = []error{unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.ENAMETOOLONG}
-	// exhausted are the answers that say nothing about the path.
-	exhausted = []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EINTR}
+	// unasked are the answers that say nothing about the path. A filter of system calls that lets no openat2 pass (ENOSYS,
+	// what systemd answers) would leave every file unmarked.
+	unasked = []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EINTR, unix.ENOSYS}
 )
 
 // markExisting marks the files that have a protected name now. Their device, number and generation as the
@@ -100,7 +101,7 @@ func (b *Backend) markBatch(ctx context.Context, paths []string, hashes map[stri
 			// no file has this name
 		case slices.Contains(absent, err):
 			// marked when it comes into being
-		case slices.Contains(exhausted, err):
+		case slices.Contains(unasked, err):
 			return fmt.Errorf("mark %s: %w", path, err)
 		default:
 			// One file that cannot be looked at (a dead server, a broken disk) must not keep every other rule

@@ -6,9 +6,9 @@
 //
 // The model. Kernels and the root image come from the machine's own Debian mirrors and are cached below
 // $MUSTER_CACHE (default ~/.cache/muster); nothing is installed. The guest's /init, process 1 and agent are one
-// static Go program (test/vm/guest), which the host reaches over a virtio-serial port; see test/vm/wire. The root is
-// writable, and every change dies with the machine. Nothing is ever loaded into the kernel of the machine that runs
-// the tests.
+// static Go program (test/vm/guest), which the host reaches over a virtio-serial port; see test/vm/wire. With
+// Options.Systemd process 1 is Debian's systemd, and the agent a unit of it. The root is writable, and every change dies
+// with the machine. Nothing is ever loaded into the kernel of the machine that runs the tests.
 //
 // A package whose tests need a kernel has one test that calls TestPackage, and begins each of the others with
 // Require:

@@ -46,6 +46,8 @@ type Options struct {
 	Files map[string]string
 	// Share is a directory of this machine that the guest has, live and writable, as /share.
 	Share string
+	// Systemd makes Debian's systemd process 1; without it nothing runs but what is asked for.
+	Systemd bool
 	// Append is added to the kernel's command line.
 	Append string
 	// TestLimit ends a run of RunTests or TestPackage that hangs; default 20 minutes.
@@ -102,6 +104,10 @@ func (o Options) commandLine() string {
 	}
 	if o.Share != "" {
 		line += " muster.share=1"
+	}
+	if o.Systemd {
+		// Without udev the console's device never appears to systemd, and it would wait for it.
+		line += " muster.systemd=1 systemd.mask=serial-getty@ttyS0.service systemd.mask=getty@tty1.service"
 	}
 	if o.Append != "" {
 		line += " " + o.Append

@@ -18,7 +18,7 @@ import (
 // rootPackages are what the guest has beyond Debian's essential packages.
 var rootPackages = []string{
 	"bash", "bpftool", "ca-certificates", "coreutils", "git", "iproute2", "kmod", "libcap2-bin", "openssh-client",
-	"openssh-server", "procps", "util-linux",
+	"openssh-server", "procps", "systemd", "util-linux",
 }
 
 // rootScript runs in the new root: the users that scenarios name, and nothing that needs the outside.

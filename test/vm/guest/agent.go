@@ -25,8 +25,10 @@ func agent() error {
 	if err != nil {
 		return err
 	}
-	if err := takeFiles(); err != nil {
-		return err
+	if option("muster.systemd") == "" {
+		if err := takeFiles(); err != nil {
+			return err
+		}
 	}
 	s := &server{out: wire.NewWriter(port), streams: map[uint32]*stream{}}
 	var uts unix.Utsname

@@ -5,7 +5,7 @@
 // process 1, then the agent that runs commands for the host. One static program in three stages:
 //
 //	/init            (initramfs)  load modules, mount the root, enter it, execute itself as "system"
-//	system           (process 1)  mount the kernel's file systems, start "agent", reap orphans
+//	system           (process 1)  mount the kernel's file systems, start "agent", reap orphans; or become systemd
 //	agent            (a child)    serve wire requests on the virtio-serial port until the host goes away
 package main
 

@@ -13,8 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// system is process 1 of the Debian root.
+// system is process 1 of the Debian root, or makes systemd that.
 func system() error {
+	if option("muster.systemd") != "" {
+		return handOver()
+	}
 	if err := mountAll([]mount{
 		{"devpts", "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "gid=5,mode=620,ptmxmode=666"},
 		{"tmpfs", "/dev/shm", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
