@@ -44,6 +44,7 @@ func parseFile(name string, data []byte) ([]*Policy, Problems) {
 		if len(problems) >= maxProblems {
 			problems = append(problems[:maxProblems:maxProblems], Problem{
 				Position: problems[maxProblems-1].Position, Message: "too many problems: the rest of the file is not looked at",
+				Hint: "correct the ones above first",
 			})
 			break
 		}
@@ -103,7 +104,7 @@ func (r *reader) chunk(data []byte) []*Policy {
 		return nil
 	}
 	if at := invalidPlace(data); at != nil {
-		r.report(at, "the file is not UTF-8 text with lines that end in \\n or \\r\\n", "")
+		r.report(at, "the file is not UTF-8 text with lines that end in \\n or \\r\\n", "save it as UTF-8 with plain line ends, and write what stands here as an escape in double quotes")
 		return nil
 	}
 	var list []*Policy
@@ -116,7 +117,7 @@ func (r *reader) chunk(data []byte) []*Policy {
 		}
 		if err != nil {
 			at, reason := syntaxError(data, err)
-			r.report(at, "not YAML: "+reason, "")
+			r.report(at, "not YAML: "+reason, syntaxHint(reason))
 			return list
 		}
 		list = append(list, r.document(&n)...)
@@ -165,8 +166,8 @@ func (r *reader) exportedList(root *yaml.Node) []*Policy {
 	item := &shape{} // read by policy
 	v := r.read(root, object(
 		"",
-		required("apiVersion", textual("", nil)), required("kind", textual("", nil)),
-		required("items", listOf("", item)), optional("metadata", &shape{kind: anyShape}),
+		required("apiVersion", textual("v1.", nil)), required("kind", textual("List.", nil)),
+		required("items", listOf("The policies.", item)), optional("metadata", &shape{kind: anyShape}),
 	), "")
 	var list []*Policy
 	if items := v.get("items"); items != nil {

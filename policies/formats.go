@@ -101,11 +101,11 @@ func checkDir(text string) *flaw {
 func checkExecName(text string) *flaw {
 	switch {
 	case text == "" || text == "." || text == "..":
-		return &flaw{fmt.Sprintf("%q is no file name", text), ""}
+		return &flaw{fmt.Sprintf("%q is no file name", text), "write the last component of the program's path, such as apt-get"}
 	case strings.ContainsAny(text, "/\x00"):
 		return &flaw{fmt.Sprintf("execname %q is not a bare file name", brief(text)), "use path for a path"}
 	case len(text) > maxName:
-		return &flaw{fmt.Sprintf("execname of %d bytes exceeds the limit of %d", len(text), maxName), ""}
+		return &flaw{fmt.Sprintf("execname of %d bytes exceeds the limit of %d", len(text), maxName), "no file name in the kernel is longer"}
 	}
 	return nil
 }
@@ -213,22 +213,22 @@ func checkDomain(text string) *flaw {
 	}
 	switch {
 	case name == "":
-		return bad("it is empty", "")
+		return bad("it is empty", "write a name such as example.com; its subdomains are covered")
 	case len(name) > 253:
-		return bad("it is longer than 253 bytes", "")
+		return bad("it is longer than 253 bytes", "no name in the DNS is longer")
 	case strings.HasPrefix(name, "*."):
 		return bad("it holds a *", "a domain covers its subdomains: write "+brief(name[2:]))
 	}
 	for label := range strings.SplitSeq(name, ".") {
 		if label == "" || len(label) > 63 {
-			return bad("its parts must have 1 to 63 bytes", "")
+			return bad("its parts must have 1 to 63 bytes", "write parts separated by single dots, such as www.example.com")
 		}
 		for _, c := range label {
 			if c >= utf8.RuneSelf {
 				return bad("it is not ASCII", "write it in its xn-- form")
 			}
 			if !isAlphanumeric(c) && c != '-' && c != '_' {
-				return bad(fmt.Sprintf("it holds %q", c), "")
+				return bad(fmt.Sprintf("it holds %q", c), "use letters, digits, - and _ only, in parts separated by dots")
 			}
 		}
 	}
@@ -264,7 +264,7 @@ func checkNamespace(text string) *flaw {
 
 func checkLabelKey(text string) *flaw {
 	if text == "" {
-		return &flaw{"empty label name", ""}
+		return &flaw{"empty label name", "write the label's name, such as role"}
 	}
 	return nil
 }

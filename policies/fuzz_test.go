@@ -39,11 +39,12 @@ func FuzzParseDocument(f *testing.F) {
 		for _, p := range problems {
 			inside(t, data, p.Position)
 		}
+		hinted(t, problems)
 		for _, p := range list {
 			keepsPromises(t, data, p)
 		}
 		set := NewSet(list)
-		Warnings(set)
+		hinted(t, Warnings(set))
 		Select(set, Subject{Host: true, Labels: map[string]string{LabelHostname: "h"}})
 		Select(set, Subject{Namespace: UnorchestratedNamespace, ContainerName: "c", Labels: map[string]string{"app": "probe"}})
 	})
@@ -128,8 +129,8 @@ func FuzzPattern(f *testing.F) {
 		p, err := ParsePattern(source)
 		if err != nil {
 			var e *PatternError
-			if !errors.As(err, &e) || e.Offset < 0 || e.Offset > len(source) {
-				t.Fatalf("%q: %v", source, err)
+			if !errors.As(err, &e) || e.Offset < 0 || e.Offset > len(source) || e.Advice == "" {
+				t.Fatalf("%q: %v, hint %q", source, err, e.Advice)
 			}
 			return
 		}

@@ -150,7 +150,7 @@ func checkLevel(text string) *flaw {
 
 func checkDeviceClass(text string) *flaw {
 	if text == "" || len(text) > 64 {
-		return &flaw{quoted(text) + " is no device class", ""}
+		return &flaw{quoted(text) + " is no device class", "write its name, its number or 0x and its number, at most 64 bytes"}
 	}
 	if c := rune(text[0]); '0' <= c && c <= '9' {
 		return checkDeviceNumber(text)

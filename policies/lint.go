@@ -17,7 +17,7 @@ func Warnings(set *Set) Problems {
 	}
 	for _, p := range set.Policies() {
 		if len(p.Rules) == 0 {
-			warn(p.Position, p.String()+" has no rules", "")
+			warn(p.Position, p.String()+" has no rules", "add a rule, or remove the policy: it has no effect")
 		}
 		seen := map[string]Position{}
 		for _, r := range p.Rules {

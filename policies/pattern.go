@@ -130,7 +130,7 @@ func ParsePattern(source string) (Pattern, error) {
 		return Pattern{}, &PatternError{0, "empty pattern", "write a path with *, **, ?, [a-z] or {a,b}"}
 	}
 	if len(source) > MaxPath {
-		return Pattern{}, &PatternError{MaxPath, fmt.Sprintf("pattern of %d bytes exceeds the limit of %d", len(source), MaxPath), ""}
+		return Pattern{}, &PatternError{MaxPath, fmt.Sprintf("pattern of %d bytes exceeds the limit of %d", len(source), MaxPath), "no path in the kernel is longer"}
 	}
 	if i := strings.IndexByte(source, 0); i >= 0 {
 		return Pattern{}, &PatternError{i, "NUL byte in pattern", "no path contains one"}
@@ -281,7 +281,7 @@ func (r *patternReader) class() (ByteSet, error) {
 	set.remove('/')
 	set.remove(0)
 	if set == (ByteSet{}) {
-		return ByteSet{}, r.fail(open, "character class that matches nothing", "")
+		return ByteSet{}, r.fail(open, "character class that matches nothing", "list the characters that may stand here; / is never one of them")
 	}
 	return set, nil
 }
@@ -303,7 +303,7 @@ func (r *patternReader) classItem(set *ByteSet) error {
 		return err
 	}
 	if hi < lo {
-		return r.fail(start, fmt.Sprintf("range %c-%c runs backwards", lo, hi), "")
+		return r.fail(start, fmt.Sprintf("range %c-%c runs backwards", lo, hi), fmt.Sprintf("write %c-%c, or put the - last for the character itself", hi, lo))
 	}
 	set.addRange(lo, hi)
 	return nil
@@ -315,7 +315,7 @@ func (r *patternReader) classByte() (byte, error) {
 	c := r.text[r.at]
 	if c == '\\' {
 		if r.at+1 == len(r.text) {
-			return 0, r.fail(r.at, `pattern ends in a lone \`, "")
+			return 0, r.fail(r.at, `pattern ends in a lone \`, `write \\ for the character itself, and close the class with ]`)
 		}
 		r.at++
 		c = r.text[r.at]

@@ -64,8 +64,9 @@ func TestPatternRefused(t *testing.T) {
 		"/" + strings.Repeat("{a,", 9) + strings.Repeat("}", 9),
 	} {
 		_, err := ParsePattern(pattern)
-		if !errors.Is(err, ErrPattern) {
-			t.Errorf("%.40q: %v", pattern, err)
+		var e *PatternError
+		if !errors.Is(err, ErrPattern) || !errors.As(err, &e) || e.Hint() == "" {
+			t.Errorf("%.40q: %v, and a hint", pattern, err)
 		}
 	}
 }

@@ -21,7 +21,7 @@ const maxProblems = 1000
 type Problem struct {
 	Position
 	Message string `json:"message"`
-	// Hint says what to write instead; it may be empty.
+	// Hint says what to write instead; every problem and warning of this package has one.
 	Hint string `json:"hint,omitempty"`
 }
 

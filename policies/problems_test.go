@@ -18,10 +18,21 @@ const (
 	flowHeader = "apiVersion: security.kubearmor.com/v1\nkind: KubeArmorNetworkPolicy\nmetadata: {name: p}\nspec:\n  nodeSelector: {matchLabels: {a: b}}\n"
 )
 
-// TestProblems holds one line for each way to be wrong: the document, where, and what must be said.
+// hinted checks that every problem says what to do about it.
+func hinted(t *testing.T, problems Problems) {
+	t.Helper()
+	for _, p := range problems {
+		if strings.TrimRight(p.Hint, ": ") != p.Hint || p.Hint == "" {
+			t.Errorf("%s: the hint is %q", p, p.Hint)
+		}
+	}
+}
+
+// TestProblems holds one line for each way to be wrong: the document, where, and what must be said. Each comes with a hint.
 func TestProblems(t *testing.T) {
 	t.Parallel()
 	longPath := "/" + strings.Repeat("a/", MaxPath/2) + "b"
+	const noSyscall = podHeader + "  syscalls:\n    matchSyscalls:\n    - syscall: [a_call_of_nobody]\n"
 	tests := []struct{ text, at, says string }{
 		// Fields and types.
 		{hostHeader + "  process:\n    matchPaths:\n    - path: /a\n      readOnly: true\n", "9:7", "readOnly"},
@@ -69,6 +80,7 @@ func TestProblems(t *testing.T) {
 		{podHeader + "  syscalls:\n    matchPaths:\n    - syscall: [read]\n", "8:7", "path"},
 		{podHeader + "  syscalls:\n    matchSyscalls:\n    - syscall: [reed]\n", "8:17", "did you mean read"},
 		{podHeader + "  syscalls:\n    matchSyscalls:\n    - {syscall: [read], fromSource: [{path: /a, dir: /b/}]}\n", "8:49", "both path and dir"},
+		{noSyscall, "8:17", "muster schema"},
 		// Spelling of objects.
 		{podHeader + "  file:\n    matchPaths: [{path: /a/}]\n", "7:25", "names a directory"},
 		{podHeader + "  file:\n    matchPaths: [{path: \"\"}]\n", "7:25", "empty path"},
@@ -79,6 +91,8 @@ func TestProblems(t *testing.T) {
 		{podHeader + "  file:\n    matchDirectories: [{dir: /a}]\n", "7:30", "/a"},
 		{podHeader + "  file:\n    matchDirectories: [{dir: a/}]\n", "7:30", "absolute"},
 		{podHeader + "  process:\n    matchPaths: [{execname: a/b}]\n", "7:29", "a/b"},
+		{podHeader + "  process:\n    matchPaths: [{execname: ..}]\n", "7:29", "no file name"},
+		{podHeader + "  process:\n    matchPaths: [{execname: " + strings.Repeat("a", 256) + "}]\n", "7:29", "limit of 255"},
 		{podHeader + "  file:\n    matchPatterns: [{pattern: \"/a[\"}]\n", "7:31", "/a["},
 		{podHeader + "  file:\n    matchPatterns: [{pattern: \"/{a\"}]\n", "7:31", "bad pattern"},
 		{podHeader + "  file:\n    matchPatterns:\n    - pattern: ^/proc/\\*/mem$\n", "8:16", "begins with /"},
@@ -87,6 +101,9 @@ func TestProblems(t *testing.T) {
 		{podHeader + "  network:\n    matchProtocols: [{protocol: \"tcp,\"}]\n", "7:33", "protocol"},
 		{podHeader + "  network:\n    matchDNSQueries: [{domain: \"*.example.com\"}]\n", "7:32", "*.example.com"},
 		{podHeader + "  network:\n    matchDNSQueries: [{domain: a..b}]\n", "7:32", "a..b"},
+		{podHeader + "  network:\n    matchDNSQueries: [{domain: .}]\n", "7:32", "empty"},
+		{podHeader + "  network:\n    matchDNSQueries: [{domain: a/b}]\n", "7:32", "it holds"},
+		{podHeader + "  network:\n    matchDNSQueries: [{domain: " + strings.Repeat("a.", 127) + "b}]\n", "7:32", "253"},
 		{podHeader + "  capabilities:\n    matchCapabilities: [{capability: sys_everything}]\n", "7:38", "sys_everything"},
 		// Names and selectors.
 		{strings.Replace(podHeader, "name: p", "name: P_1", 1), "3:18", "P_1"},
@@ -106,12 +123,16 @@ func TestProblems(t *testing.T) {
 		{strings.Replace(hostHeader, "{matchLabels: {kubernetes.io/hostname: \"*\"}}", "{}", 1), "5:17", "nodeSelector"},
 		{strings.Replace(hostHeader, "kubernetes.io/hostname: \"*\"", "", 1), "5:17", "nodeSelector"},
 		{strings.Replace(hostHeader, "kubernetes.io/hostname: \"*\"", "kubernetes.io/hostnamereg: \"a(\"", 1), "5:59", "a("},
+		{strings.Replace(hostHeader, "kubernetes.io/hostname: \"*\"", "\"\": b", 1), "5:32", "empty label name"},
 		// Documents.
 		{strings.Replace(podHeader, "KubeArmorPolicy", "KubeArmorPolicyy", 1), "2:7", "did you mean KubeArmorPolicy"},
 		{strings.Replace(podHeader, "kind: KubeArmorPolicy\n", "", 1), "1:1", "kind"},
 		{strings.Replace(podHeader, "apiVersion: security.kubearmor.com/v1\n", "", 1), "1:1", "apiVersion"},
 		{strings.Replace(podHeader, "security.kubearmor.com/v1", "v1", 1), "1:13", "v1"},
 		{"- a\n", "1:1", "must be a mapping"},
+		{"a\n", "1:1", "must be a mapping"},
+		{strings.Repeat("[", 70) + strings.Repeat("]", 70) + "\n", "1:66", "nesting"},
+		{"kind: List\nitems: []\n", "1:1", "apiVersion: v1"},
 		{podHeader + "  tags: &t [a]\n", "6:9", "anchor"},
 		{podHeader + "  tags: *t\n", "6:3", "unknown anchor"},
 		{podHeader + "  <<: {a: b}\n", "6:3", "<<"},
@@ -163,6 +184,7 @@ func TestProblems(t *testing.T) {
 		{hostHeader + "  device:\n    matchDevice: [{subClass: 1}]\n", "7:19", "class"},
 		{hostHeader + "  device:\n    matchDevice: [{class: \"0x100\"}]\n", "7:27", "0x100"},
 		{hostHeader + "  device:\n    matchDevice: [{class: 8, level: 0}]\n", "7:37", "level"},
+		{hostHeader + "  device:\n    matchDevice: [{class: \"\"}]\n", "7:27", "no device class"},
 	}
 	for _, tt := range tests {
 		_, err := ParseDocument("f.yaml", []byte(tt.text))
@@ -175,6 +197,7 @@ func TestProblems(t *testing.T) {
 		if len(problems) != 1 || !strings.HasPrefix(said, "f.yaml:"+tt.at+": ") || !strings.Contains(said, tt.says) {
 			t.Errorf("%.400s\n  says %v (%s)\n  want %s %s", tt.text, problems, problems[0].Hint, tt.at, tt.says)
 		}
+		hinted(t, problems)
 	}
 }
 
@@ -202,6 +225,7 @@ func TestEveryProblemIsTold(t *testing.T) {
 		places = append(places, p.Position.String())
 	}
 	want := "b.yml:6:3 b.yml:7:13 b.yml:10:14 b.yml:11:8 b.yml:13:7 sub/again.yaml:5:18 sub/muster.yaml:1:1"
+	hinted(t, problems)
 	if have := strings.Join(places, " "); have != want {
 		t.Errorf("problems at\n  %s\nwant\n  %s\n%v", have, want, problems)
 	}
@@ -215,4 +239,5 @@ func TestProblemsAreBounded(t *testing.T) {
 	if !errors.As(err, &problems) || len(problems) > maxProblems+1 {
 		t.Errorf("%d problems", len(problems))
 	}
+	hinted(t, problems)
 }

@@ -43,7 +43,7 @@ func (r *reader) sane(n *yaml.Node, depth int) bool {
 	case n.Style&yaml.TaggedStyle != 0:
 		r.report(n, "tag "+n.Tag, "leave it out, or quote the value to make it text")
 	case depth > maxDepth:
-		r.report(n, fmt.Sprintf("nesting exceeds the limit of %d levels", maxDepth), "")
+		r.report(n, fmt.Sprintf("nesting exceeds the limit of %d levels", maxDepth), "no policy needs as many: look for brackets or indentation that repeat")
 	default:
 		ok := true
 		for _, child := range n.Content {
@@ -187,11 +187,11 @@ func (r *reader) list(n *yaml.Node, s *shape, at string) *value {
 		return nil
 	}
 	if len(n.Content) < s.minItems {
-		r.report(n, at+" is empty", s.doc)
+		r.report(n, at+" is empty", "give at least one: "+s.doc)
 		return nil
 	}
 	if s.maxItems > 0 && len(n.Content) > s.maxItems {
-		r.report(n.Content[s.maxItems], fmt.Sprintf("%s has %d items; the limit is %d", at, len(n.Content), s.maxItems), "")
+		r.report(n.Content[s.maxItems], fmt.Sprintf("%s has %d items; the limit is %d", at, len(n.Content), s.maxItems), fmt.Sprintf("keep %d of them; the field is: %s", s.maxItems, s.doc))
 		return nil
 	}
 	v := &value{node: n}
@@ -247,7 +247,7 @@ func (r *reader) integer(n *yaml.Node, s *shape, at string) *value {
 	}
 	i, err := strconv.Atoi(n.Value)
 	if err != nil || i < s.min || i > s.max {
-		r.report(n, fmt.Sprintf("%s: %s is not a number from %d to %d", at, brief(n.Value), s.min, s.max), "")
+		r.report(n, fmt.Sprintf("%s: %s is not a number from %d to %d", at, brief(n.Value), s.min, s.max), fmt.Sprintf("write a whole number from %d to %d: %s", s.min, s.max, s.doc))
 		return nil
 	}
 	return &value{node: n, integer: i}
@@ -267,10 +267,19 @@ func (r *reader) boolean(n *yaml.Node, at string) *value {
 	return nil
 }
 
+// typeHints say how a value of each type is written.
+var typeHints = map[string]string{
+	"a mapping":      "write it as indented lines of FIELD: VALUE",
+	"a list":         "begin each item with - on a line of its own, or write [A, B]",
+	"text":           "one value stands here, not several: see muster schema KIND",
+	"a whole number": "write its digits only, such as 5",
+	"true or false":  "write true or false, without quotes",
+}
+
 // mistyped reports a value of another type than the one wanted.
 func (r *reader) mistyped(n *yaml.Node, at, want string) {
 	have := ""
-	hint := ""
+	hint := typeHints[want]
 	switch {
 	case n.Kind == yaml.MappingNode:
 		have = "a mapping"
@@ -288,7 +297,7 @@ func (r *reader) mistyped(n *yaml.Node, at, want string) {
 		}
 		if want == "text" {
 			hint = "quote it: " + strconv.Quote(brief(n.Value))
-		} else if n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) != 0 {
+		} else if n.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle) != 0 && want != "a mapping" && want != "a list" {
 			hint = "write it without quotes"
 		}
 	}

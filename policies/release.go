@@ -103,7 +103,7 @@ func (f parsedFile) weight() int {
 
 // tooMuch ends the reading of a release: what is looked at must fit into every host's memory and time.
 func tooMuch(name string, rules int) Problem {
-	p := Problem{Position: Position{File: name, Line: 1, Column: 1}, Message: "too many problems: the files after this one are not looked at"}
+	p := Problem{Position: Position{File: name, Line: 1, Column: 1}, Message: "too many problems: the files after this one are not looked at", Hint: "correct the ones above first"}
 	if rules > MaxRules {
 		p.Message = fmt.Sprintf("with this file the release has %d rules and sources; the limit is %d", rules, MaxRules)
 		p.Hint = "name directories or patterns instead of single files"

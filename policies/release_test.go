@@ -104,6 +104,7 @@ func TestReleaseIsBounded(t *testing.T) {
 		if !errors.As(err, &problems) || len(problems) > maxProblems+1 || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.300v, want %s", err, want)
 		}
+		hinted(t, problems)
 	}
 }
 
@@ -134,6 +135,7 @@ func TestWarnings(t *testing.T) {
 		t.Fatal(err)
 	}
 	var have []string
+	hinted(t, Warnings(set))
 	for _, w := range Warnings(set) {
 		have = append(have, w.String())
 	}

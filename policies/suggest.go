@@ -75,7 +75,7 @@ func oneOf(what, word string, known []string) *flaw {
 		return &flaw{reason, fmt.Sprintf("did you mean %s?", near)}
 	}
 	if len(known) > 60 {
-		return &flaw{reason, ""}
+		return &flaw{reason, "muster schema KIND lists every known " + what}
 	}
 	return &flaw{reason, "known: " + strings.Join(known, ", ")}
 }

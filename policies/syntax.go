@@ -49,6 +49,27 @@ func syntaxError(data []byte, err error) (*yaml.Node, string) {
 	return placeOf(data, line), reason
 }
 
+// syntaxHints are what to do about the YAML reader's reasons, by how these begin.
+var syntaxHints = []struct{ reason, hint string }{
+	{"unknown anchor", "write the value out: aliases are not accepted in policies"},
+	{"found a tab", "indent with spaces"},
+	{"found character that cannot start", "indent with spaces, and quote text that begins with @, `, % or a tab"},
+	{"mapping values are not allowed", "quote text that holds a colon and a space, and give the fields of one mapping the same indentation"},
+	{"could not find expected ':'", "write FIELD: VALUE, with a space after the colon"},
+	{"found unexpected end of stream", "close the quote"},
+	{"did not find expected", "look for a bracket, brace or quote that is not closed, and for a line that is indented otherwise than its neighbours"},
+}
+
+// syntaxHint says what to do about a syntax error.
+func syntaxHint(reason string) string {
+	for _, known := range syntaxHints {
+		if strings.HasPrefix(reason, known.reason) {
+			return known.hint
+		}
+	}
+	return "compare this line with its neighbours: indentation, quotes, brackets"
+}
+
 // saidBy is the reason and the line of an error of the library; it leaves the first line out.
 func saidBy(err error) (reason string, line int) {
 	m := yamlMessage.FindStringSubmatch(err.Error())

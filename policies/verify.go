@@ -47,7 +47,8 @@ func verifyNodeSelector(v *value, report reporter) {
 		switch m.name {
 		case labelHostReg, labelHostRegKube:
 			if _, err := hostExpression(m.value.text); err != nil {
-				report(m.value.node, fmt.Sprintf("%s: %s is no pattern: %v", m.name, quoted(m.value.text), err), "")
+				report(m.value.node, fmt.Sprintf("%s: %s is no pattern: %v", m.name, quoted(m.value.text), err),
+					"write a regular expression that matches the whole name, such as web-[0-9]+")
 			}
 		case labelHost, LabelHostname:
 			if slices.Contains(splitList(m.value.text), "") {
@@ -99,6 +100,6 @@ func verifyPort(v *value, report reporter) {
 		return
 	}
 	if number := portNumber(first.text); last.integer < number {
-		report(last.node, fmt.Sprintf("endPort %d is below port %d", last.integer, number), "")
+		report(last.node, fmt.Sprintf("endPort %d is below port %d", last.integer, number), "port is the first of the range and endPort the last; leave endPort out for one port")
 	}
 }
