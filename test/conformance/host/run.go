@@ -27,7 +27,8 @@ type Options struct {
 	Take      func(*conformance.Scenario) bool
 	Backends  []string
 	Kernel    string
-	// Invert names the scenarios that also run with each of their expectations turned round.
+	// Invert names the scenarios that also run with each of their expectations turned round, or single ones of
+	// those copies, by the ids that conformance.Invert gives them.
 	Invert map[string]bool
 	// Turn has what was seen judged a second time, against each expectation turned round.
 	Turn bool

@@ -41,7 +41,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags.StringVar(&c.Dir, "dir", "/var/lib/muster-conformance", "`folder` for the repositories")
 	agents := flags.String("agents", "", "two builds of musterd, with a comma between")
 	scenarios := flags.String("scenarios", "", "`folder` of scenarios")
-	invert := flags.String("invert", "", "`ids`, with commas between, that also run with each expectation turned round")
+	invert := flags.String("invert", "", "`ids`, with commas between, of scenarios that also run with each expectation turned round, or of one such copy (ID~what)")
 	turn := flags.Bool("turn", false, "judge what was seen a second time, against each expectation turned round")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -74,8 +74,10 @@ func withInversions(list []*conformance.Scenario, ids []string) []*conformance.S
 	var out []*conformance.Scenario
 	for _, s := range list {
 		out = append(out, s)
-		if slices.Contains(ids, s.ID) {
-			out = append(out, conformance.Invert(s)...)
+		for _, c := range conformance.Invert(s) {
+			if slices.Contains(ids, s.ID) || slices.Contains(ids, c.ID) {
+				out = append(out, c)
+			}
 		}
 	}
 	return out
