@@ -60,7 +60,7 @@ func (f *agentFlags) offline(cmd *cobra.Command) (*reconciler.Offline, error) {
 		return nil, err
 	}
 	fmt.Fprintf(cmd.ErrOrStderr(), "muster: note: no agent answers; compared with an empty kernel, and with what the backend bpflsm can do\n")
-	node, err := host.Gather(os.DirFS("/"), host.Options{})
+	node, err := host.Gather(os.DirFS("/"), host.Options{LabelsFile: host.LabelsFile})
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -37,19 +38,17 @@ func newHost(cfg *config.Config, log *slog.Logger) (*hostFacts, error) {
 	return h, h.refresh(cfg)
 }
 
-// refresh reads the facts with cfg, now and from now on.
+// refresh reads the facts with cfg, now and from now on. Labels select policies: each time their file is read nobody
+// else may have been able to write it.
 func (h *hostFacts) refresh(cfg *config.Config) error {
-	var labels map[string]string
-	if filepath.Clean(cfg.Labels) != "/"+host.LabelsFile && cfg.Labels != "" {
-		content, err := os.ReadFile(cfg.Labels)
-		if err != nil {
+	options := host.Options{}
+	if cfg.Labels != "" {
+		options.LabelsFile = strings.TrimPrefix(filepath.Clean(cfg.Labels), "/")
+		if err := checkOwnership(cfg.Labels); err != nil {
 			return fmt.Errorf("labels: %w", err)
 		}
-		if labels, err = host.ParseLabels(cfg.Labels, content); err != nil {
-			return err
-		}
 	}
-	node, err := host.Gather(h.root, host.Options{Labels: labels})
+	node, err := host.Gather(h.root, options)
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ const (
 	LabelKubeArmorHostname = "kubearmor.io/hostname"
 )
 
-// LabelsFile is where an administrator writes the node's labels, below the root.
+// LabelsFile is where an administrator writes the node's labels, below the root, unless another file is configured.
 const LabelsFile = "etc/muster/labels.yaml"
 
 // maxBytes bounds each file that is read, the labels file among them.
@@ -39,9 +39,9 @@ const maxBytes = 64 << 10
 type Options struct {
 	// BPF are probed features of the kernel.
 	BPF map[string]bool
-	// Labels come from the agent's configuration; they win over the labels file, which wins over the
-	// well-known ones.
-	Labels map[string]string
+	// LabelsFile is the file with the node's labels, below the root; they win over the well-known ones. No other file
+	// counts, and none when it is empty. The constant LabelsFile need not exist, another one must.
+	LabelsFile string
 	// Arch is the machine's architecture in Go's spelling; empty means that of this program.
 	Arch string
 }
@@ -59,13 +59,12 @@ func Gather(root fs.FS, opts Options) (inventory.Node, error) {
 		CgroupV2:  exists(root, "sys/fs/cgroup/cgroup.controllers"),
 		BPF:       maps.Clone(opts.BPF),
 	}
-	written, err := readLabels(root)
+	written, err := readLabels(root, opts.LabelsFile)
 	if err != nil {
 		return inventory.Node{}, err
 	}
 	node.Labels = wellKnown(node.Hostname, opts.Arch)
 	maps.Copy(node.Labels, written)
-	maps.Copy(node.Labels, opts.Labels)
 	return node, nil
 }
 
@@ -80,15 +79,18 @@ func wellKnown(hostname, arch string) map[string]string {
 	return labels
 }
 
-func readLabels(root fs.FS) (map[string]string, error) {
-	data, err := read(root, LabelsFile)
+func readLabels(root fs.FS, path string) (map[string]string, error) {
+	if path == "" {
+		return nil, nil
+	}
+	data, err := read(root, path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case path == LabelsFile && errors.Is(err, fs.ErrNotExist):
 		return nil, nil
 	case err != nil:
 		return nil, fmt.Errorf("read labels: %w", err)
 	}
-	return ParseLabels("/"+LabelsFile, data)
+	return ParseLabels("/"+path, data)
 }
 
 // osName is PRETTY_NAME of os-release.

@@ -26,17 +26,17 @@ func TestGather(t *testing.T) {
 		opts host.Options
 		want inventory.Node
 	}{
-		{"debian", host.Options{Arch: "amd64", BPF: map[string]bool{"lsm": true}, Labels: map[string]string{"role": "db"}}, inventory.Node{
+		{"debian", host.Options{Arch: "amd64", BPF: map[string]bool{"lsm": true}, LabelsFile: host.LabelsFile}, inventory.Node{
 			Hostname: "web-1", MachineID: "0123456789abcdef0123456789abcdef",
 			OS: "Debian GNU/Linux 12 (bookworm)", Kernel: "6.1.0-31-cloud-amd64",
 			LSMs: []string{"lockdown", "capability", "yama", "apparmor", "bpf"}, BTF: true, CgroupV2: true,
 			BPF: map[string]bool{"lsm": true},
 			Labels: map[string]string{
 				host.LabelHostname: "web-one", host.LabelKubeArmorHostname: "web-1", host.LabelOS: "linux", host.LabelArch: "amd64",
-				"role": "db", "example.org/zone": "a", "empty": "",
+				"role": "web", "example.org/zone": "a", "empty": "",
 			},
 		}},
-		{"bare", host.Options{Arch: "arm64"}, inventory.Node{
+		{"bare", host.Options{Arch: "arm64", LabelsFile: host.LabelsFile}, inventory.Node{
 			Kernel: "5.10.0",
 			Labels: map[string]string{host.LabelOS: "linux", host.LabelArch: "arm64"},
 		}},
@@ -54,7 +54,7 @@ func TestGather(t *testing.T) {
 // TestGatherHere: on any Linux machine the kernel's own facts are there.
 func TestGatherHere(t *testing.T) {
 	t.Parallel()
-	n, err := host.Gather(fstestless{os.DirFS("/")}, host.Options{})
+	n, err := host.Gather(os.DirFS("/"), host.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,20 +67,33 @@ func TestGatherHere(t *testing.T) {
 	}
 }
 
-// fstestless hides /etc/muster of the machine that runs the tests.
-type fstestless struct{ fs.FS }
-
-func (f fstestless) Open(name string) (fs.File, error) {
-	if strings.HasPrefix(name, "etc/muster/") {
-		return nil, fs.ErrNotExist
+// TestOneLabelsFile: exactly the file that is named counts, and a name that leads nowhere is an error.
+func TestOneLabelsFile(t *testing.T) {
+	t.Parallel()
+	root := fstest.MapFS{host.LabelsFile: {Data: []byte("role: built-in\nonly: built-in\n")}, "srv/labels": {Data: []byte("role: other\n")}}
+	for file, want := range map[string]map[string]string{
+		host.LabelsFile: {"role": "built-in", "only": "built-in"},
+		"srv/labels":    {"role": "other"},
+		"":              {},
+	} {
+		node, err := host.Gather(root, host.Options{LabelsFile: file, Arch: "amd64"})
+		want[host.LabelOS], want[host.LabelArch] = "linux", "amd64"
+		if err != nil || !maps.Equal(node.Labels, want) {
+			t.Errorf("%q: %v, %v; want %v", file, node.Labels, err, want)
+		}
 	}
-	return f.FS.Open(name)
+	if _, err := host.Gather(root, host.Options{LabelsFile: "srv/lables"}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	if _, err := host.Gather(fstest.MapFS{}, host.Options{LabelsFile: host.LabelsFile}); err != nil {
+		t.Errorf("the usual file is not there: %v", err)
+	}
 }
 
 func TestBadLabelsFailGather(t *testing.T) {
 	t.Parallel()
 	root := fstest.MapFS{host.LabelsFile: {Data: []byte("role: [web]\n")}}
-	_, err := host.Gather(root, host.Options{})
+	_, err := host.Gather(root, host.Options{LabelsFile: host.LabelsFile})
 	if !errors.Is(err, host.ErrLabels) || !strings.Contains(err.Error(), "/etc/muster/labels.yaml:1:7") {
 		t.Errorf("got %v", err)
 	}

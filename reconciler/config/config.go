@@ -48,7 +48,7 @@ type Config struct {
 	AllowHostAllowlist bool `yaml:"allowHostAllowlist"`
 	// Protect adds to what must stay possible on this host; a ruleset that denies one of these is held.
 	Protect []Protect `yaml:"protect"`
-	// Labels is the file with this host's own labels; it need not exist.
+	// Labels is the one file with this host's own labels, "" for none; another than the default must exist.
 	Labels string `yaml:"labels"`
 	// HostID names this host in the fleet; empty means its hostname.
 	HostID string `yaml:"hostId"`
