@@ -33,8 +33,10 @@ func (l *Loop) Status(context.Context) (*control.Status, error) {
 // show keeps what Status answers up to date. What it hands out is never changed again.
 func (l *Loop) show() {
 	l.conclude()
+	node, _ := l.deps.Host.Node()
+	node.LSMs = append([]string{}, node.LSMs...) // a list, also of a kernel that names none
 	status := &control.Status{
-		Version: l.deps.Version, Report: l.know.concluded, Rounds: l.rounds, Revision: string(l.own().pull.known),
+		Host: node, Version: l.deps.Version, Report: l.know.concluded, Rounds: l.rounds, Revision: string(l.own().pull.known),
 		NextPoll: l.own().poll, LastPoll: l.own().pull.last, Problems: l.problems(), Tenants: l.tenantStatus(), Suspension: l.know.suspension,
 		Repairs: append([]control.Repair{}, l.know.repairs...), Components: []enforce.Component{},
 	}

@@ -21,7 +21,8 @@ func newStatusCmd() *cobra.Command {
 		Use:   "status",
 		Short: "Show what this host enforces, and what keeps it from more",
 		Long: "Asks the agent for its report: the one state, the conditions, the releases, and for each subject the ruleset\n" +
-			"that is declared and the one that was last read back from the kernel.",
+			"that is declared and the one that was last read back from the kernel. With -o json also what is known of the\n" +
+			"machine: its kernel, which of the BPF features that the backend rests on it has, its labels.",
 		Example: "  muster status\n  muster status -o json | jq -r .report.state",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

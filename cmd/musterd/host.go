@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/enforce/bpflsm"
 	"github.com/muster-fleet/muster/inventory"
 	"github.com/muster-fleet/muster/inventory/host"
 	"github.com/muster-fleet/muster/policies"
@@ -30,18 +31,23 @@ type hostFacts struct {
 	store   *inventory.Store
 	changed chan struct{}
 	log     *slog.Logger
+	bpf     map[string]bool // the kernel's BPF features, which do not change while it runs
 	cfg     atomic.Pointer[config.Config]
 }
 
 func newHost(cfg *config.Config, log *slog.Logger) (*hostFacts, error) {
-	h := &hostFacts{root: os.DirFS("/"), store: inventory.NewStore(), changed: make(chan struct{}, 1), log: log}
+	features, err := bpflsm.Features()
+	if err != nil {
+		log.Warn("the kernel's BPF features are not known", "error", err)
+	}
+	h := &hostFacts{root: os.DirFS("/"), store: inventory.NewStore(), changed: make(chan struct{}, 1), log: log, bpf: features}
 	return h, h.refresh(cfg)
 }
 
 // refresh reads the facts with cfg, now and from now on. Labels select policies: each time their file is read nobody
 // else may have been able to write it.
 func (h *hostFacts) refresh(cfg *config.Config) error {
-	options := host.Options{}
+	options := host.Options{BPF: h.bpf}
 	if cfg.Labels != "" {
 		options.LabelsFile = strings.TrimPrefix(filepath.Clean(cfg.Labels), "/")
 		if err := checkOwnership(cfg.Labels); err != nil {

@@ -105,21 +105,15 @@ type host struct {
 
 // readHost takes a while: the kernel's types and its symbols are some megabytes each.
 func readHost(spec *ebpf.CollectionSpec) (*host, error) {
-	kernel, err := btf.LoadKernelSpec()
+	hooks, err := readHooks(spec)
 	if err != nil {
-		return nil, fmt.Errorf("%w: no BTF: %w", ErrUnsupported, err)
+		return nil, err
 	}
-	h := &host{hooks: map[string]bool{}}
-	for _, p := range attached {
-		if h.hooks[p.name] = p.cgroup; p.cgroup {
-			continue
-		}
-		if h.hooks[p.name], err = hasHook(kernel, spec.Programs[p.name]); err != nil {
-			return nil, err
-		}
+	addresses, err := kernelAddresses("/proc/kallsyms")
+	if err != nil {
+		return nil, err
 	}
-	h.addresses, err = kernelAddresses("/proc/kallsyms")
-	return h, err
+	return &host{hooks: hooks, addresses: addresses}, nil
 }
 
 func (b *Backend) host() (*host, error) {
@@ -151,16 +145,12 @@ func (h *host) supported(wanted demand) ([]program, error) {
 // hasHook says whether the kernel has what a program is to be attached to.
 func hasHook(kernel *btf.Spec, p *ebpf.ProgramSpec) (bool, error) {
 	var err error
-	switch {
-	case p.Type == ebpf.LSM:
-		var hook *btf.Func
-		err = kernel.TypeByName("bpf_lsm_"+p.AttachTo, &hook)
-	case p.AttachType == ebpf.AttachTraceRawTp:
+	if p.AttachType == ebpf.AttachTraceRawTp {
 		var tracepoint *btf.Typedef
-		err = kernel.TypeByName("btf_trace_"+p.AttachTo, &tracepoint)
-	default:
+		err = kernel.TypeByName(hookName(p), &tracepoint)
+	} else {
 		var function *btf.Func
-		err = kernel.TypeByName(p.AttachTo, &function)
+		err = kernel.TypeByName(hookName(p), &function)
 	}
 	if err != nil && !errors.Is(err, btf.ErrNotFound) {
 		return false, fmt.Errorf("look for the hook %s: %w", p.AttachTo, err)

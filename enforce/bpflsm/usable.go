@@ -18,6 +18,18 @@ import (
 // Usable says why this backend cannot work on the running kernel: an error that is ErrUnsupported, or nil. It loads one
 // program of two instructions, which is attached nowhere.
 func Usable() error {
+	if err := activeLSM(); err != nil {
+		return err
+	}
+	loop, err := haveLoop()
+	if err == nil && !loop {
+		return fmt.Errorf("%w: it lacks bpf_loop, which came with Linux 5.17", ErrUnsupported)
+	}
+	return err
+}
+
+// activeLSM says why BPF is no security module of the running kernel.
+func activeLSM() error {
 	list, err := os.ReadFile("/sys/kernel/security/lsm")
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUnsupported, err)
@@ -25,12 +37,16 @@ func Usable() error {
 	if !slices.Contains(strings.Split(strings.TrimSpace(string(list)), ","), "bpf") {
 		return fmt.Errorf("%w: bpf is not among its security modules: add lsm=…,bpf to its command line", ErrUnsupported)
 	}
-	// The helper is no program type's own; LSM programs cannot be probed without a hook.
+	return nil
+}
+
+// haveLoop looks for bpf_loop. The helper is no program type's own; LSM programs cannot be probed without a hook.
+func haveLoop() (bool, error) {
 	switch err := features.HaveProgramHelper(ebpf.RawTracepoint, asm.FnLoop); {
 	case errors.Is(err, ebpf.ErrNotSupported):
-		return fmt.Errorf("%w: it lacks bpf_loop, which came with Linux 5.17", ErrUnsupported)
+		return false, nil
 	case err != nil:
-		return fmt.Errorf("look for bpf_loop: %w", err)
+		return false, fmt.Errorf("look for bpf_loop: %w", err)
 	}
-	return nil
+	return true, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/muster-fleet/muster/enforce"
 	"github.com/muster-fleet/muster/fleet"
+	"github.com/muster-fleet/muster/inventory"
 	"github.com/muster-fleet/muster/policies"
 )
 
@@ -48,6 +49,8 @@ type Problem struct {
 type Status struct {
 	Version string        `json:"version"`
 	Report  *fleet.Report `json:"report"`
+	// Host is what the agent knows of the machine itself, and selects policies by.
+	Host inventory.Node `json:"host"`
 	// Rounds counts finished rounds since the start; it only grows while the loop lives.
 	Rounds uint64 `json:"rounds"`
 	// Revision is the newest revision seen at the source, NextPoll when it is looked at again.

@@ -1,0 +1,78 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package bpflsm
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+
+	"github.com/muster-fleet/muster/bpf"
+)
+
+// The names of features. A hook that only some kernels have is one as well, by its own name.
+const (
+	FeatureLSM   = "lsm"      // BPF is among the active security modules
+	FeatureLoop  = "bpf_loop" // the helper, from Linux 5.17
+	FeatureHooks = "hooks"    // everything is there that a program may be attached to and no other covers for
+)
+
+// Features tells what the running kernel has of what this backend is made of, by name. It is what Usable and the choice of
+// programs go by, told for a person. Like Usable it loads one program of two instructions, which is attached nowhere.
+func Features() (map[string]bool, error) {
+	loop, err := haveLoop()
+	if err != nil {
+		return nil, err
+	}
+	found := map[string]bool{FeatureLSM: activeLSM() == nil, FeatureLoop: loop}
+	spec, err := bpf.LoadMuster()
+	if err != nil {
+		return nil, fmt.Errorf("read the built-in programs: %w", err)
+	}
+	hooks, err := readHooks(spec)
+	if err != nil && !errors.Is(err, ErrUnsupported) { // without BTF there is nothing to attach to
+		return nil, err
+	}
+	found[FeatureHooks] = true
+	for _, p := range attached {
+		if p.optional {
+			found[hookName(spec.Programs[p.name])] = hooks[p.name]
+		} else if !hooks[p.name] {
+			found[FeatureHooks] = false
+		}
+	}
+	return found, nil
+}
+
+// readHooks says which programs the kernel has hooks for. Packets need none.
+func readHooks(spec *ebpf.CollectionSpec) (map[string]bool, error) {
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		return nil, fmt.Errorf("%w: no BTF: %w", ErrUnsupported, err)
+	}
+	hooks := map[string]bool{}
+	for _, p := range attached {
+		if hooks[p.name] = p.cgroup; p.cgroup {
+			continue
+		}
+		if hooks[p.name], err = hasHook(kernel, spec.Programs[p.name]); err != nil {
+			return nil, err
+		}
+	}
+	return hooks, nil
+}
+
+// hookName is how the kernel's types call what a program is attached to.
+func hookName(p *ebpf.ProgramSpec) string {
+	switch {
+	case p.Type == ebpf.LSM:
+		return "bpf_lsm_" + p.AttachTo
+	case p.AttachType == ebpf.AttachTraceRawTp:
+		return "btf_trace_" + p.AttachTo
+	default:
+		return p.AttachTo
+	}
+}
