@@ -63,7 +63,14 @@ func narrows[T any](inner, outer []T, covers func(outer, inner T) bool) bool {
 
 // lint parses what is about to be published as the hosts will.
 func (o *PublishOptions) lint(files fs.FS) error {
-	_, err := policies.Parse(files)
+	unsupported, err := policies.UnsupportedIn(files)
+	if err != nil {
+		return err
+	}
+	if len(unsupported) > 0 {
+		return refuse(ErrUnsupported, "the content asks for what this version does not do").because(unsupported).withHint(unsupported.Hint())
+	}
+	_, err = policies.Parse(files)
 	if err == nil && o.Check != nil {
 		err = o.Check(files)
 	}

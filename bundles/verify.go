@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/muster-fleet/muster/policies"
 )
 
 // Check is one check and what it found: the evidence that muster verify prints.
@@ -68,6 +70,7 @@ func (e *examination) run() (*Verified, []Check, error) {
 		{"attestations", e.checkAttestations},
 		{"fleet and channel", e.checkName},
 		{"epoch and sequence", e.checkMarks},
+		{"contents", e.checkContents},
 		{"files", e.checkFiles},
 		{"scope", e.checkScope},
 		{"ancestry", e.checkAncestry},
@@ -300,6 +303,16 @@ func (e *examination) checkMarks() (string, error) {
 		e.v.note(ConditionForked, "sequence %d was seen with another digest (%s) at level audit", a.Sequence, a.Digest)
 	}
 	return fmt.Sprintf("(%d, %d), the %s mark is (%d, %d)", r.Epoch, r.Sequence, e.v.level, mark.Epoch, mark.Sequence), nil
+}
+
+// checkContents refuses what asks for more than this version does. What an earlier version accepted goes on.
+func (e *examination) checkContents() (string, error) {
+	for _, f := range e.v.release.Files {
+		if p := policies.Unsupported(f.Path); p != nil && !e.held {
+			return "", refuse(ErrUnsupported, "%s: %s", f.Path, p.Message).withHint(p.Hint)
+		}
+	}
+	return "nothing that this version does not do", nil
 }
 
 func (e *examination) checkFiles() (string, error) {

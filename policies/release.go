@@ -12,16 +12,16 @@ import (
 )
 
 // IsPolicyFile says whether a file of a release, named from its root, holds policies: every *.yaml and
-// *.yml but muster.yaml, rollout.yaml, waivers/ and .muster/.
+// *.yml but muster.yaml, rollout.yaml, waivers/ and .muster/. See Unsupported for the two in the middle.
 func IsPolicyFile(name string) bool {
 	if ext := path.Ext(name); ext != ".yaml" && ext != ".yml" {
 		return false
 	}
 	switch top, _, below := strings.Cut(name, "/"); {
 	case below:
-		return top != "waivers" && top != ".muster" && top != ".git"
+		return top != waiversFolder && top != ".muster" && top != ".git"
 	default:
-		return name != "muster.yaml" && name != "rollout.yaml"
+		return name != "muster.yaml" && name != rolloutFile
 	}
 }
 
@@ -50,7 +50,7 @@ func ParseAfter(earlier *Set, fsys fs.FS) (*Set, error) {
 			return err
 		}
 		if entry.IsDir() {
-			if name == ".git" || name == ".muster" || name == "waivers" {
+			if name == ".git" || name == ".muster" || name == waiversFolder {
 				return fs.SkipDir
 			}
 			return nil

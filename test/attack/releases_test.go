@@ -251,6 +251,8 @@ func contents() []attack {
 		row("one with an unknown field among good ones", "policy", kept),
 		row("one that is no YAML", "policy", map[string][]byte{"own.yaml": []byte("a: [")}),
 		row("one that grows by aliases", "policy", map[string][]byte{"own.yaml": []byte("a: &a [x,x]\nb: &b [*a,*a]\nc: [*b,*b]\n")}),
+		row("one for a tenth of the hosts first (rollout.yaml)", "unsupported", with(wrong(), "rollout.yaml", []byte("waves: [{percent: 10}]\n"))),
+		row("one with a waiver (waivers/)", "unsupported", with(wrong(), "waivers/web.yaml", []byte("policy: own\n"))),
 		row("everything is removed and nobody says so", "removal-not-acknowledged", map[string][]byte{"README.md": []byte("nothing")}),
 		row("one for a path that leaves its directory", "policy", map[string][]byte{"own.yaml": []byte(head +
 			"spec: {nodeSelector: {matchLabels: {kubernetes.io/hostname: web-1}}, file: {matchPaths: [{path: /etc/../free}]}, action: Block}\n")}),
