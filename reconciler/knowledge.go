@@ -83,6 +83,8 @@ type knowledge struct {
 
 	concluded *fleet.Report
 	sent      [sha256.Size]byte // the gist of what was handed over last, zero before
+	// kept is what is on disk of what the kernel knows and a boot makes it forget.
+	kept []byte
 }
 
 func (k *knowledge) init() {

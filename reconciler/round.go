@@ -37,6 +37,7 @@ func (l *Loop) start(ctx context.Context) error {
 		l.deps.Log.Warn("an earlier agent died while it changed the kernel", "steps", journal.Steps, "done", journal.Done)
 	}
 	l.restoreSuspension(now)
+	l.restoreKept(now)
 	l.converge(ctx, CauseStart)
 	giveBack(l.own().inForce())
 	return nil
@@ -96,6 +97,7 @@ func (l *Loop) converge(ctx context.Context, cause Cause) {
 		return // cut short by the agent's own stop: nothing is wrong with the kernel, and nobody is told so
 	}
 	l.settle(err)
+	l.keep()
 	l.rounds++
 	l.know.timings["round"] = l.deps.Clock.Now().Sub(begun).Seconds()
 	l.conclude()

@@ -28,6 +28,12 @@ func (b *Backend) attach(ctx context.Context) error {
 	if err := b.openMaps(); err != nil {
 		return err
 	}
+	if err := b.restoreSettings(); err != nil {
+		return err
+	}
+	if b.loaded == nil && b.maps[bpf.MusterMapMarks] != nil {
+		b.kept = nil // no boot came between
+	}
 	wanted, err := b.demanded()
 	if err != nil {
 		return err
@@ -113,7 +119,7 @@ func (b *Backend) openMaps() error {
 		held[name] = m
 	}
 	b.maps = held
-	return nil
+	return b.inherit()
 }
 
 // linkedMaps are the maps that the programs of the pinned links use, by name.
@@ -220,7 +226,7 @@ func (b *Backend) usesMap(name string, m *ebpf.Map) (bool, error) {
 // replace attaches the fresh programs, pins them aside, and puts their pins over the old ones. Until all are attached it
 // ends with ctx, and what was in force goes on as it was.
 func (b *Backend) replace(ctx context.Context, fresh *programSet) error {
-	if err := fresh.initialise(); err != nil {
+	if err := fresh.initialise(b.inherited, lastingLayout(b.spec)); err != nil {
 		return err
 	}
 	if err := b.pinAside(ctx, fresh); err != nil {
@@ -359,15 +365,33 @@ func (b *Backend) claim() error {
 	if err := b.maps[bpf.MusterMapConfig].Put(uint32(0), &s); err != nil {
 		return fmt.Errorf("write settings: %w", err)
 	}
+	b.settled = &s
 	return nil
 }
 
-// initialise gives new maps their key, before anything is attached that uses it.
-func (set *programSet) initialise() error {
+// restoreSettings puts back the settings that this agent left, whoever changed them meanwhile.
+func (b *Backend) restoreSettings() error {
+	config := b.maps[bpf.MusterMapConfig]
+	if b.settled == nil || config == nil {
+		return nil
+	}
+	if err := config.Put(uint32(0), b.settled); err != nil {
+		return fmt.Errorf("write settings: %w", err)
+	}
+	return nil
+}
+
+// initialise gives new maps their key, before anything is attached that uses it: that of the entries which they took over,
+// if there are any.
+func (set *programSet) initialise(inherited hashKey, layout uint32) error {
 	return set.change(func(s *bpf.MusterSettings) {
+		if s.HashKey == ([2]uint64{}) {
+			s.HashKey = inherited
+		}
 		for s.HashKey == ([2]uint64{}) {
 			s.HashKey = [2]uint64{randomNumber(), randomNumber()}
 		}
+		s.Layout = layout
 	})
 }
 

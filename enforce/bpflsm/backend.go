@@ -61,6 +61,13 @@ type Backend struct {
 	// again for that.
 	moved     uint64
 	nextMarks time.Time
+	// made are the marks that the agent itself made for last, kept those of before the boot whose filesystem is missing.
+	made map[bpf.MusterMarkKey][]uint64
+	kept []keptMark
+	// settled are the settings as this agent left them, nil before it did.
+	settled *bpf.MusterSettings
+	// inherited is the key of the entries of maps that were taken over from another layout.
+	inherited hashKey
 }
 
 // New prepares a backend. It loads nothing and changes nothing in the kernel.
@@ -186,7 +193,7 @@ func (b *Backend) release() {
 	for _, m := range b.maps {
 		_ = m.Close()
 	}
-	b.maps = nil
+	b.maps, b.settled, b.made = nil, nil, nil
 }
 
 // Close lets go of the kernel's objects. What is pinned goes on enforcing.

@@ -207,6 +207,8 @@ func (b *Backend) provide(ctx context.Context, wanted demand) error {
 				s.Tags[i] = tag
 			}
 		}
+		settled := *s
+		b.settled = &settled
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -106,6 +107,30 @@ func TestDrift(t *testing.T) {
 		g.apply(t, enforce.StepAttach{Reason: damage.fault})
 		want(t, faults(g.observe(t, rs)))
 		want(t, try(t, "read "+d+"/f"), "EACCES")
+	}
+	settings, err := g.settings()
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings.AgentTgid = uint32(os.Getppid()) // somebody else is never denied
+	if err := g.maps[bpf.MusterMapConfig].Put(uint32(0), &settings); err != nil {
+		t.Fatal(err)
+	}
+	want(t, faults(g.observe(t, rs)), "map config altered")
+	g.apply(t, enforce.StepAttach{})
+	want(t, faults(g.observe(t, rs)))
+
+	for key := range g.made {
+		if err := g.maps[bpf.MusterMapMarks].Delete(&key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := g.observe(t, rs).Subjects[enforce.Host]; s.Intact || !strings.Contains(s.Detail, d+"/f") {
+		t.Errorf("removed marks: %+v", s)
+	}
+	g.apply(t, publish)
+	if s := g.observe(t, rs).Subjects[enforce.Host]; !s.Intact {
+		t.Errorf("marks made again: %+v", s)
 	}
 	other, err := New(Config{Root: testRoot + "-other"})
 	if err != nil {

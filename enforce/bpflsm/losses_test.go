@@ -4,8 +4,6 @@
 package bpflsm
 
 import (
-	"bytes"
-	"encoding/binary"
 	"log/slog"
 	"strings"
 	"testing"
@@ -27,7 +25,7 @@ func bareBackend() *Backend {
 func TestMarkImpossible(t *testing.T) {
 	t.Parallel()
 	long := "/" + strings.Repeat("n", 300)
-	if err := bareBackend().markBatch(t.Context(), []string{long}, map[string]uint64{long: 1}); err != nil {
+	if err := bareBackend().identify(t.Context(), []string{long}, nil); err != nil {
 		t.Error(err)
 	}
 }
@@ -48,16 +46,10 @@ func TestMarksFull(t *testing.T) {
 	defer marks.Close()
 	b := bareBackend()
 	b.maps[bpf.MusterMapMarks] = marks
-	var found bytes.Buffer
-	held := map[uint32]uint64{}
-	for n := range uint32(8) { // the kernel may let a few more in than there is room for
-		held[n] = 7
-		if err := binary.Write(&found, binary.LittleEndian, bpf.MusterFoundInode{Fd: n, Inode: uint64(n)}); err != nil {
-			t.Fatal(err)
+	for n := range uint64(8) { // the kernel may let a few more in than there is room for
+		if _, err := b.mark(bpf.MusterMarkKey{Inode: n}, 7); err != nil {
+			t.Error(err)
 		}
-	}
-	if err := b.markFound(found.Bytes(), held); err != nil {
-		t.Error(err)
 	}
 	if losses, err := b.Losses(); err != nil || losses[lossMarkFull] == 0 {
 		t.Errorf("losses %v %v", losses, err)

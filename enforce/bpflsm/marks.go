@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 	"unsafe"
@@ -35,26 +36,61 @@ var (
 //
 // What was cleared before is judged again: a file may have got a mark that was cleared by another name.
 func (b *Backend) markExisting(ctx context.Context, image *Image) error {
-	return errors.Join(b.markProtected(ctx, image), endClearances(b.maps[bpf.MusterMapClearing]))
+	b.made = map[bpf.MusterMarkKey][]uint64{}
+	return errors.Join(b.markProtected(ctx, image), b.markKept(image), endClearances(b.maps[bpf.MusterMapClearing]))
 }
 
 func (b *Backend) markProtected(ctx context.Context, image *Image) error {
-	paths := make([]string, 0, len(image.Protected))
 	hashes := map[string]uint64{}
 	for hash, path := range image.Protected {
 		hashes[path] = hash
-		paths = append(paths, path)
 	}
-	slices.Sort(paths)
-	for batch := range slices.Chunk(paths, markBatch) {
-		if err := ctx.Err(); err != nil {
-			return err
+	return b.identify(ctx, slices.Sorted(maps.Keys(hashes)), func(path string, key bpf.MusterMarkKey) error {
+		made, err := b.mark(key, hashes[path])
+		if made {
+			b.made[key] = append(b.made[key], hashes[path])
 		}
-		if err := b.markBatch(ctx, batch, hashes); err != nil {
-			return err
+		return err
+	})
+}
+
+// mark adds one mark. That there is no room for it is counted, and no error: the name alone protects the file then, and
+// whoever fills the map must not keep rulesets from being published.
+func (b *Backend) mark(key bpf.MusterMarkKey, hash uint64) (made bool, err error) {
+	err = addMark(b.maps[bpf.MusterMapMarks], key, hash)
+	switch {
+	case errors.Is(err, errCrowded):
+		b.reader.lose(lossMarkOverflow, 1)
+		return false, nil
+	case errors.Is(err, unix.E2BIG):
+		b.reader.lose(lossMarkFull, 1)
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// lostMarks are the protected files that have a mark by the agent's work and lack it in the kernel. A mark that went with its
+// file is not lost.
+func (b *Backend) lostMarks(ctx context.Context) (lost []string, err error) {
+	gone := map[string]bpf.MusterMarkKey{}
+	for key, hashes := range b.made {
+		var m bpf.MusterMark
+		if err := b.maps[bpf.MusterMapMarks].Lookup(&key, &m); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return nil, fmt.Errorf("read a mark: %w", err)
+		}
+		for _, hash := range hashes {
+			if !slices.Contains(m.Paths[:], hash) {
+				gone[b.last.Protected[hash]] = key
+			}
 		}
 	}
-	return nil
+	err = b.identify(ctx, slices.Sorted(maps.Keys(gone)), func(path string, key bpf.MusterMarkKey) error {
+		if key == gone[path] {
+			lost = append(lost, path)
+		}
+		return nil
+	})
+	return lost, err
 }
 
 // marksShare bounds what renaming directories can make the agent do: of the time, one part of so many.
@@ -82,8 +118,21 @@ func (b *Backend) follow(ctx context.Context) error {
 	return err
 }
 
-func (b *Backend) markBatch(ctx context.Context, paths []string, hashes map[string]uint64) error {
-	held := map[uint32]uint64{}
+// identify tells the inodes that paths name now, as the kernel knows them. Paths that name no file are left out.
+func (b *Backend) identify(ctx context.Context, paths []string, found func(path string, key bpf.MusterMarkKey) error) error {
+	for batch := range slices.Chunk(paths, markBatch) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := b.identifyBatch(ctx, batch, found); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *Backend) identifyBatch(ctx context.Context, paths []string, found func(string, bpf.MusterMarkKey) error) error {
+	held := map[uint32]string{}
 	defer func() {
 		for fd := range held {
 			_ = unix.Close(int(fd))
@@ -96,7 +145,7 @@ func (b *Backend) markBatch(ctx context.Context, paths []string, hashes map[stri
 		})
 		switch {
 		case err == nil:
-			held[uint32(fd)] = hashes[path]
+			held[uint32(fd)] = path
 		case errors.Is(err, unix.ELOOP):
 			// no file has this name
 		case slices.Contains(absent, err):
@@ -117,10 +166,11 @@ func (b *Backend) markBatch(ctx context.Context, paths []string, hashes map[stri
 	if err != nil {
 		return err
 	}
-	return b.markFound(out, held)
+	return readInodes(out, held, found)
 }
 
-func (b *Backend) markFound(out []byte, held map[uint32]uint64) error {
+// readInodes reads what the iterator over this process's descriptors printed.
+func readInodes(out []byte, held map[uint32]string, found func(string, bpf.MusterMarkKey) error) error {
 	size := int(unsafe.Sizeof(bpf.MusterFoundInode{}))
 	seen := 0
 	for ; len(out) >= size; out = out[size:] {
@@ -128,27 +178,17 @@ func (b *Backend) markFound(out []byte, held map[uint32]uint64) error {
 		if _, err := binary.Decode(out, binary.LittleEndian, &f); err != nil {
 			return fmt.Errorf("read inodes: %w", err)
 		}
-		hash, ours := held[f.Fd]
+		path, ours := held[f.Fd]
 		if !ours {
 			continue
 		}
 		seen++
-		key := bpf.MusterMarkKey{Inode: f.Inode, Device: f.Device, Generation: f.Generation}
-		err := addMark(b.maps[bpf.MusterMapMarks], key, hash)
-		if errors.Is(err, errCrowded) {
-			b.reader.lose(lossMarkOverflow, 1)
-			continue // the name alone protects it
-		}
-		if errors.Is(err, unix.E2BIG) {
-			b.reader.lose(lossMarkFull, 1)
-			continue // the same: whoever fills the map must not keep rulesets from being published
-		}
-		if err != nil {
+		if err := found(path, bpf.MusterMarkKey{Inode: f.Inode, Device: f.Device, Generation: f.Generation}); err != nil {
 			return err
 		}
 	}
 	if seen < len(held) {
-		return fmt.Errorf("mark files: %d of %d descriptors were seen", seen, len(held))
+		return fmt.Errorf("identify files: %d of %d descriptors were seen", seen, len(held))
 	}
 	return nil
 }

@@ -19,9 +19,10 @@ import (
 	"github.com/muster-fleet/muster/enforce"
 )
 
-// Observe implements enforce.Backend. Links, programs, maps and the published image are read back from the
-// kernel; nothing is believed from memory. What is right is known by loading the programs once more, which
-// gives the tags that this kernel gives them.
+// Observe implements enforce.Backend. Links, programs, maps, the settings, the published image and the marks that the
+// agent made are read back from the kernel. What is right is known from this process's own attaching: the tags that
+// this kernel gave its programs, and the settings that it left; before it attached anything, from what an agent of
+// the same build left behind.
 func (b *Backend) Observe(ctx context.Context, want []*enforce.Ruleset) (enforce.State, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -63,7 +64,10 @@ func (b *Backend) Observe(ctx context.Context, want []*enforce.Ruleset) (enforce
 		return state, err
 	}
 	defer closeMaps(maps)
-	if err := b.observeSubject(&state, maps, want); err != nil {
+	if err := b.observeSettings(&state, maps); err != nil {
+		return state, err
+	}
+	if err := b.observeSubject(ctx, &state, maps, want); err != nil {
 		return state, err
 	}
 	if state.Foreign, err = foreign(ours); err != nil {
@@ -101,7 +105,9 @@ func (b *Backend) reference(demanded demand) ([]program, map[string]string, erro
 		config = pinned
 	}
 	var s bpf.MusterSettings
-	if err := config.Lookup(uint32(0), &s); err != nil {
+	if b.settled != nil {
+		s = *b.settled
+	} else if err := config.Lookup(uint32(0), &s); err != nil {
 		return nil, nil, fmt.Errorf("read settings: %w", err)
 	}
 	if s.Build != bpf.Build() {
@@ -179,8 +185,29 @@ func closeMaps(maps map[string]*ebpf.Map) {
 	}
 }
 
-// observeSubject compares the published image with what the wanted ruleset renders to.
-func (b *Backend) observeSubject(state *enforce.State, maps map[string]*ebpf.Map, want []*enforce.Ruleset) error {
+// observeSettings compares the settings with those that this agent left: they say who is never denied, and who tells.
+func (b *Backend) observeSettings(state *enforce.State, maps map[string]*ebpf.Map) error {
+	config := maps[bpf.MusterMapConfig]
+	if b.settled == nil || config == nil {
+		return nil
+	}
+	var s bpf.MusterSettings
+	if err := config.Lookup(uint32(0), &s); err != nil {
+		return fmt.Errorf("read settings: %w", err)
+	}
+	if s == *b.settled {
+		return nil
+	}
+	for i, c := range state.Components {
+		if c.Kind == "map" && c.Name == bpf.MusterMapConfig && c.Condition == "" {
+			state.Components[i].Condition, state.Components[i].Detail = enforce.DriftAltered, "the settings are not as this agent left them"
+		}
+	}
+	return nil
+}
+
+// observeSubject compares the published image with what the wanted ruleset renders to, and its marks with those made.
+func (b *Backend) observeSubject(ctx context.Context, state *enforce.State, maps map[string]*ebpf.Map, want []*enforce.Ruleset) error {
 	slots, config := maps[bpf.MusterMapSlots], maps[bpf.MusterMapConfig]
 	if slots == nil || config == nil {
 		return nil
@@ -214,12 +241,31 @@ func (b *Backend) observeSubject(state *enforce.State, maps map[string]*ebpf.Map
 		if found.Intact = sha256.Sum256(image) == rendered.sum; found.Intact {
 			found.Detail = ""
 			b.reader.know(rendered)
+			if err := b.observeMarks(ctx, &found); err != nil {
+				return err
+			}
 		} else if found.Digest == rs.Digest() {
 			found.Detail = "contents differ from what the ruleset renders to"
 		}
 	}
 	state.Subjects[enforce.Host] = found
 	return nil
+}
+
+// observeMarks looks whether the marks that the agent made are there. One that took over what is in force has made none:
+// it makes them now.
+func (b *Backend) observeMarks(ctx context.Context, found *enforce.SubjectState) error {
+	if b.loaded == nil || b.maps[bpf.MusterMapMarks] == nil {
+		return nil
+	}
+	if b.made == nil {
+		return b.markExisting(ctx, b.last)
+	}
+	lost, err := b.lostMarks(ctx)
+	if err == nil && len(lost) > 0 {
+		found.Intact, found.Detail = false, fmt.Sprintf("%d protected files lack their marks, %s among them", len(lost), lost[0])
+	}
+	return err
 }
 
 // rendering is what rs renders to. The last one is remembered, without its bytes: a rendering is a function

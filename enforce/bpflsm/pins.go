@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -126,19 +127,29 @@ func (p pins) removeExtras(spec *ebpf.CollectionSpec) error {
 	return err
 }
 
-// removeOthers removes the pins of every other layout: their links detach.
-func (p pins) removeOthers() error {
+// others are the directories of other layouts, the one that was made last first.
+func (p pins) others() ([]pins, error) {
 	entries, err := os.ReadDir(p.root)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("list pins: %w", err)
+		return nil, fmt.Errorf("list pins: %w", err)
 	}
-	var all error
+	made := map[pins]time.Time{}
 	for _, e := range entries {
-		if dir := filepath.Join(p.root, e.Name()); dir != p.dir && e.IsDir() {
-			all = errors.Join(all, os.RemoveAll(dir))
+		info, err := e.Info()
+		if dir := filepath.Join(p.root, e.Name()); err == nil && dir != p.dir && e.IsDir() {
+			made[pins{p.root, dir}] = info.ModTime()
 		}
 	}
-	return all
+	return slices.SortedFunc(maps.Keys(made), func(a, b pins) int { return made[b].Compare(made[a]) }), nil
+}
+
+// removeOthers removes the pins of every other layout: their links detach.
+func (p pins) removeOthers() error {
+	others, err := p.others()
+	for _, o := range others {
+		err = errors.Join(err, os.RemoveAll(o.dir))
+	}
+	return err
 }
 
 func (p pins) removeAll() error {

@@ -25,6 +25,8 @@ type kernel struct {
 	fail    map[string]int
 	history []string
 	blind   bool
+	// kept is what a boot would make it forget, restored what it was given back.
+	kept, restored string
 	// hold is called once, by the next Observe.
 	hold func()
 }
@@ -96,6 +98,24 @@ func (k *kernel) Apply(_ context.Context, step enforce.Step) error {
 		delete(k.rules, s.Subject)
 	}
 	k.history = append(k.history, step.String())
+	return nil
+}
+
+// Keep implements reconciler.BootMemory.
+func (k *kernel) Keep() ([]byte, bool, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.kept == "" {
+		return nil, true, nil
+	}
+	return []byte(k.kept), true, nil
+}
+
+// Restore implements reconciler.BootMemory.
+func (k *kernel) Restore(value []byte) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.restored = string(value)
 	return nil
 }
 

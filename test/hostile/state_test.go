@@ -99,6 +99,7 @@ func stateRows() []row {
 		spoilt("cached release: missing", lostAndHeld, func(w *world) error { return os.Remove(w.state("*")) }),
 		spoilt("every cached release: missing", lostAndHeld, func(w *world) error { return os.RemoveAll(w.path("state/cache")) }),
 		spoilt("journal: garbage", "StateLost", func(w *world) error { return os.WriteFile(w.state("journal"), garbage, 0o600) }),
+		inLab(spoilt("files kept for the next boot: garbage", "StateLost", func(w *world) error { return os.WriteFile(w.state("kept"), garbage, 0o600) })),
 		spoilt("suspension: garbage", "StateLost", func(w *world) error { return os.WriteFile(w.state("suspended"), garbage, 0o600) }),
 		spoilt("successions of the trust file: garbage", "StateLost", func(w *world) error { return os.WriteFile(w.state("trust"), garbage, 0o600) }),
 		spoilt("successions of the trust file: empty", "StateLost", func(w *world) error { return os.WriteFile(w.state("trust"), nil, 0o600) }),
