@@ -22,17 +22,8 @@ import (
 // is there, with the same maps, labelling first; only then are the old links let go. Meanwhile both decide,
 // and a denial by either is one.
 func (b *Backend) attach(ctx context.Context) error {
-	if err := b.pins.make(); err != nil {
+	if err := b.findMaps(); err != nil {
 		return err
-	}
-	if err := b.openMaps(); err != nil {
-		return err
-	}
-	if err := b.restoreSettings(); err != nil {
-		return err
-	}
-	if b.loaded == nil && b.maps[bpf.MusterMapMarks] != nil {
-		b.kept = nil // no boot came between
 	}
 	wanted, err := b.demanded()
 	if err != nil {
@@ -87,6 +78,20 @@ func (b *Backend) load(ctx context.Context, adopted bool, wanted demand) (*progr
 		}
 	}
 	return load(ctx, h, b.maps, b.ringBytes, what)
+}
+
+// findMaps makes ready what the programs will work on.
+func (b *Backend) findMaps() error {
+	if err := b.pins.make(); err != nil {
+		return err
+	}
+	if err := b.openMaps(); err != nil {
+		return err
+	}
+	if b.loaded == nil && b.maps[bpf.MusterMapMarks] != nil {
+		b.kept = nil // no boot came between
+	}
+	return b.restoreSettings()
 }
 
 // openMaps opens the maps in force: those pinned, else those this process still holds, else those of the
