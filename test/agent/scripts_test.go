@@ -37,6 +37,10 @@ import (
 //	told REPO TEXT         waits until a host's report in the status repository holds the text
 //	deaf VAR               listens on loopback, answers nobody, and sets VAR to its host:port
 //	connected              waits until somebody has connected there
+//	events-agent SOCKET FILE   serves the event stream of an agent whose kernel the story is, and its event file
+//	denies POLICY PATH     is an event of that kernel
+//	followed               waits until somebody follows the events
+//	appears FILE TEXT      waits until the file holds the text
 //	hangup                 sends SIGHUP to what runs in the background
 func TestScripts(t *testing.T) {
 	t.Parallel()
@@ -57,6 +61,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("MUSTER_PASSWORD", "correct horse")
 			e.Values[heard{}] = new(<-chan string)
 			e.Values[knocks{}] = new(<-chan net.Conn)
+			e.Values[streaming{}] = new(*eventAgent)
 			e.Setenv("GIT_CONFIG_NOSYSTEM", "1")
 			for _, who := range []string{"AUTHOR", "COMMITTER"} {
 				e.Setenv("GIT_"+who+"_NAME", "Ada")
@@ -82,6 +87,10 @@ func commands() map[string]func(ts *testscript.TestScript, neg bool, args []stri
 		"told":          told,
 		"deaf":          deaf,
 		"connected":     connected,
+		"events-agent":  startEventAgent,
+		"denies":        denies,
+		"followed":      followed,
+		"appears":       appears,
 	}
 }
 
