@@ -67,6 +67,9 @@ func Paths(root string) ([]string, error) {
 			}
 			return nil
 		}
+		if entry.Name() == ".git" {
+			return nil // the checkout is a worktree or a submodule
+		}
 		rel, err := filepath.Rel(root, path)
 		paths = append(paths, filepath.ToSlash(rel))
 		return err

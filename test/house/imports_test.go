@@ -11,24 +11,35 @@ import (
 )
 
 // mayImport is ARCHITECTURE's table: for each folder, the folders of this module that its packages may
-// import (not counting tests). A driver may import what the package it serves may import.
+// import (not counting tests), as far as some package makes use of it: what nothing imports is not permitted either.
 var mayImport = map[string][]string{
 	"policies":            {},
 	"inventory":           {},
 	"inventory/host":      {"inventory"},
 	"bpf":                 {},
 	"bundles":             {"policies"},
-	"bundles/git":         {"bundles", "policies"},
-	"bundles/local":       {"bundles", "policies"},
-	"bundles/oci":         {"bundles", "policies"},
+	"bundles/git":         {"bundles"},
+	"bundles/local":       {"bundles"},
+	"bundles/oci":         {"bundles"},
 	"enforce":             {"policies", "inventory", "enforce/automaton"},
 	"enforce/automaton":   {"policies"},
 	"enforce/enforcetest": {"enforce", "enforce/automaton", "policies"},
 	"enforce/bpflsm":      {"enforce", "enforce/automaton", "policies", "bpf"},
-	"fleet":               {"bundles", "enforce", "inventory", "policies"},
-	"fleet/statusref":     {"fleet", "bundles", "enforce", "inventory", "policies"},
+	"fleet":               {"bundles", "enforce"},
+	"fleet/statusref":     {"fleet", "bundles"},
 	"reconciler":          {"policies", "inventory", "bundles", "enforce", "fleet", "reconciler/control"},
-	"reconciler/control":  {"policies", "inventory", "bundles", "enforce", "fleet"},
+	"reconciler/control":  {"policies", "inventory", "enforce", "fleet"},
+}
+
+// libraries are the modules of others that the pure folders may import: those of their field, and nothing that reaches
+// out of the process. For the other folders docs/dependencies.md has the reasons.
+var libraries = map[string][]string{
+	"policies":          {"go.yaml.in/yaml/v3"},
+	"inventory":         {"github.com/hashicorp/go-memdb"},
+	"inventory/host":    {"go.yaml.in/yaml/v3"},
+	"bpf":               {"github.com/cilium/ebpf"},
+	"enforce":           {},
+	"enforce/automaton": {},
 }
 
 // folderOf returns the longest key of mayImport that holds the package, private helpers
@@ -64,6 +75,7 @@ func goList(t *testing.T, args ...string) []string {
 
 func TestImportDirections(t *testing.T) {
 	t.Parallel()
+	used := map[string]bool{}
 	for _, line := range goList(t, "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./...") {
 		fields := strings.Fields(line)
 		pkg := strings.TrimPrefix(strings.TrimPrefix(fields[0], Module), "/")
@@ -84,8 +96,51 @@ func TestImportDirections(t *testing.T) {
 			if targetFolder != folder && !slices.Contains(mayImport[folder], targetFolder) {
 				t.Errorf("%s imports %s, which %s may not", pkg, target, folder)
 			}
+			used[folder+" "+targetFolder] = true
 		}
 	}
+	for folder, targets := range mayImport {
+		for _, target := range targets {
+			if !used[folder+" "+target] {
+				t.Errorf("%s may import %s, and nothing there does: remove it from mayImport", folder, target)
+			}
+		}
+	}
+}
+
+func TestLibrariesOfThePureFolders(t *testing.T) {
+	t.Parallel()
+	used := map[string]bool{}
+	for _, line := range goList(t, "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./...") {
+		fields := strings.Fields(line)
+		folder := folderOf(strings.TrimPrefix(strings.TrimPrefix(fields[0], Module), "/"))
+		allowed, pure := libraries[folder]
+		if !pure {
+			continue
+		}
+		for _, imported := range fields[1:] {
+			if strings.HasPrefix(imported, Module+"/") || !isLibrary(imported) {
+				continue
+			}
+			used[folder+" "+imported] = true
+			if !slices.Contains(allowed, imported) {
+				t.Errorf("%s imports %s: %s has the standard library, and %v", fields[0], imported, folder, allowed)
+			}
+		}
+	}
+	for folder, list := range libraries {
+		for _, library := range list {
+			if !used[folder+" "+library] {
+				t.Errorf("%s may import %s, and nothing there does: remove it from libraries", folder, library)
+			}
+		}
+	}
+}
+
+// isLibrary tells a module's package from one of the standard library: its first element has a dot.
+func isLibrary(imported string) bool {
+	first, _, _ := strings.Cut(imported, "/")
+	return strings.Contains(first, ".")
 }
 
 func TestOnlyCosignsLibraryIsLinked(t *testing.T) {
