@@ -60,6 +60,9 @@ func readFile(path string) string {
 // ErrUnavailable means that this computer cannot run the lab.
 var ErrUnavailable = errors.New("the lab cannot run here")
 
+// programs are what the lab runs on the machine itself.
+var programs = []string{qemu, "apt-get", "dpkg", "mmdebstrap", "mke2fs", "depmod", "xz", "go"}
+
 // Available says why the lab cannot run here, or nil.
 func Available() error {
 	if Inside() {
@@ -68,7 +71,7 @@ func Available() error {
 	if os.Getuid() != 0 {
 		return fmt.Errorf("%w: building its root image takes root", ErrUnavailable)
 	}
-	for _, program := range []string{qemu, "apt-get", "dpkg", "mmdebstrap", "mke2fs", "depmod", "xz", "go"} {
+	for _, program := range programs {
 		if _, err := exec.LookPath(program); err != nil {
 			return fmt.Errorf("%w: %s is missing; install the packages of test/vm/packages.txt", ErrUnavailable, program)
 		}
