@@ -8,7 +8,9 @@
 // $MUSTER_CACHE (default ~/.cache/muster); nothing is installed. The guest's /init, process 1 and agent are one
 // static Go program (test/vm/guest), which the host reaches over a virtio-serial port; see test/vm/wire. With
 // Options.Systemd process 1 is Debian's systemd, and the agent a unit of it. The root is writable, and every change dies
-// with the machine. Nothing is ever loaded into the kernel of the machine that runs the tests.
+// with the machine. Nothing is ever attached to the kernel of the machine that runs the tests. Loaded into it, attached nowhere
+// and gone with the test, are the matcher and the program for packets, which enforce/bpflsm runs by BPF_PROG_TEST_RUN
+// (newProber, newPacketProgram), their maps, and the two instructions by which it asks for bpf_loop.
 //
 // A package whose tests need a kernel has one test that calls TestPackage, and begins each of the others with
 // Require:
