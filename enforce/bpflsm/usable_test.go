@@ -21,12 +21,16 @@ func TestUsable(t *testing.T) {
 	if err := unix.Uname(&name); err != nil {
 		t.Fatal(err)
 	}
-	err := Usable()
-	if release := unix.ByteSliceToString(name.Release[:]); strings.HasPrefix(release, "5.10.") {
+	err, release := Usable(), unix.ByteSliceToString(name.Release[:])
+	if strings.HasPrefix(release, "5.10.") {
 		if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "bpf_loop") {
 			t.Errorf("%s: %v", release, err)
 		}
 	} else if err != nil {
 		t.Errorf("%s: %v", release, err)
+	}
+	found, featuresErr := Features()
+	if featuresErr != nil || !found[FeatureLSM] || found[FeatureLoop] != (err == nil) || err == nil && !found[FeatureHooks] {
+		t.Errorf("%s: features %v, %v; usable: %v", release, found, featuresErr, err)
 	}
 }
