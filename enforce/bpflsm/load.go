@@ -19,7 +19,6 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/muster-fleet/muster/bpf"
 )
@@ -43,9 +42,6 @@ type loading struct {
 // load loads fresh copies of programs, with the maps given or, for those missing, new ones. It ends with ctx: what was
 // loaded by then is gone.
 func load(ctx context.Context, h *host, maps map[string]*ebpf.Map, ringBytes int, what loading) (*programSet, error) {
-	if err := rlimit.RemoveMemlock(); err != nil {
-		return nil, fmt.Errorf("lift the memlock limit: %w", err)
-	}
 	spec, err := bpf.LoadMuster()
 	if err != nil {
 		return nil, err
