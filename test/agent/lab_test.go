@@ -312,13 +312,15 @@ func (l *lab) records() []events.Record {
 	return out
 }
 
-// TestLabADay: from a published release to a denial and its event, through repairs and modes to the agent's end.
+// TestLabADay: from a published release to a denial, its event and its signed report in the status repository, through
+// repairs and modes to the agent's end.
 func TestLabADay(t *testing.T) {
 	vm.Require(t, vm.BPFLSM)
 	l := newLab(t)
+	l.reportTo()
 	secret, open := l.file("secret"), l.file("open")
-	l.publishNext(blocking("keep-out", secret))
 	l.run(agentOne)
+	l.publishNext(l.enrol(blocking("keep-out", secret)))
 	l.settle()
 	l.state(fleet.StateEnforced)
 	l.denied(secret)
@@ -338,6 +340,7 @@ func TestLabADay(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("event: %v, wanted %v", got, want)
 	}
+	l.reported("keep-out")
 	l.repairs(secret)
 	l.modes(secret)
 	l.end(syscall.SIGKILL)
@@ -345,6 +348,7 @@ func TestLabADay(t *testing.T) {
 	l.run(agentTwo)
 	l.state(fleet.StateEnforced)
 	l.denied(secret)
+	l.folded()
 	l.end(syscall.SIGTERM)
 	l.denied(secret)
 	l.allowed(open)
