@@ -85,7 +85,7 @@ struct {
 /* Inodes protected by an exact-path Block, or known as a source. Full: counted, the name alone protects. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 131072);
+	__uint(max_entries, 65536);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct mark_key);
 	__type(value, struct mark);
@@ -95,7 +95,7 @@ struct {
  * then told from its next packet, for TCP from whether somebody listens. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 32768);
+	__uint(max_entries, 8192);
 	__type(key, struct flow_key);
 	__type(value, struct flow_entry);
 } flows SEC(".maps");
@@ -119,7 +119,7 @@ struct {
 /* Full: the event is lost and counted; the verdict stands. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4194304);
+	__uint(max_entries, 2097152);
 } events SEC(".maps");
 
 /* Key: struct fold_key. Full, or without memory for one more: that event is told by itself. */

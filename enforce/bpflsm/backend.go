@@ -30,7 +30,7 @@ var ErrNotAttached = errors.New("programs are not attached")
 type Config struct {
 	// Root is the directory on a bpffs that holds the pins; "" means /sys/fs/bpf/muster.
 	Root string
-	// RingBytes is the size of the event ring, a power of two; 0 means 4 MiB.
+	// RingBytes is the size of the event ring, a power of two; 0 means 2 MiB.
 	RingBytes int
 	// Log takes what is worth knowing and is no error; nil discards it.
 	Log *slog.Logger
@@ -81,7 +81,7 @@ func New(config Config) (*Backend, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	b := &Backend{
-		ringBytes: cmp.Or(config.RingBytes, 4<<20), log: log, spec: spec,
+		ringBytes: cmp.Or(config.RingBytes, 2<<20), log: log, spec: spec,
 		pins: newPins(cmp.Or(config.Root, "/sys/fs/bpf/muster"), spec),
 	}
 	b.reader.init()

@@ -127,11 +127,15 @@ func (set *programSet) specialise(spec *ebpf.CollectionSpec, h *host, ringBytes 
 	)
 }
 
+// flowsPerCPU is for machines with many: each CPU keeps some entries of a table of this kind in reserve.
+const flowsPerCPU = 1024
+
 // sizeFor fits the maps whose size depends on the machine and the configuration.
 func sizeFor(spec *ebpf.CollectionSpec, ringBytes, cpus int) error {
 	slots := uint32(cpus) * uint32(bpf.MusterLimitSCRATCH_PER_CPU)
 	spec.Maps[bpf.MusterMapScratches].MaxEntries = slots
 	spec.Maps[bpf.MusterMapEvents].MaxEntries = uint32(ringBytes)
+	spec.Maps[bpf.MusterMapFlows].MaxEntries = max(spec.Maps[bpf.MusterMapFlows].MaxEntries, flowsPerCPU*uint32(cpus))
 	return nil
 }
 
