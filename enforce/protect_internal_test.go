@@ -18,8 +18,12 @@ func TestAbout(t *testing.T) {
 	pick := func(list ...string) string { return list[random.IntN(len(list))] }
 	paths := []string{"/bin/a", "/bin/b", "/lib/c", "/bin/sub/d"}
 	objects := []policies.Object{
-		{Kind: policies.ObjectPath, Value: "/bin/a"}, {Kind: policies.ObjectPath, Value: "/bin/b"}, {Kind: policies.ObjectPattern, Value: "/bin/*"},
-		{Kind: policies.ObjectDirectory, Value: "/bin/", Recursive: true}, {Kind: policies.ObjectDirectory, Value: "/bin/"}, {Kind: policies.ObjectDirectory, Value: "/lib/"},
+		{Kind: policies.ObjectPath, Value: "/bin/a"},
+		{Kind: policies.ObjectPath, Value: "/bin/b"},
+		{Kind: policies.ObjectPattern, Value: "/bin/*"},
+		{Kind: policies.ObjectDirectory, Value: "/bin/", Recursive: true},
+		{Kind: policies.ObjectDirectory, Value: "/bin/"},
+		{Kind: policies.ObjectDirectory, Value: "/lib/"},
 	}
 	verdicts := map[string]int{}
 	for range 3000 {

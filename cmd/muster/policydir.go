@@ -41,8 +41,7 @@ func parsePolicies(dir string) (*policies.Set, string, error) {
 		return nil, "", err
 	}
 	set, err := policies.Parse(os.DirFS(root))
-	var problems policies.Problems
-	if errors.As(err, &problems) {
+	if problems, ok := errors.AsType[policies.Problems](err); ok {
 		placeIn(root, problems)
 	}
 	return set, root, err

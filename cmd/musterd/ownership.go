@@ -76,7 +76,7 @@ func checkOwner(path string, info fs.FileInfo) error {
 		return fmt.Errorf("%s %w: it belongs to user %d: chown root %s", path, errUnsafeFile, stat.Uid, path)
 	}
 	// In a sticky directory nobody exchanges what is another's.
-	if mode := info.Mode(); mode.Perm()&0o022 != 0 && !(mode.IsDir() && mode&fs.ModeSticky != 0) {
+	if mode := info.Mode(); mode.Perm()&0o022 != 0 && (!mode.IsDir() || mode&fs.ModeSticky == 0) {
 		return fmt.Errorf("%s %w: its mode is %04o: chmod go-w %s", path, errUnsafeFile, mode.Perm(), path)
 	}
 	return nil

@@ -5,6 +5,7 @@ package bpflsm
 
 import (
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -59,9 +60,7 @@ func TestFlowsOut(t *testing.T) {
 		for _, op := range all {
 			operations[op] = "ok"
 		}
-		for op, answer := range but {
-			operations[op] = answer
-		}
+		maps.Copy(operations, but)
 		return operations
 	}
 	for name, tc := range map[string]struct {

@@ -99,7 +99,7 @@ func held(f []string) (known bool, err error) {
 func with(path string, use func(fd int) error) error {
 	fd, err := unix.Open(path, unix.O_RDWR, 0)
 	if err != nil {
-		return fmt.Errorf("the other file: %v", err)
+		return unprepared("the other file", err)
 	}
 	return errors.Join(use(fd), unix.Close(fd))
 }
@@ -123,7 +123,7 @@ func spliced(from, to int) error {
 func handOn(path, exe, use string, message bool) error {
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
-		return fmt.Errorf("opening: %v", err)
+		return unprepared("opening", err)
 	}
 	defer file.Close()
 	given, take := file, "fd-take"
@@ -145,7 +145,7 @@ func handOn(path, exe, use string, message bool) error {
 	if err != nil {
 		return err
 	}
-	for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
+	for line := range strings.SplitSeq(strings.TrimSpace(string(out)), "\n") {
 		if line != "ok" {
 			return errors.New(line)
 		}
@@ -342,7 +342,7 @@ func useNameless() error {
 		func() (int, error) { return conn.Read(make([]byte, 1)) },
 	} {
 		if _, err := step(); err != nil {
-			return fmt.Errorf("step %d: %v", i, err)
+			return unprepared(fmt.Sprint("step ", i), err)
 		}
 	}
 	return nil

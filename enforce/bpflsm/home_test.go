@@ -5,7 +5,6 @@ package bpflsm
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -61,7 +60,7 @@ func apartAs(who, exe, script string) error {
 	}
 	out, err := c.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("%v: %s", err, out)
+		return unprepared(string(out), err)
 	}
 	answers := strings.Split(strings.TrimSpace(string(out)), "\n")
 	return errors.New(strings.Join(answers[1:], ","))
@@ -70,14 +69,14 @@ func apartAs(who, exe, script string) error {
 func readDetached(kind, path string) error {
 	fs, err := unix.Fsopen(kind, 0)
 	if err != nil {
-		return fmt.Errorf("fsopen: %v", err)
+		return unprepared("fsopen", err)
 	}
 	if err := unix.FsconfigCreate(fs); err != nil {
-		return fmt.Errorf("fsconfig: %v", err)
+		return unprepared("fsconfig", err)
 	}
 	mounted, err := unix.Fsmount(fs, 0, 0)
 	if err != nil {
-		return fmt.Errorf("fsmount: %v", err)
+		return unprepared("fsmount", err)
 	}
 	return fdClosed(unix.Openat(mounted, path, unix.O_RDONLY, 0))
 }
@@ -85,7 +84,7 @@ func readDetached(kind, path string) error {
 func readDetachedTree(root, path string) error {
 	tree, err := unix.OpenTree(unix.AT_FDCWD, root, unix.OPEN_TREE_CLONE)
 	if err != nil {
-		return fmt.Errorf("open_tree: %v", err)
+		return unprepared("open_tree", err)
 	}
 	return fdClosed(unix.Openat(tree, path, unix.O_RDONLY, 0))
 }

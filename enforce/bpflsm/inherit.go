@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -77,9 +78,7 @@ func (b *Backend) inherit() error {
 			b.log.Warn("what processes came from is not taken over from another layout", "pins", other.dir, "error", err)
 			continue
 		}
-		for name, m := range taken {
-			b.maps[name] = m
-		}
+		maps.Copy(b.maps, taken)
 		b.inherited = key
 		b.log.Info("labels and marks taken over from another layout", "pins", other.dir)
 		return nil

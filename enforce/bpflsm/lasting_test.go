@@ -125,7 +125,7 @@ func TestReadLasting(t *testing.T) {
 27 22 0:44 / /net rw - nfs4 server:/ rw
 broken
 `
-	found, err := readLasting(strings.NewReader(table), func(dir string, device uint32) string {
+	found, err := readLasting(strings.NewReader(table), func(dir string, _ uint32) string {
 		return map[string]string{"/": "root", "/mnt/with space": "space", "/net": "net"}[dir]
 	})
 	if err != nil || len(found) != 2 || found[254<<20|1] != "root" || found[8<<20|17] != "space" {

@@ -93,6 +93,9 @@ func hammering(attempt func(n int) error) (let, tried int) {
 	return let, tried
 }
 
+// unprepared says that an operation could not even be tried: whatever the error, it is not the answer to the operation.
+func unprepared(what string, err error) error { return errors.New(what + ": " + err.Error()) }
+
 func errorName(err error) string {
 	var errno syscall.Errno
 	switch {

@@ -4,7 +4,6 @@
 package bpflsm
 
 import (
-	"fmt"
 	"runtime"
 	"sync/atomic"
 	"unsafe"
@@ -44,14 +43,14 @@ func ring(entry ringEntry) error {
 	var p ringParams
 	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, uintptr(unsafe.Pointer(&p)), 0)
 	if errno != 0 {
-		return fmt.Errorf("io_uring_setup: %v", errno)
+		return unprepared("io_uring_setup", errno)
 	}
 	defer unix.Close(int(fd))
 	var maps [3][]byte
 	for i, size := range []uint32{p.sq.array + 4*p.sq.entries, p.cq.cqes + 16*p.cq.entries, 64 * p.sq.entries} {
 		m, err := unix.Mmap(int(fd), []int64{0, 0x8000000, 0x10000000}[i], int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 		if err != nil {
-			return fmt.Errorf("mapping the ring: %v", err)
+			return unprepared("mapping the ring", err)
 		}
 		defer func() { _ = unix.Munmap(m) }()
 		maps[i] = m
@@ -60,7 +59,7 @@ func ring(entry ringEntry) error {
 	*(*uint32)(unsafe.Pointer(&maps[0][p.sq.array])) = 0
 	atomic.AddUint32((*uint32)(unsafe.Pointer(&maps[0][p.sq.tail])), 1)
 	if _, _, errno = unix.Syscall6(unix.SYS_IO_URING_ENTER, fd, 1, 1, 1, 0, 0); errno != 0 {
-		return fmt.Errorf("io_uring_enter: %v", errno)
+		return unprepared("io_uring_enter", errno)
 	}
 	result := *(*int32)(unsafe.Pointer(&maps[1][p.cq.cqes+8]))
 	if result < 0 {

@@ -114,8 +114,7 @@ func verify(t *testing.T) map[string]effort {
 	loaded, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
 		Programs: ebpf.ProgramOptions{LogLevel: ebpf.LogLevelStats},
 	})
-	var refused *ebpf.VerifierError
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*ebpf.VerifierError](err); ok {
 		t.Fatalf("%+v", refused)
 	}
 	if err != nil {

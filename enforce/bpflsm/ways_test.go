@@ -106,7 +106,7 @@ var (
 		"mkreg":         func(p, _ string) error { return unix.Mknod(p, unix.S_IFREG|0o666, 0) },
 		"bind-unix":     bindUnix,
 		"uring-mkdir":   func(p, _ string) error { return ringPath(ringEntry{opcode: ringMkdir, length: 0o755}, p, "") },
-		"uring-symlink": func(p, d string) error { return ringPath(ringEntry{opcode: ringSymlink}, "/nowhere", p) },
+		"uring-symlink": func(p, _ string) error { return ringPath(ringEntry{opcode: ringSymlink}, "/nowhere", p) },
 		"uring-create": func(p, _ string) error {
 			return ringPath(ringEntry{opcode: ringOpenat, opFlags: unix.O_CREAT | unix.O_WRONLY, length: 0o666}, p, "")
 		},
@@ -182,7 +182,7 @@ func linkTemporary(dir, to string) error {
 func byHandle(path string, flags int) error {
 	handle, _, err := unix.NameToHandleAt(unix.AT_FDCWD, path, 0)
 	if err != nil {
-		return fmt.Errorf("handle: %v", err)
+		return unprepared("handle", err)
 	}
 	return onRead(filepath.Dir(path), func(mount int) error { return fdClosed(unix.OpenByHandleAt(mount, handle, flags)) })
 }
@@ -231,7 +231,7 @@ func ringSetxattr(path, _ string) error {
 
 // tryWays tries every way on a file that a rule protects and on one that no rule names, and says what differs from
 // what is expected. Each works on files of its own.
-func tryWays(t *testing.T, g *guard, ways map[string]func(p, d string) error, make_, user bool) {
+func tryWays(t *testing.T, g *guard, ways map[string]func(p, d string) error, making, user bool) {
 	t.Helper()
 	d := publicDir(t)
 	owner := 0
@@ -248,7 +248,7 @@ func tryWays(t *testing.T, g *guard, ways map[string]func(p, d string) error, ma
 					t.Fatal(err)
 				}
 			}
-			if make_ {
+			if making {
 				if err := os.Remove(at + "/f"); err != nil {
 					t.Fatal(err)
 				}
@@ -256,7 +256,7 @@ func tryWays(t *testing.T, g *guard, ways map[string]func(p, d string) error, ma
 		}
 	}
 	protect := rule(policies.ClassFile, policies.ActionBlock, policies.ObjectPattern, d+"/blocked/**")
-	protect.Rule.ReadOnly = !make_
+	protect.Rule.ReadOnly = !making
 	g.apply(t, enforce.StepPublish{Ruleset: rules(enforce.ModeEnforce, enforce.PostureAudit, protect)})
 	for _, dir := range []string{"/blocked", "/free"} {
 		var script []string

@@ -227,7 +227,7 @@ func (l *lab) wait(what string, ok func() bool) {
 }
 
 // settle syncs until the newest release is enforced.
-func (l *lab) settle() *control.SyncResult {
+func (l *lab) settle() {
 	l.t.Helper()
 	ctx, cancel := context.WithTimeout(l.t.Context(), patience)
 	defer cancel()
@@ -236,7 +236,6 @@ func (l *lab) settle() *control.SyncResult {
 	if result.Outcome != control.OutcomeEnforced {
 		l.t.Fatalf("sync: %s: %+v", result.Outcome, result.Problem)
 	}
-	return result
 }
 
 // blocking is a policy that blocks reading and writing these files.
