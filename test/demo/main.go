@@ -4,7 +4,9 @@
 // Command demo tells the main job, step by step, in a throw-away VM: a policy is committed, published as a
 // signed release, verified by a host, enforced in its kernel, defended against tampering, and reported in the
 // status branch. It prints the real commands, and stops with an error at the first one that does not do what
-// was told; so it is a test as well.
+// was told; so it is a test as well. It also fails when it takes longer than promised: what counts is the time from the
+// machine's start to the last step. Set-up is not counted: building the binaries, and fetching the kernel and the root
+// image at the first run. Nor is the wait for other machines of the lab.
 package main
 
 import (
@@ -32,6 +34,9 @@ func main() {
 	}
 }
 
+// promised is how long the demo may take, as the README says.
+const promised = 3 * time.Minute
+
 func demo(ctx context.Context, out io.Writer) error {
 	root, err := house.Root()
 	if err != nil {
@@ -44,7 +49,6 @@ func demo(ctx context.Context, out io.Writer) error {
 	}
 	defer os.RemoveAll(bin)
 	fmt.Fprintln(out, "Starting a throw-away VM: a Debian kernel with the BPF LSM, under QEMU. Nothing on this machine changes.")
-	began := time.Now()
 	guest, err := vm.Boot(ctx, vm.Options{LSM: vm.BPF, Progress: out})
 	if err != nil {
 		return err
@@ -61,7 +65,16 @@ func demo(ctx context.Context, out io.Writer) error {
 	if err := tell(ctx, out, shell{guest}, story()); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "\nThat was the main job, in %d seconds on kernel %s.\n", int(time.Since(began).Seconds()), guest.Kernel)
+	took := time.Since(guest.Began).Round(time.Second)
+	fmt.Fprintf(out, "\nThat was the main job, in %v on kernel %s.\n", took, guest.Kernel)
+	return punctual(took)
+}
+
+// punctual says whether the promise was kept.
+func punctual(took time.Duration) error {
+	if took > promised {
+		return fmt.Errorf("all of it happened, but in %v; promised are %v on an idle computer with two cores", took, promised)
+	}
 	return nil
 }
 

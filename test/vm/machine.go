@@ -32,6 +32,8 @@ const bootLimit = 120 * time.Second
 type Machine struct {
 	// Kernel is the release that runs, LSM the list of security modules that the kernel reports.
 	Kernel, LSM string
+	// Began is when it was switched on: what had to be fetched is there, and the wait for other machines is over.
+	Began time.Time
 
 	cmd     *exec.Cmd
 	cancel  context.CancelFunc
@@ -92,7 +94,7 @@ func bootOnce(ctx context.Context, o Options) (*Machine, error) {
 	if o.Share != "" {
 		img.share = filepath.Join(dir, "share")
 	}
-	m := &Machine{dir: dir, console: &console{live: o.Console}, gone: make(chan struct{}), streams: map[uint32]*stream{}}
+	m := &Machine{Began: time.Now(), dir: dir, console: &console{live: o.Console}, gone: make(chan struct{}), streams: map[uint32]*stream{}}
 	if err := m.start(ctx, o, img, slot); err != nil {
 		m.Close()
 		return nil, err
