@@ -126,8 +126,8 @@ int BPF_PROG(file_open, struct file *file, int ret)
 {
 	struct image_header *h;
 	u32 mode = file->f_mode;
+	void *image;
 	bool runs;
-	u32 image;
 	int deny;
 
 	if (ret)
@@ -138,14 +138,14 @@ int BPF_PROG(file_open, struct file *file, int ret)
 		return file_below(file, runs ? CLASS_PROCESS : CLASS_FILE, !(mode & FMODE_WRITE));
 	if (runs)
 		return 0;
-	image = publication(host_image());
-	h = rules_of(CLASS_FILE);
+	image = host_image();
+	h = rules_in(image, CLASS_FILE);
 	if (!h)
 		return 0;
 	deny = file_cleared(file, h) ? 0 : file_opened(file);
 	/* It is not judged again when it is read: its opener may give up rights meanwhile. */
 	if (!deny)
-		held_settle(file, mode & (FMODE_READ | FMODE_WRITE), image);
+		held_settle(file, mode & (FMODE_READ | FMODE_WRITE), publication(image));
 	return deny;
 }
 

@@ -11,9 +11,10 @@ static __always_inline int held_use(struct file *file, u32 access, u32 operation
 	u32 number = publication(image);
 	int deny;
 
-	if (!concerns(CLASS_FILE, false))
-		return 0;
+	/* Nearly always: no image has to be read for it. */
 	if (held_settled(file, access, number))
+		return 0;
+	if (!concerns(CLASS_FILE, false))
 		return 0;
 	deny = file_one(file->f_path.mnt, file->f_path.dentry, operation, hook, !(access & FMODE_WRITE));
 	if (!deny)

@@ -67,7 +67,8 @@ static __always_inline struct image_class *class_of(struct image_header *h, u32 
 {
 	u64 at = class;
 
-	BOUND(at, 15);
+	if (!__builtin_constant_p(class))
+		BOUND(at, 15);
 	return &h->classes[at];
 }
 

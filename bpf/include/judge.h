@@ -69,10 +69,9 @@ static __always_inline bool concerns(u32 class, bool names)
 }
 
 /* The image, when it has rules of a class whose objects are known by numbers, and the caller is a program. */
-static __always_inline struct image_header *rules_of(u32 class)
+static __always_inline struct image_header *rules_in(void *image, u32 class)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	void *image = host_image();
 	struct image_header *h;
 
 	if (!image || task->flags & PF_KTHREAD)
@@ -83,6 +82,11 @@ static __always_inline struct image_header *rules_of(u32 class)
 		return 0;
 	}
 	return class_flags(h, class) & (CLASS_HAS_RULES | CLASS_VISIBLE) ? h : 0;
+}
+
+static __always_inline struct image_header *rules_of(u32 class)
+{
+	return rules_in(host_image(), class);
 }
 
 /* Whether the image says anything of one of these numbers to the caller: nearly always not, and its label
