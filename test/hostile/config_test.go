@@ -111,7 +111,7 @@ func trustFileRows() []row {
 		added("an unknown field", "Trouble/trust", "wavs: []\n"),
 		added("a doubled key", "Trouble/trust", "fleet: other\n"),
 		added("a pattern in its scope", "Trouble/trust", "scope: {kinds: [\"*\"]}\n"),
-		added("what this version cannot check", "Trouble/unsupported", "collectors: [{name: roll, keyless: {issuer: \"https://a.example\", subject: b}}]\n"),
+		added("a pattern inside a host name of its scope", "Trouble/trust", "scope: {hosts: [\"web*1\"]}\n"),
 		added("2 MB", "Trouble/trust", strings.Repeat("# filler\n", 1<<18)),
 		added("more than 1 MB, a revocation at its end", "Trouble/trust", strings.Repeat("# filler\n", 1<<17)+"revoked: {keys: []}\n"),
 		text("empty", "Trouble/trust", func(*world) string { return "" }),

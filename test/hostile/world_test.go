@@ -309,6 +309,7 @@ func (w *world) mendFiles() {
 	if key, err := os.ReadFile(w.path("state/host.key")); err == nil && !bytes.HasPrefix(key, []byte("-----BEGIN")) {
 		w.must(os.Remove(w.path("state/host.key")))
 	} else if err == nil {
+		w.must(os.Chown(w.path("state/host.key"), os.Getuid(), -1))
 		w.must(os.Chmod(w.path("state/host.key"), 0o600))
 	}
 }
