@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/muster-fleet/muster/test/vm"
 )
 
@@ -223,7 +225,9 @@ systemctl daemon-reload && systemctl restart musterd`)
 }
 
 // bounds are what the kernel answers to what the unit does not let the agent do.
-var bounds = regexp.MustCompile(`not permitted|ermission denied|not implemented|ead-only file system`)
+var bounds = regexp.MustCompile(strings.Join([]string{
+	"not permitted", "ermission denied", "ead-only file system", unix.ENOSYS.Error(),
+}, "|"))
 
 // quiet says that nothing which the unit's bounds refuse was wanted.
 func (h *host) quiet() {
