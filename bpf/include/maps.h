@@ -111,7 +111,7 @@ struct {
 /* Paths of scripts that tasks were started from, for events. Key: hash. Full: the oldest goes. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 1024);
+	__uint(max_entries, 512);
 	__type(key, u64);
 	__type(value, struct script_path);
 } scripts SEC(".maps");
