@@ -20,7 +20,7 @@ import (
 )
 
 // patience is far more than anything here takes on an emulated machine.
-const patience = 4 * time.Minute
+const patience = 10 * time.Minute
 
 // TestService follows the README on each kernel, and then boots what came of it.
 func TestService(t *testing.T) {
