@@ -124,7 +124,7 @@ done
 for p in bash git ssh sshd ps ip mount modprobe capsh update-ca-certificates; do command -v $p >/dev/null || { echo "no $p"; exit 1; }; done
 test "$(id -u user1)" = 1001
 test -s /sys/kernel/btf/vmlinux
-modprobe dummy && ip link show dummy0 >/dev/null
+modprobe dummy && ip link add dummy0 type dummy && ip link show dummy0 >/dev/null
 git init -q /tmp/repo
 exec 3<>/dev/tcp/127.0.0.1/9 2>/dev/null || ip -br addr show lo | grep -q 127.0.0.1`
 	if r := run(t, m, vm.Sh(script)); r.Code != 0 {
