@@ -4,9 +4,9 @@
 // Command demo tells the main job, step by step, in a throw-away VM: a policy is committed, published as a
 // signed release, verified by a host, enforced in its kernel, defended against tampering, and reported in the
 // status branch. It prints the real commands, and stops with an error at the first one that does not do what
-// was told; so it is a test as well. It also fails when it takes longer than promised: what counts is the time from the
-// machine's start to the last step. Set-up is not counted: building the binaries, and fetching the kernel and the root
-// image at the first run. Nor is the wait for other machines of the lab.
+// was told; so it is a test as well. It says when it took longer than promised, and under CI it fails then: what
+// counts is the time from the machine's start to the last step. Set-up is not counted: building the binaries, and
+// fetching the kernel and the root image at the first run. Nor is the wait for other machines of the lab.
 package main
 
 import (
@@ -67,7 +67,12 @@ func demo(ctx context.Context, out io.Writer) error {
 	}
 	took := time.Since(guest.Began).Round(time.Second)
 	fmt.Fprintf(out, "\nThat was the main job, in %v on kernel %s.\n", took, guest.Kernel)
-	return punctual(took)
+	late := punctual(took)
+	if late != nil && os.Getenv("CI") == "" {
+		fmt.Fprintf(out, "note: %v\n", late)
+		return nil
+	}
+	return late
 }
 
 // punctual says whether the promise was kept.
