@@ -104,16 +104,16 @@ func trustFileRows() []row {
 			w.reloaded()
 		}}
 	}
-	added := func(input, want, lines string) row {
-		return text(input, want, func(w *world) string { return w.goodTrust() + lines })
+	added := func(input, lines string) row {
+		return text(input, "Trouble/trust", func(w *world) string { return w.goodTrust() + lines })
 	}
 	return []row{
-		added("an unknown field", "Trouble/trust", "wavs: []\n"),
-		added("a doubled key", "Trouble/trust", "fleet: other\n"),
-		added("a pattern in its scope", "Trouble/trust", "scope: {kinds: [\"*\"]}\n"),
-		added("a pattern inside a host name of its scope", "Trouble/trust", "scope: {hosts: [\"web*1\"]}\n"),
-		added("2 MB", "Trouble/trust", strings.Repeat("# filler\n", 1<<18)),
-		added("more than 1 MB, a revocation at its end", "Trouble/trust", strings.Repeat("# filler\n", 1<<17)+"revoked: {keys: []}\n"),
+		added("an unknown field", "wavs: []\n"),
+		added("a doubled key", "fleet: other\n"),
+		added("a pattern in its scope", "scope: {kinds: [\"*\"]}\n"),
+		added("a pattern inside a host name of its scope", "scope: {hosts: [\"web*1\"]}\n"),
+		added("2 MB", strings.Repeat("# filler\n", 1<<18)),
+		added("more than 1 MB, a revocation at its end", strings.Repeat("# filler\n", 1<<17)+"revoked: {keys: []}\n"),
 		text("empty", "Trouble/trust", func(*world) string { return "" }),
 		text("garbage", "Trouble/trust", func(*world) string { return "\x00\xff{" }),
 		text("cut in a key", "Trouble/trust", func(w *world) string { return w.goodTrust()[:300] }),
