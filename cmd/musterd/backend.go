@@ -16,7 +16,9 @@ import (
 type backend struct {
 	backend enforce.Backend
 	events  enforce.EventSource // nil: it reports none
-	closer  func() error
+	// features asks the kernel what it has of what a backend is made of.
+	features func() (map[string]bool, error)
+	closer   func() error
 }
 
 func (b *backend) close(log *slog.Logger) {
@@ -30,21 +32,22 @@ func (b *backend) close(log *slog.Logger) {
 
 // openBackend opens the backend that the configuration names, or the one that this kernel has.
 func openBackend(cfg *config.Config, log *slog.Logger) (*backend, error) {
+	observe := &backend{backend: reconciler.ObserveOnly{}, features: bpflsm.Features}
 	if cfg.Backend == "observe" {
-		return &backend{backend: reconciler.ObserveOnly{}}, nil
+		return observe, nil
 	}
 	if err := bpflsm.Usable(); err != nil {
 		if cfg.Backend != "auto" {
 			return nil, err
 		}
 		log.Warn("nothing can be enforced here: every rule is a gap", "backend", "observe", "reason", err)
-		return &backend{backend: reconciler.ObserveOnly{}}, nil
+		return observe, nil
 	}
 	b, err := bpflsm.New(bpflsm.Config{Root: cfg.BPFFS, Log: log})
 	if err != nil {
 		return nil, err
 	}
-	return &backend{backend: b, events: b, closer: b.Close}, nil
+	return &backend{backend: b, events: b, features: b.Features, closer: b.Close}, nil
 }
 
 var _ reconciler.KernelMemory = (*bpflsm.Backend)(nil)

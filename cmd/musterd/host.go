@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/muster-fleet/muster/enforce"
-	"github.com/muster-fleet/muster/enforce/bpflsm"
 	"github.com/muster-fleet/muster/inventory"
 	"github.com/muster-fleet/muster/inventory/host"
 	"github.com/muster-fleet/muster/policies"
@@ -35,12 +34,12 @@ type hostFacts struct {
 	cfg     atomic.Pointer[config.Config]
 }
 
-func newHost(cfg *config.Config, log *slog.Logger) (*hostFacts, error) {
-	features, err := bpflsm.Features()
+func newHost(cfg *config.Config, features func() (map[string]bool, error), log *slog.Logger) (*hostFacts, error) {
+	found, err := features()
 	if err != nil {
 		log.Warn("the kernel's BPF features are not known", "error", err)
 	}
-	h := &hostFacts{root: os.DirFS("/"), store: inventory.NewStore(), changed: make(chan struct{}, 1), log: log, bpf: features}
+	h := &hostFacts{root: os.DirFS("/"), store: inventory.NewStore(), changed: make(chan struct{}, 1), log: log, bpf: found}
 	return h, h.refresh(cfg)
 }
 

@@ -4,13 +4,10 @@
 package bpflsm
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
-
-	"github.com/muster-fleet/muster/bpf"
 )
 
 // The names of features. A hook that only some kernels have is one as well, by its own name.
@@ -20,27 +17,34 @@ const (
 	FeatureHooks = "hooks"    // everything is there that a program may be attached to and no other covers for
 )
 
-// Features tells what the running kernel has of what this backend is made of, by name. It is what Usable and the choice of
-// programs go by, told for a person. Like Usable it loads one program of two instructions, which is attached nowhere.
+// Features tells what the running kernel has of what this backend cannot do without, by name: what Usable goes by, told for a
+// person. Like Usable it loads one program of two instructions, which is attached nowhere.
 func Features() (map[string]bool, error) {
 	loop, err := haveLoop()
 	if err != nil {
 		return nil, err
 	}
-	found := map[string]bool{FeatureLSM: activeLSM() == nil, FeatureLoop: loop}
-	spec, err := bpf.LoadMuster()
+	return map[string]bool{FeatureLSM: activeLSM() == nil, FeatureLoop: loop}, nil
+}
+
+// Features tells, beside that, which hooks there are. The kernel's types take some megabytes to read; a backend reads them
+// in any case, and once.
+func (b *Backend) Features() (map[string]bool, error) {
+	found, err := Features()
 	if err != nil {
-		return nil, fmt.Errorf("read the built-in programs: %w", err)
+		return nil, err
 	}
-	hooks, err := readHooks(spec)
-	if err != nil && !errors.Is(err, ErrUnsupported) { // without BTF there is nothing to attach to
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	h, err := b.host()
+	if err != nil {
 		return nil, err
 	}
 	found[FeatureHooks] = true
 	for _, p := range attached {
 		if p.optional {
-			found[hookName(spec.Programs[p.name])] = hooks[p.name]
-		} else if !hooks[p.name] {
+			found[hookName(b.spec.Programs[p.name])] = h.hooks[p.name]
+		} else if !h.hooks[p.name] {
 			found[FeatureHooks] = false
 		}
 	}

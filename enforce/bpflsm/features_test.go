@@ -20,7 +20,11 @@ func TestFeatures(t *testing.T) {
 		}
 		t.Skip("root is needed to ask the kernel")
 	}
-	found, err := Features()
+	b, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := b.Features()
 	if err != nil {
 		t.Fatal(err)
 	}

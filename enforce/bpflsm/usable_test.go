@@ -29,7 +29,11 @@ func TestUsable(t *testing.T) {
 	} else if err != nil {
 		t.Errorf("%s: %v", release, err)
 	}
-	found, featuresErr := Features()
+	b, newErr := New(Config{})
+	if newErr != nil {
+		t.Fatal(newErr)
+	}
+	found, featuresErr := b.Features()
 	if featuresErr != nil || !found[FeatureLSM] || found[FeatureLoop] != (err == nil) || err == nil && !found[FeatureHooks] {
 		t.Errorf("%s: features %v, %v; usable: %v", release, found, featuresErr, err)
 	}
