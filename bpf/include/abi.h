@@ -337,13 +337,14 @@ enum hook {
 	HOOK_PACKET_IN,
 };
 
-/* Written once by the agent, before the first program is attached; the keys never change after that. */
+/* Written by the agent. The keys never change after the first program is attached; what stands before build never moves,
+ * because an agent of another layout reads it (inherit.go). */
 struct settings {
 	u64 hash_key[2];
 	u64 instance; /* of the programs that emit events: during an upgrade two sets decide, one speaks */
 	u64 agent_start; /* start_boottime of the agent's leader, in ticks */
 	u32 agent_tgid;
-	u32 layout;
+	u32 layout; /* what the entries of the lasting maps look like */
 	u64 build; /* of the object that the attached programs came from */
 	u64 tags[PROGRAMS]; /* the kernel's tags of these programs, so that a new agent need not load them to know */
 };

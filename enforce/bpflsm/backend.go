@@ -61,9 +61,12 @@ type Backend struct {
 	// again for that.
 	moved     uint64
 	nextMarks time.Time
-	// made are the marks that the agent itself made for last, kept those of before the boot whose filesystem is missing.
-	made map[bpf.MusterMarkKey][]uint64
-	kept []keptMark
+	// marked is the rendering, without its bytes, whose protected files have been marked: that of the image in force, or of
+	// the one that is being published. made are the marks that the agent itself made for it; kept are those of before the
+	// boot whose filesystem is missing.
+	marked *Image
+	made   map[bpf.MusterMarkKey][]uint64
+	kept   []keptMark
 	// settled are the settings as this agent left them, nil before it did.
 	settled *bpf.MusterSettings
 	// inherited is the key of the entries of maps that were taken over from another layout.
@@ -145,7 +148,7 @@ func (b *Backend) publish(ctx context.Context, rs *enforce.Ruleset) error {
 	if err != nil {
 		return err
 	}
-	b.remember(image, key)
+	kept := b.remember(image, key)
 	b.reader.know(image)
 	demanded := demandOf([]*enforce.Ruleset{rs})
 	if err := b.provide(ctx, demanded); err != nil {
@@ -153,7 +156,7 @@ func (b *Backend) publish(ctx context.Context, rs *enforce.Ruleset) error {
 	}
 	// Marks mean nothing until an image knows them, so they come before it; and after the programs that follow names, or
 	// a file could be renamed between.
-	if err := b.markExisting(ctx, image); err != nil {
+	if err := b.markExisting(ctx, kept); err != nil {
 		return err
 	}
 	if err := publish(b.maps[bpf.MusterMapSlots], innerSpec(b.spec), image.Bytes); err != nil {
@@ -193,7 +196,7 @@ func (b *Backend) release() {
 	for _, m := range b.maps {
 		_ = m.Close()
 	}
-	b.maps, b.settled, b.made = nil, nil, nil
+	b.maps, b.settled, b.marked, b.made, b.inherited = nil, nil, nil, nil, hashKey{}
 }
 
 // Close lets go of the kernel's objects. What is pinned goes on enforcing.

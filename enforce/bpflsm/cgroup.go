@@ -4,17 +4,11 @@
 package bpflsm
 
 import (
-	"bufio"
 	"fmt"
 	"os"
-	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
-
-// mountTable lists what is mounted where.
-const mountTable = "/proc/self/mountinfo"
 
 // cgroupRoot is where the topmost group of the hierarchy of control groups (version 2) is mounted. What is attached
 // there sees the packets of every group, whatever else is attached below.
@@ -24,12 +18,13 @@ func cgroupRoot(mountTable string) (string, error) {
 		return "", fmt.Errorf("find the control groups: %w", err)
 	}
 	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		// 29 23 0:26 / /sys/fs/cgroup rw shared:4 - cgroup2 cgroup2 rw
-		fields := strings.Fields(lines.Text())
-		end := slices.Index(fields, "-")
-		if end > 5 && end+1 < len(fields) && fields[end+1] == "cgroup2" && fields[3] == "/" {
-			return fields[4], nil
+	mounts, err := readMounts(f)
+	if err != nil {
+		return "", err
+	}
+	for _, m := range mounts {
+		if m.filesystem == "cgroup2" && m.root == "/" {
+			return m.at, nil
 		}
 	}
 	return "", fmt.Errorf("%w: control groups of version 2 are not mounted", ErrUnsupported)

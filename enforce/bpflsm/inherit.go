@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -51,15 +52,6 @@ func spell(w io.Writer, t btf.Type) {
 	}
 }
 
-// settingsHead is how the settings of every layout begin.
-type settingsHead struct {
-	HashKey    [2]uint64 // of the entries of lasting maps
-	Instance   uint64
-	AgentStart uint64
-	AgentTgid  uint32
-	Layout     uint32 // see lastingLayout
-}
-
 // inherit takes the lasting maps of an agent of another layout, where this layout has none yet. One that cannot be
 // understood is left: processes are then classified by their executables, and files known by their names.
 func (b *Backend) inherit() error {
@@ -73,7 +65,7 @@ func (b *Backend) inherit() error {
 		return err
 	}
 	for _, other := range others {
-		taken, key, err := other.lasting(b.spec)
+		taken, key, err := other.openLasting(b.spec)
 		if err != nil {
 			b.log.Warn("what processes came from is not taken over from another layout", "pins", other.dir, "error", err)
 			continue
@@ -88,13 +80,13 @@ func (b *Backend) inherit() error {
 
 var errOtherMeaning = errors.New("its labels and marks have another meaning")
 
-// lasting opens the lasting maps and reads the key of their entries.
-func (p pins) lasting(spec *ebpf.CollectionSpec) (taken map[string]*ebpf.Map, key hashKey, err error) {
-	head, err := p.settingsHead()
+// openLasting opens the lasting maps and reads the key of their entries.
+func (p pins) openLasting(spec *ebpf.CollectionSpec) (taken map[string]*ebpf.Map, key hashKey, err error) {
+	s, err := p.settings()
 	if err != nil {
 		return nil, key, err
 	}
-	if head.Layout != lastingLayout(spec) || head.HashKey == ([2]uint64{}) {
+	if s.Layout != lastingLayout(spec) || s.HashKey == ([2]uint64{}) {
 		return nil, key, errOtherMeaning
 	}
 	taken = map[string]*ebpf.Map{}
@@ -118,24 +110,24 @@ func (p pins) lasting(spec *ebpf.CollectionSpec) (taken map[string]*ebpf.Map, ke
 			return nil, key, fmt.Errorf("map %s: %w", name, err)
 		}
 	}
-	return taken, head.HashKey, nil
+	return taken, s.HashKey, nil
 }
 
-func (p pins) settingsHead() (head settingsHead, err error) {
+// settings reads what another layout's settings have in common with this one's: their beginning.
+func (p pins) settings() (s bpf.MusterSettings, err error) {
 	config, err := p.openMap(bpf.MusterMapConfig)
 	if err != nil {
-		return head, err
+		return s, err
 	}
 	if config == nil {
-		return head, fmt.Errorf("%w: map %s", ErrNotAttached, bpf.MusterMapConfig)
+		return s, fmt.Errorf("%w: map %s", ErrNotAttached, bpf.MusterMapConfig)
 	}
 	defer config.Close()
 	value, err := config.LookupBytes(uint32(0))
 	if err != nil {
-		return head, fmt.Errorf("read settings: %w", err)
+		return s, fmt.Errorf("read settings: %w", err)
 	}
-	if _, err := binary.Decode(value, binary.LittleEndian, &head); err != nil {
-		return head, fmt.Errorf("read settings: %w", err)
-	}
-	return head, nil
+	whole := make([]byte, unsafe.Sizeof(s))
+	copy(whole, value)
+	return *view[bpf.MusterSettings](whole, 0, 0), nil
 }

@@ -4,16 +4,12 @@
 package bpflsm
 
 import (
-	"bufio"
 	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -46,7 +42,7 @@ var lastingFilesystems = []string{"ext2", "ext3", "ext4", "xfs", "f2fs"}
 func (b *Backend) Keep() (value []byte, known bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.last == nil || b.maps == nil || b.made == nil {
+	if b.marked == nil {
 		return nil, false, nil
 	}
 	kept, err := b.keptMarks()
@@ -69,7 +65,7 @@ func (b *Backend) keptMarks() ([]keptMark, error) {
 	for all.Next(&key, &m) {
 		filesystem, lasts := devices[key.Device]
 		for _, hash := range m.Paths {
-			path := b.last.Protected[hash]
+			path := b.marked.Protected[hash]
 			if lasts && path != "" && !leadsTo(path, key) {
 				kept = append(kept, keptMark{filesystem, key.Inode, key.Generation, path})
 			}
@@ -93,7 +89,7 @@ func (b *Backend) keptMarks() ([]keptMark, error) {
 // leadsTo says that a path leads to a file now.
 func leadsTo(path string, key bpf.MusterMarkKey) bool {
 	var s unix.Stat_t
-	return unix.Lstat(path, &s) == nil && s.Ino == key.Inode && unix.Major(s.Dev)<<20|unix.Minor(s.Dev) == key.Device
+	return unix.Lstat(path, &s) == nil && s.Ino == key.Inode && kernelDevice(s.Dev) == key.Device
 }
 
 // Restore takes back what Keep answered, before anything is published. It matters after a boot only: where there are marks
@@ -146,65 +142,39 @@ func (b *Backend) markKept(image *Image) error {
 }
 
 // lastingDevices are the mounted filesystems whose inodes can be told after a boot: their f_fsid by device number, as
-// the kernel has it (major << 20 | minor). Only those of disks are asked: a server could let us wait.
+// the kernel has it. Only those of disks are asked: a server could let us wait.
 func lastingDevices(table string) (map[uint32]string, error) {
 	file, err := os.Open(table)
 	if err != nil {
 		return nil, fmt.Errorf("read mounts: %w", err)
 	}
 	defer file.Close()
-	return readLasting(file, identity)
+	mounts, err := readMounts(file)
+	if err != nil {
+		return nil, err
+	}
+	return readLasting(mounts, identity), nil
 }
 
-// identity is the f_fsid of what is mounted at dir, "" when that is another device: hidden by another mount, or gone.
-func identity(dir string, device uint32) string {
+func readLasting(mounts []mountPoint, identity func(mountPoint) string) map[uint32]string {
+	found := map[uint32]string{}
+	for _, m := range mounts {
+		if found[m.device] != "" || !slices.Contains(lastingFilesystems, m.filesystem) {
+			continue
+		}
+		if id := identity(m); id != "" {
+			found[m.device] = id
+		}
+	}
+	return found
+}
+
+// identity is the f_fsid of what is mounted there, "" when that is another device: hidden by another mount, or gone.
+func identity(m mountPoint) string {
 	var at unix.Stat_t
 	var s unix.Statfs_t
-	if unix.Stat(dir, &at) != nil || unix.Major(at.Dev)<<20|unix.Minor(at.Dev) != device || unix.Statfs(dir, &s) != nil {
-		return ""
-	}
-	if s.Fsid == (unix.Fsid{}) {
+	if unix.Stat(m.at, &at) != nil || kernelDevice(at.Dev) != m.device || unix.Statfs(m.at, &s) != nil || s.Fsid == (unix.Fsid{}) {
 		return ""
 	}
 	return fmt.Sprintf("%08x%08x", uint32(s.Fsid.Val[0]), uint32(s.Fsid.Val[1]))
 }
-
-// readLasting reads lines of proc(5)'s mountinfo.
-func readLasting(table io.Reader, identity func(dir string, device uint32) string) (map[uint32]string, error) {
-	found := map[uint32]string{}
-	lines := bufio.NewScanner(table)
-	for lines.Scan() {
-		before, after, _ := strings.Cut(lines.Text(), " - ")
-		place, what := strings.Fields(before), strings.Fields(after)
-		if len(place) < 5 || len(what) == 0 || !slices.Contains(lastingFilesystems, what[0]) {
-			continue
-		}
-		device, err := deviceNumber(place[2])
-		if err != nil {
-			return nil, err
-		}
-		if id := identity(unescapeMount(place[4]), device); id != "" {
-			found[device] = id
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("read mounts: %w", err)
-	}
-	return found, nil
-}
-
-func deviceNumber(text string) (uint32, error) {
-	major, minor, _ := strings.Cut(text, ":")
-	high, err := strconv.ParseUint(major, 10, 12)
-	if err == nil {
-		var low uint64
-		if low, err = strconv.ParseUint(minor, 10, 20); err == nil {
-			return uint32(high<<20 | low), nil
-		}
-	}
-	return 0, fmt.Errorf("read mounts: device %q: %w", text, err)
-}
-
-var mountEscapes = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-
-func unescapeMount(path string) string { return mountEscapes.Replace(path) }

@@ -125,13 +125,17 @@ func TestReadLasting(t *testing.T) {
 27 22 0:44 / /net rw - nfs4 server:/ rw
 broken
 `
-	found, err := readLasting(strings.NewReader(table), func(dir string, _ uint32) string {
-		return map[string]string{"/": "root", "/mnt/with space": "space", "/net": "net"}[dir]
-	})
-	if err != nil || len(found) != 2 || found[254<<20|1] != "root" || found[8<<20|17] != "space" {
-		t.Errorf("found %v, %v", found, err)
+	mounts, err := readMounts(strings.NewReader(table))
+	if err != nil {
+		t.Fatal(err)
 	}
-	if _, err := readLasting(strings.NewReader("1 1 x:y / / rw - ext4 a rw"), nil); err == nil {
+	found := readLasting(mounts, func(m mountPoint) string {
+		return map[string]string{"/": "root", "/mnt/with space": "space", "/net": "net"}[m.at]
+	})
+	if len(found) != 2 || found[254<<20|1] != "root" || found[8<<20|17] != "space" {
+		t.Errorf("found %v", found)
+	}
+	if _, err := readMounts(strings.NewReader("1 1 x:y / / rw - ext4 a rw")); err == nil {
 		t.Error("a device that is no number is taken")
 	}
 }

@@ -36,7 +36,7 @@ var (
 //
 // What was cleared before is judged again: a file may have got a mark that was cleared by another name.
 func (b *Backend) markExisting(ctx context.Context, image *Image) error {
-	b.made = map[bpf.MusterMarkKey][]uint64{}
+	b.marked, b.made = image, map[bpf.MusterMarkKey][]uint64{}
 	return errors.Join(b.markProtected(ctx, image), b.markKept(image), endClearances(b.maps[bpf.MusterMapClearing]))
 }
 
@@ -80,7 +80,7 @@ func (b *Backend) lostMarks(ctx context.Context) (lost []string, err error) {
 		}
 		for _, hash := range hashes {
 			if !slices.Contains(m.Paths[:], hash) {
-				gone[b.last.Protected[hash]] = key
+				gone[b.marked.Protected[hash]] = key
 			}
 		}
 	}
@@ -101,7 +101,7 @@ const marksShare = 20
 func (b *Backend) follow(ctx context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.last == nil || b.loaded == nil || time.Now().Before(b.nextMarks) {
+	if b.marked == nil || b.loaded == nil || time.Now().Before(b.nextMarks) {
 		return nil
 	}
 	moved, err := readCounter(b.maps[bpf.MusterMapCounters], bpf.MusterCounterCOUNT_DIRECTORIES_MOVED)
@@ -109,7 +109,7 @@ func (b *Backend) follow(ctx context.Context) error {
 		return err
 	}
 	begin := time.Now()
-	err = b.markExisting(ctx, b.last)
+	err = b.markExisting(ctx, b.marked)
 	end := time.Now()
 	b.nextMarks = end.Add(marksShare * end.Sub(begin))
 	if err == nil {

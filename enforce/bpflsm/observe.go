@@ -95,29 +95,37 @@ func (b *Backend) reference(demanded demand) ([]program, map[string]string, erro
 	if err != nil {
 		return nil, nil, err
 	}
-	config := b.maps[bpf.MusterMapConfig]
-	if config == nil {
-		pinned, err := b.pins.openMap(bpf.MusterMapConfig)
-		if pinned == nil || err != nil {
-			return wanted, nil, err
-		}
-		defer pinned.Close()
-		config = pinned
-	}
-	var s bpf.MusterSettings
-	if b.settled != nil {
-		s = *b.settled
-	} else if err := config.Lookup(uint32(0), &s); err != nil {
-		return nil, nil, fmt.Errorf("read settings: %w", err)
-	}
-	if s.Build != bpf.Build() {
-		return wanted, nil, nil
+	s, err := b.attachedBy()
+	if s == nil || err != nil || s.Build != bpf.Build() {
+		return wanted, nil, err
 	}
 	tags := map[string]string{}
 	for i, p := range attached {
 		tags[p.name] = fmt.Sprintf("%016x", s.Tags[i])
 	}
 	return wanted, tags, nil
+}
+
+// attachedBy are the settings that say which programs were attached: those that this agent left, else those that another
+// one did; nil for none.
+func (b *Backend) attachedBy() (*bpf.MusterSettings, error) {
+	if b.settled != nil {
+		return b.settled, nil
+	}
+	config := b.maps[bpf.MusterMapConfig]
+	if config == nil {
+		pinned, err := b.pins.openMap(bpf.MusterMapConfig)
+		if pinned == nil || err != nil {
+			return nil, err
+		}
+		defer pinned.Close()
+		config = pinned
+	}
+	var s bpf.MusterSettings
+	if err := config.Lookup(uint32(0), &s); err != nil {
+		return nil, fmt.Errorf("read settings: %w", err)
+	}
+	return &s, nil
 }
 
 func (b *Backend) observeLink(p program, tag string) (enforce.Component, ebpf.ProgramID, error) {
@@ -241,7 +249,7 @@ func (b *Backend) observeSubject(ctx context.Context, state *enforce.State, maps
 		if found.Intact = sha256.Sum256(image) == rendered.sum; found.Intact {
 			found.Detail = ""
 			b.reader.know(rendered)
-			if err := b.observeMarks(ctx, &found); err != nil {
+			if err := b.observeMarks(ctx, rendered, &found); err != nil {
 				return err
 			}
 		} else if found.Digest == rs.Digest() {
@@ -252,14 +260,14 @@ func (b *Backend) observeSubject(ctx context.Context, state *enforce.State, maps
 	return nil
 }
 
-// observeMarks looks whether the marks that the agent made are there. One that took over what is in force has made none:
-// it makes them now.
-func (b *Backend) observeMarks(ctx context.Context, found *enforce.SubjectState) error {
+// observeMarks looks whether the marks that the agent made for the image in force are there. One that took over what is in
+// force has made none: it makes them now.
+func (b *Backend) observeMarks(ctx context.Context, inForce *Image, found *enforce.SubjectState) error {
 	if b.loaded == nil || b.maps[bpf.MusterMapMarks] == nil {
 		return nil
 	}
-	if b.made == nil {
-		return b.markExisting(ctx, b.last)
+	if b.marked == nil || b.marked.ID != inForce.ID {
+		return b.markExisting(ctx, inForce)
 	}
 	lost, err := b.lostMarks(ctx)
 	if err == nil && len(lost) > 0 {
@@ -278,14 +286,15 @@ func (b *Backend) rendering(rs *enforce.Ruleset, key hashKey) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.remember(image, key)
-	return image, nil
+	return b.remember(image, key), nil
 }
 
-func (b *Backend) remember(image *Image, key hashKey) {
+// remember keeps the last rendering and answers what is kept of it: everything but its bytes.
+func (b *Backend) remember(image *Image, key hashKey) *Image {
 	kept := *image
 	kept.Bytes = nil
 	b.last, b.lastKey = &kept, key
+	return b.last
 }
 
 // foreign are LSM programs of others. They are named and never touched.
