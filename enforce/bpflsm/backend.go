@@ -67,6 +67,8 @@ type Backend struct {
 	marked *Image
 	made   map[bpf.MusterMarkKey][]uint64
 	kept   []keptMark
+	// needed is what the ruleset that this agent brought into force needs. It counts when somebody emptied the slot.
+	needed demand
 	// settled are the settings as this agent left them, nil before it did.
 	settled *bpf.MusterSettings
 	// inherited is the key of the entries of maps that were taken over from another layout.
@@ -162,6 +164,7 @@ func (b *Backend) publish(ctx context.Context, rs *enforce.Ruleset) error {
 	if err := publish(b.maps[bpf.MusterMapSlots], innerSpec(b.spec), image.Bytes); err != nil {
 		return err
 	}
+	b.needed = demanded
 	return errors.Join(b.retire(demanded), b.sweepMarks(image), b.pins.removeOthers())
 }
 
@@ -174,10 +177,15 @@ func (b *Backend) withdraw(subject enforce.SubjectID) error {
 			return err
 		}
 	}
-	if slots := b.maps[bpf.MusterMapSlots]; slots != nil {
-		return errors.Join(withdraw(slots), b.retire(0), b.pins.removeOthers())
+	slots := b.maps[bpf.MusterMapSlots]
+	if slots == nil {
+		return nil
 	}
-	return nil
+	if err := withdraw(slots); err != nil {
+		return err
+	}
+	b.needed = 0
+	return errors.Join(b.retire(0), b.pins.removeOthers())
 }
 
 func (b *Backend) detach() error {
@@ -196,7 +204,7 @@ func (b *Backend) release() {
 	for _, m := range b.maps {
 		_ = m.Close()
 	}
-	b.maps, b.settled, b.marked, b.made, b.inherited = nil, nil, nil, nil, hashKey{}
+	b.maps, b.settled, b.marked, b.made, b.needed, b.inherited = nil, nil, nil, nil, 0, hashKey{}
 }
 
 // Close lets go of the kernel's objects. What is pinned goes on enforcing.

@@ -126,22 +126,23 @@ func demandOfCalls(names []string) demand {
 }
 
 // demanded is what the image in force needs, by its own word: an agent that starts knows no ruleset yet, and what
-// another one needs comes with that one.
+// another one needs comes with that one. What this agent brought into force counts as well: when somebody took it out of
+// its slot, the programs that it needs are not idle.
 func (b *Backend) demanded() (demand, error) {
 	slots := b.maps[bpf.MusterMapSlots]
 	if slots == nil {
 		pinned, err := b.pins.openMap(bpf.MusterMapSlots)
 		if pinned == nil || err != nil {
-			return 0, err
+			return b.needed, err
 		}
 		defer pinned.Close()
 		slots = pinned
 	}
 	h, err := publishedHeader(slots)
 	if h == nil || err != nil {
-		return 0, err
+		return b.needed, err
 	}
-	return demandOfImage(h), nil
+	return b.needed | demandOfImage(h), nil
 }
 
 func demandOfImage(h *bpf.MusterImageHeader) demand {

@@ -86,6 +86,35 @@ func TestSurvivesKill(t *testing.T) {
 	}
 }
 
+// TestEmptiedSlot takes the ruleset out of its slot: the programs that it needs stay what they were, so damage to one of
+// them at that moment is told, and none is let go by a repair.
+func TestEmptiedSlot(t *testing.T) {
+	vm.Require(t, vm.BPFLSM)
+	g := startGuard(t, testRoot)
+	d := t.TempDir()
+	write(t, d+"/f", "x", 0o644)
+	rs := rules(enforce.ModeEnforce, enforce.PostureAudit, block(d+"/f"))
+	publish := enforce.StepPublish{Ruleset: rs}
+	g.apply(t, publish)
+	if err := withdraw(g.maps[bpf.MusterMapSlots]); err != nil {
+		t.Fatal(err)
+	}
+	want(t, faults(g.observe(t, rs)))
+	if err := os.Remove(g.pins.linkPath(bpf.MusterProgFileOpen)); err != nil {
+		t.Fatal(err)
+	}
+	want(t, faults(g.observe(t, rs)), "link file_open missing")
+	g.apply(t, enforce.StepAttach{})
+	want(t, faults(g.observe(t, rs)))
+	g.apply(t, publish)
+	want(t, try(t, "read "+d+"/f"), "EACCES")
+	g.apply(t, enforce.StepWithdraw{Subject: enforce.Host})
+	if state := g.observe(t); len(state.Components) == 0 || len(faults(state)) != 0 {
+		t.Errorf("after a ruleset that was withdrawn: %v", faults(state))
+	}
+	want(t, try(t, "read "+d+"/f"), "ok")
+}
+
 // TestDrift breaks things by hand: each is named, and StepAttach or StepPublish repairs it.
 func TestDrift(t *testing.T) {
 	vm.Require(t, vm.BPFLSM)
