@@ -22,7 +22,7 @@ import (
 )
 
 // The tests below run inside the lab's kernels.
-func TestInVM(t *testing.T) { vm.TestPackage(t, vm.Options{LSM: vm.BPF, TestLimit: time.Hour}) }
+func TestInVM(t *testing.T) { vm.TestPackage(t, vm.Options{LSM: vm.BPF, TestLimit: testLimit}) }
 
 func (g *guard) apply(t *testing.T, step enforce.Step) {
 	t.Helper()
