@@ -116,6 +116,34 @@ func TestPresetRecords(t *testing.T) {
 	}
 }
 
+// TestFlowRecords: flows have an enforcer and a type of their own, whether a rule or a posture decided, and any severity.
+func TestFlowRecords(t *testing.T) {
+	t.Parallel()
+	flows := rule("p", policies.ActionBlock)
+	flows.Policy.Kind, flows.Rule.Severity = policies.KindNetwork, 12
+	negative := rule("q", policies.ActionAudit)
+	negative.Policy.Kind, negative.Rule.Severity = policies.KindNetwork, -1
+	for class, ev := range map[policies.Class]enforce.Event{
+		policies.ClassIngress: {Rule: flows, Verdict: enforce.Deny, Audits: []*enforce.Rule{negative}},
+		policies.ClassEgress:  {Posture: true, Verdict: enforce.Deny},
+	} {
+		ev.Subject, ev.Class, ev.Hook = enforce.Host, class, "CGROUP_SKB_EGRESS"
+		list := Translate(ev, identity)
+		for _, r := range list {
+			if got := r.Type + " " + r.Operation + " " + r.Enforcer; got != "MatchedNetworkPolicy NetworkFirewall NetworkPolicyEnforcer" {
+				t.Errorf("%s: %s", class, got)
+			}
+		}
+		if class == policies.ClassIngress && (len(list) != 2 || list[0].Severity != "12" || list[1].Severity != "-1") {
+			t.Errorf("severities: %+v", list)
+		}
+	}
+	other := enforce.Event{Subject: enforce.Host, Class: policies.ClassNetwork, Rule: rule("p", policies.ActionBlock), Verdict: enforce.Deny}
+	if r := Translate(other, identity)[0]; r.Type != "MatchedHostPolicy" || r.Enforcer != "BPFLSM" {
+		t.Errorf("of matchProtocols: %+v", r)
+	}
+}
+
 func TestRecordFields(t *testing.T) {
 	t.Parallel()
 	ev := enforce.Event{

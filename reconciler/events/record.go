@@ -220,6 +220,9 @@ func record(ev enforce.Event, id Identity, rule *enforce.Rule, action string) Re
 	if ev.Subject != enforce.Host {
 		r.Type, r.ContainerID = "MatchedPolicy", string(ev.Subject)
 	}
+	if ev.Class == policies.ClassIngress || ev.Class == policies.ClassEgress {
+		r.Type, r.Enforcer = "MatchedNetworkPolicy", "NetworkPolicyEnforcer" // of a posture too: no other kind has flows
+	}
 	if rule != nil {
 		named(&r, rule)
 	}
@@ -235,7 +238,7 @@ func named(r *Record, rule *enforce.Rule) {
 	if at := rule.Rule.Position; at.File != "" {
 		r.EventData.Rule = fmt.Sprintf("%s:%d:%d", at.File, at.Line, at.Column)
 	}
-	if rule.Rule.Severity > 0 {
+	if rule.Rule.Severity != 0 { // flows have any
 		r.Severity = strconv.Itoa(rule.Rule.Severity)
 	}
 }
