@@ -65,9 +65,13 @@ func metadataShape() *shape {
 
 // annotated adds the four fields that inherit from rule to section to spec.
 func annotated(action *format, fields ...field) []field {
+	return annotatedBy(integer("1 (lowest) to 10.", 1, 10), action, fields...)
+}
+
+func annotatedBy(severity *shape, action *format, fields ...field) []field {
 	return append(
 		fields,
-		optional("severity", integer("1 (lowest) to 10.", 1, 10)),
+		optional("severity", severity),
 		optional("tags", listOf("Free words carried in events.", textual("", nil))),
 		optional("message", textual("Text carried in events.", nil)),
 		optional("action", textual("Allow, Audit or Block; Block when nothing above says otherwise.", action)),

@@ -5,6 +5,7 @@ package policies
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -31,8 +32,8 @@ var (
 )
 
 func networkSpec() *shape {
-	s := object("What the policy is for and what it says.", annotated(
-		specActionFormat,
+	s := object("What the policy is for and what it says.", annotatedBy(
+		anySeverity(), specActionFormat,
 		optional("nodeSelector", nodeSelector()),
 		optional("selector", containerSelector("The pods that the policy is for.")),
 		optional("ingress", listOf("Flows that others begin.", flowShape("from"))),
@@ -41,6 +42,11 @@ func networkSpec() *shape {
 	)...)
 	s.verify = verifyNetworkSpec
 	return s
+}
+
+// anySeverity: of this kind alone KubeArmor's CRD sets no bounds.
+func anySeverity() *shape {
+	return integer("Any whole number, carried in events.", math.MinInt, math.MaxInt)
 }
 
 func flowShape(peers string) *shape {
@@ -56,8 +62,8 @@ func flowShape(peers string) *shape {
 		optional("protocol", textual("TCP, UDP or SCTP; all of them when left out.", flowFormat)),
 	)
 	port.verify = verifyPort
-	s := object("One kind of flow.", annotated(
-		actionFormat,
+	s := object("One kind of flow.", annotatedBy(
+		anySeverity(), actionFormat,
 		optional(peers, listOf("The other ends; any when left out.", peer)),
 		optional("iface", listOf("Names of interfaces; any when left out.", textual("", ifaceFormat))),
 		optional("ports", listOf("Ports; any when left out.", port)),

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 )
 
@@ -63,7 +64,10 @@ func (p *printer) shape(s *shape) map[string]any {
 	case textShape:
 		p.text(s, out)
 	case integerShape:
-		out["type"], out["minimum"], out["maximum"] = "integer", s.min, s.max
+		out["type"] = "integer"
+		if s.min != math.MinInt || s.max != math.MaxInt {
+			out["minimum"], out["maximum"] = s.min, s.max
+		}
 	case booleanShape:
 		out["type"] = "boolean"
 	}
