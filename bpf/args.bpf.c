@@ -211,7 +211,7 @@ static __always_inline void arguments_kill(struct scratch *s, struct start *st, 
 	bpf_send_signal(SIGKILL);
 	count(COUNT_ARGUMENTS_CHANGED);
 	begin(s, CLASS_PROCESS, OP_EXEC, HOOK_BPRM_COMMITTING);
-	object_set(&s->object[0], file->f_path.mnt, file->f_path.dentry, file->f_inode);
+	object_set(&s->object[0], LOOSE(file)->f_path.mnt, LOOSE(file)->f_path.dentry, LOOSE(file)->f_inode);
 	walk(&s->object[0]);
 	s->result.verdict = VERDICT_DENY;
 	s->result.rule = st->rule;

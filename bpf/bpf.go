@@ -20,12 +20,18 @@
 package bpf
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
+	"hash/fnv"
+	"sync"
 )
 
-// Build names the built-in object: two agents of one build attach the same programs.
-func Build() uint64 {
-	sum := sha256.Sum256(_MusterBytes)
-	return binary.LittleEndian.Uint64(sum[:])
-}
+// Build names the built-in objects: two agents of one build attach the same programs.
+var Build = sync.OnceValue(func() uint64 {
+	h := fnv.New64a() // an agent's start waits for it
+	h.Write(_MusterBytes)
+	h.Write(_ProbingBytes)
+	return h.Sum64()
+})
+
+// Cast is the function of the kernel, from 6.2, that the programs of LoadMuster need. Those of LoadProbing are made of
+// the same sources and read the kernel's structures by a helper. Their maps are the same.
+const Cast = "bpf_rdonly_cast"

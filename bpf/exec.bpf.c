@@ -61,7 +61,7 @@ int BPF_PROG(exec_check, struct linux_binprm *bprm, int ret)
 	if (!s)
 		return fails_closed(CLASS_PROCESS) ? -EACCES : 0;
 	begin(s, CLASS_PROCESS, OP_EXEC, HOOK_BPRM_CHECK);
-	file = bprm->file;
+	file = LOOSE(LOOSE(bprm)->file);
 	object_set(&s->object[0], file->f_path.mnt, file->f_path.dentry, file->f_inode);
 	attributes_set(&s->object[0], false);
 	walk(&s->object[0]);

@@ -109,7 +109,7 @@ static __always_inline int file_opened(struct file *file)
 	object_set(&s->object[0], file->f_path.mnt, file->f_path.dentry, file->f_inode);
 	attributes_set(&s->object[0], !(file->f_mode & FMODE_WRITE));
 	deny = judge_path(s);
-	if (!deny && s->object[0].unsaid)
+	if (!deny && s->object[0].unsaid && (list || file->f_inode->i_nlink == 1))
 		clear(s);
 	scratch_give(s);
 	return deny ? -EACCES : 0;
@@ -153,13 +153,13 @@ int BPF_PROG(file_open, struct file *file, int ret)
 SEC("lsm/path_truncate")
 int BPF_PROG(path_truncate, struct path *path, int ret)
 {
-	return ret ? ret : file_one(path->mnt, path->dentry, OP_TRUNCATE, HOOK_PATH_TRUNCATE, false);
+	return ret ? ret : file_one(LOOSE(path)->mnt, LOOSE(path)->dentry, OP_TRUNCATE, HOOK_PATH_TRUNCATE, false);
 }
 
 SEC("lsm/file_truncate")
 int BPF_PROG(file_truncate, struct file *file, int ret)
 {
-	return ret ? ret : file_one(file->f_path.mnt, file->f_path.dentry, OP_TRUNCATE, HOOK_FILE_TRUNCATE, false);
+	return ret ? ret : file_one(LOOSE(file)->f_path.mnt, LOOSE(file)->f_path.dentry, OP_TRUNCATE, HOOK_FILE_TRUNCATE, false);
 }
 
 SEC("lsm/path_mknod")
@@ -168,54 +168,54 @@ int BPF_PROG(path_mknod, struct path *dir, struct dentry *dentry, u16 mode, u32 
 	u32 kind = mode & S_IFMT;
 	u32 operation = !kind || kind == S_IFREG ? OP_CREATE : OP_MKNOD;
 
-	return ret ? ret : file_one(dir->mnt, dentry, operation, HOOK_PATH_MKNOD, false);
+	return ret ? ret : file_one(LOOSE(dir)->mnt, dentry, operation, HOOK_PATH_MKNOD, false);
 }
 
 SEC("lsm/path_mkdir")
 int BPF_PROG(path_mkdir, struct path *dir, struct dentry *dentry, u16 mode, int ret)
 {
-	return ret ? ret : file_one(dir->mnt, dentry, OP_MKDIR, HOOK_PATH_MKDIR, false);
+	return ret ? ret : file_one(LOOSE(dir)->mnt, dentry, OP_MKDIR, HOOK_PATH_MKDIR, false);
 }
 
 SEC("lsm/path_rmdir")
 int BPF_PROG(path_rmdir, struct path *dir, struct dentry *dentry, int ret)
 {
-	return ret ? ret : file_one(dir->mnt, dentry, OP_RMDIR, HOOK_PATH_RMDIR, false);
+	return ret ? ret : file_one(LOOSE(dir)->mnt, dentry, OP_RMDIR, HOOK_PATH_RMDIR, false);
 }
 
 SEC("lsm/path_unlink")
 int BPF_PROG(path_unlink, struct path *dir, struct dentry *dentry, int ret)
 {
-	return ret ? ret : file_one(dir->mnt, dentry, OP_UNLINK, HOOK_PATH_UNLINK, false);
+	return ret ? ret : file_one(LOOSE(dir)->mnt, dentry, OP_UNLINK, HOOK_PATH_UNLINK, false);
 }
 
 SEC("lsm/path_symlink")
 int BPF_PROG(path_symlink, struct path *dir, struct dentry *dentry, const char *target, int ret)
 {
-	return ret ? ret : file_one(dir->mnt, dentry, OP_SYMLINK, HOOK_PATH_SYMLINK, false);
+	return ret ? ret : file_one(LOOSE(dir)->mnt, dentry, OP_SYMLINK, HOOK_PATH_SYMLINK, false);
 }
 
 SEC("lsm/path_chmod")
 int BPF_PROG(path_chmod, struct path *path, u16 mode, int ret)
 {
-	return ret ? ret : file_one(path->mnt, path->dentry, OP_CHMOD, HOOK_PATH_CHMOD, false);
+	return ret ? ret : file_one(LOOSE(path)->mnt, LOOSE(path)->dentry, OP_CHMOD, HOOK_PATH_CHMOD, false);
 }
 
 SEC("lsm/path_chown")
 int BPF_PROG(path_chown, struct path *path, u64 uid, u64 gid, int ret)
 {
-	return ret ? ret : file_one(path->mnt, path->dentry, OP_CHOWN, HOOK_PATH_CHOWN, false);
+	return ret ? ret : file_one(LOOSE(path)->mnt, LOOSE(path)->dentry, OP_CHOWN, HOOK_PATH_CHOWN, false);
 }
 
 SEC("lsm/path_link")
 int BPF_PROG(path_link, struct dentry *old, struct path *dir, struct dentry *new, int ret)
 {
-	return ret ? ret : file_two(dir->mnt, old, new, OP_LINK, HOOK_PATH_LINK);
+	return ret ? ret : file_two(LOOSE(dir)->mnt, old, new, OP_LINK, HOOK_PATH_LINK);
 }
 
 SEC("lsm/path_rename")
 int BPF_PROG(path_rename, struct path *old_dir, struct dentry *old, struct path *new_dir, struct dentry *new,
 	     unsigned int flags, int ret)
 {
-	return ret ? ret : file_two(old_dir->mnt, old, new, OP_RENAME, HOOK_PATH_RENAME);
+	return ret ? ret : file_two(LOOSE(old_dir)->mnt, old, new, OP_RENAME, HOOK_PATH_RENAME);
 }

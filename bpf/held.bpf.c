@@ -5,7 +5,16 @@
 // published ruleset is judged like one who opens it: the descriptor is older than the ruleset, was inherited, or
 // came by a socket.
 
-static __always_inline int held_use(struct file *file, u32 access, u32 operation, u32 hook)
+static __always_inline u32 held_operation(struct file *file, u32 access, u32 hook)
+{
+	if (hook != HOOK_FILE_PERMISSION)
+		return hook == HOOK_MMAP_FILE ? OP_MAP : OP_RECEIVE;
+	if ((file->f_inode->i_mode & S_IFMT) == S_IFDIR)
+		return OP_LIST;
+	return access & FMODE_WRITE ? OP_WRITE : OP_READ;
+}
+
+static __always_inline int held_use(struct file *file, u32 access, u32 hook)
 {
 	void *image = host_image();
 	u32 number = publication(image);
@@ -16,7 +25,8 @@ static __always_inline int held_use(struct file *file, u32 access, u32 operation
 		return 0;
 	if (!concerns(CLASS_FILE, false))
 		return 0;
-	deny = file_one(file->f_path.mnt, file->f_path.dentry, operation, hook, !(access & FMODE_WRITE));
+	deny = file_one(LOOSE(file)->f_path.mnt, LOOSE(file)->f_path.dentry, held_operation(file, access, hook), hook,
+			!(access & FMODE_WRITE));
 	if (!deny)
 		held_settle(file, access, number);
 	return deny;
@@ -27,14 +37,11 @@ static __always_inline int held_use(struct file *file, u32 access, u32 operation
 SEC("lsm/file_permission")
 int BPF_PROG(file_permission, struct file *file, int mask, int ret)
 {
-	u32 access = mask & MAY_WRITE ? FMODE_WRITE : FMODE_READ;
-	u32 operation = mask & MAY_WRITE ? OP_WRITE : OP_READ;
+	u32 access = FMODE_READ + (u32)mask / MAY_WRITE % 2; /* or FMODE_WRITE, without a branch */
 
 	if (ret || !held_is_object(file))
 		return ret;
-	if ((file->f_inode->i_mode & S_IFMT) == S_IFDIR)
-		operation = OP_LIST;
-	return held_use(file, access, operation, HOOK_FILE_PERMISSION);
+	return held_use(file, access, HOOK_FILE_PERMISSION);
 }
 
 /* A descriptor arrives in a message on a socket, or is taken out of another process. */
@@ -43,5 +50,5 @@ int BPF_PROG(file_receive, struct file *file, int ret)
 {
 	if (ret || !held_is_object(file))
 		return ret;
-	return held_use(file, file->f_mode & (FMODE_READ | FMODE_WRITE), OP_RECEIVE, HOOK_FILE_RECEIVE);
+	return held_use(file, file->f_mode & (FMODE_READ | FMODE_WRITE), HOOK_FILE_RECEIVE);
 }

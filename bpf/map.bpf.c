@@ -76,7 +76,7 @@ int BPF_PROG(mmap_file, struct file *file, unsigned long reqprot, unsigned long 
 		return 0;
 	if (prot & PROT_EXEC && map_exec(any, HOOK_MMAP_FILE))
 		return -EACCES;
-	return held_is_object(file) ? held_use(file, writes ? FMODE_WRITE : FMODE_READ, OP_MAP, HOOK_MMAP_FILE) : 0;
+	return held_is_object(file) ? held_use(file, writes ? FMODE_WRITE : FMODE_READ, HOOK_MMAP_FILE) : 0;
 }
 
 /* A shared mapping that was made for reading becomes one for writing. The file may back a stacked one. */

@@ -104,6 +104,8 @@ int probe_decision(struct probe *p)
 #pragma unroll
 	for (int i = 0; i < OBJECT_MARKS; i++)
 		s->object[0].marks[i] = p->marks[i];
+	s->sourced = 1;
+	s->object[0].unasked = 0;
 	s->cursor.broken = 0;
 	error = judge_image(s) ? probe_path(p, &s->object[0], p->path, p->length) : -2;
 	if (!error)

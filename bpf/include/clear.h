@@ -134,16 +134,19 @@ static __always_inline void fence(struct scratch *s)
 	asm volatile("" : : "r"(busy));
 }
 
-/* The dentry is the one name of the inode, and nobody is about to change that: whoever takes a name away holds its
- * directory from before the count sinks until the dentry is unhashed. Directories have one name. */
-static __always_inline bool is_named_once(struct scratch *s, struct inode *inode, struct dentry *dentry)
+static __always_inline bool is_directory_inode(struct inode *inode)
+{
+	return (READ(inode, i_mode) & S_IFMT) == S_IFDIR;
+}
+
+/* Nobody is about to change that the dentry is the inode's one name: whoever takes a name away holds its directory from
+ * before the count sinks until the dentry is unhashed. The count has been read before. */
+static __always_inline bool stays_named(struct scratch *s, struct dentry *dentry)
 {
 	struct dentry *parent = READ(dentry, d_parent);
 	struct inode *dir = READ(parent, d_inode);
 
-	if ((READ(inode, i_mode) & S_IFMT) == S_IFDIR)
-		return true;
-	if (!bpf_core_field_exists(dir->i_rwsem.count) || READ(inode, i_nlink) != 1)
+	if (!bpf_core_field_exists(dir->i_rwsem.count))
 		return false;
 	fence(s);
 	if (READ(dir, i_rwsem.count.counter) & RWSEM_WRITER_LOCKED)
@@ -160,6 +163,7 @@ __noinline int clear(struct scratch *s)
 	struct dentry *dentry;
 	struct clearing_state *now = clearing_now();
 	struct clearance *c;
+	bool directory;
 	u64 nonce;
 
 	if (!s || !rename_lock_addr || !mount_lock_addr || !now || now->off)
@@ -169,7 +173,11 @@ __noinline int clear(struct scratch *s)
 		return 0;
 	inode = (struct inode *)o->inode;
 	dentry = (struct dentry *)o->dentry;
-	if (!names_are_seen(inode, dentry) || !is_named_once(s, inode, dentry))
+	/* Directories have one name. */
+	directory = is_directory_inode(inode);
+	if (!directory && READ(inode, i_nlink) != 1)
+		return 0;
+	if (!names_are_seen(inode, dentry) || (!directory && !stays_named(s, dentry)))
 		return 0;
 	c = clearance_of(o->inode);
 	if (!c)

@@ -35,14 +35,14 @@ __noinline int event_path(struct scratch *s, struct object *o, u32 which)
 static __always_inline void event_process(struct scratch *s, struct task_struct *task)
 {
 	s->event.pid = bpf_get_current_pid_tgid() >> 32;
-	s->event.ppid = task->real_parent->tgid;
+	s->event.ppid = LOOSE(task)->real_parent->tgid;
 	s->event.uid = (u32)bpf_get_current_uid_gid();
 }
 
 static __always_inline void event_task(struct scratch *s, struct task_struct *task)
 {
 	struct event *e = &s->event;
-	struct tty_struct *tty = task->signal->tty;
+	struct tty_struct *tty = LOOSE(task)->signal->tty;
 
 	bpf_get_current_comm(e->comm, sizeof(e->comm));
 	e->tty[0] = 0;

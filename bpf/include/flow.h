@@ -125,10 +125,11 @@ static __always_inline bool packet_attempt(struct scratch *s)
 	if (!judge_image(s))
 		return true;
 	classify(s);
+	s->sourced = 1;
 	if (o->status != PATH_OK) {
 		unbuildable(s, o);
 	} else {
-		decide(s, o, DECIDING_PATHS);
+		decide(s, o, DECIDING_PACKETS);
 		if (s->cursor.broken)
 			broken(s);
 	}

@@ -18,7 +18,7 @@ __noinline int caller_is_agent(void)
 	struct settings *c = bpf_map_lookup_elem(&config, &zero);
 
 	return c && c->agent_tgid && (bpf_get_current_pid_tgid() >> 32) == c->agent_tgid &&
-	       task->group_leader->start_boottime / NANOSECONDS_PER_TICK == c->agent_start;
+	       LOOSE(task)->group_leader->start_boottime / NANOSECONDS_PER_TICK == c->agent_start;
 }
 
 /* The agent's own operations are let through, and looked for only when something is about to be denied. */
@@ -141,22 +141,16 @@ static __always_inline void object_named(struct object *o, u64 names)
 	object_set(o, 0, 0, 0);
 	o->status = PATH_NAMED;
 	o->names = names;
-	if (bpf_get_current_task_btf()->signal->tty)
+	if (LOOSE(bpf_get_current_task_btf())->signal->tty)
 		o->attributes = ROW_TERMINAL;
 }
 
-/* Owner, read, terminal. A new object is its maker's. */
+/* Owner, read, terminal: the first and the last are looked for when a rule asks. */
 static __always_inline void attributes_set(struct object *o, bool read)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct inode *inode = (struct inode *)o->inode;
-
-	if (!inode || READ(inode, i_uid.val) == task->cred->fsuid.val)
-		o->attributes |= ROW_OWNER;
+	o->unasked = ROW_OWNER | ROW_TERMINAL;
 	if (read)
 		o->attributes |= ROW_READ;
-	if (task->signal->tty)
-		o->attributes |= ROW_TERMINAL;
 }
 
 static __always_inline void unbuildable(struct scratch *s, struct object *o)
@@ -212,14 +206,15 @@ static __always_inline bool judge_image(struct scratch *s)
 	return true;
 }
 
-/* The same, and the classes of the sources in it. */
+/* The classes of the sources in it. */
 __noinline int judge_sources(struct scratch *s)
 {
-	if (!s || !judge_image(s))
+	if (!s)
 		return 0;
 	if (!s->by_caller || !classify_caller(s))
 		classify_current(s);
-	return 1;
+	s->sourced = 1;
+	return 0;
 }
 
 static __always_inline void judge_built(struct scratch *s, struct object *o, enum deciding what)
@@ -335,8 +330,11 @@ static __always_inline int judge_attempt(struct scratch *s, enum deciding what)
 	if (!s)
 		return 0;
 	__builtin_memset(&s->result, 0, sizeof(s->result));
-	if (!judge_sources(s))
+	if (!judge_image(s))
 		return 1;
+	s->sourced = 0;
+	if (what != DECIDING_PATHS)
+		judge_sources(s);
 	if (what == DECIDING_NUMBERS) {
 		judge_built(s, &s->object[0], what);
 		return !s->again;
@@ -402,8 +400,11 @@ __noinline int judge_end(struct scratch *s)
 		return 0;
 	if (!notable(s) && !s->quiet && visible(s) && !caller_is_agent())
 		s->result.flags = EVENT_VISIBLE;
-	if (notable(s) && (!s->quiet || (s->result.verdict == VERDICT_DENY && s->quiet != QUIET_ALWAYS)))
+	if (notable(s) && (!s->quiet || (s->result.verdict == VERDICT_DENY && s->quiet != QUIET_ALWAYS))) {
+		if (!s->sourced)
+			judge_sources(s);
 		event_emit(s);
+	}
 	return s->result.verdict == VERDICT_DENY;
 }
 
@@ -419,12 +420,12 @@ static __always_inline int judge_all(struct scratch *s, enum deciding what)
 		decided = judge_once(s, what);
 	if (!decided)
 		undecided(s);
-	return judge_end(s);
+	return notable(s) || visible(s) ? judge_end(s) : 0;
 }
 
 /* The three ways to ask: of files and of questions for names, of what is run or mapped to be run, and of what has no
  * path. Each answers true when the operation is to be denied. */
-__noinline int judge_path(struct scratch *s)
+static __always_inline int judge_path(struct scratch *s)
 {
 	return judge_all(s, DECIDING_PATHS);
 }

@@ -87,9 +87,9 @@ struct seqcount {
 	u32 sequence;
 };
 
-/* Any structure that begins with eight bytes would do. */
-struct timespec64 {
-	s64 tv_sec;
+/* Any structure that begins with NAME_WORDS numbers of eight bytes would do. */
+struct rusage {
+	long ru_maxrss;
 };
 
 struct list_head {

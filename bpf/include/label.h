@@ -18,6 +18,7 @@ static __always_inline void object_set(struct object *o, struct vfsmount *mnt, s
 	o->inode = (u64)inode;
 	o->status = PATH_NONE;
 	o->attributes = 0;
+	o->unasked = 0;
 	o->present = 1;
 	o->tree = TREE_HOST;
 	o->home = 0;

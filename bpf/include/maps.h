@@ -170,7 +170,7 @@ struct object {
 	u32 tree; /* enum path_tree */
 	u32 home; /* the path is the one that the host has for it */
 	u32 unsaid; /* no rule names it, to anybody */
-	u32 reserved;
+	u32 unasked; /* row_bits that nobody has looked for yet */
 	u64 marks[OBJECT_MARKS]; /* protected paths that the inode is known by */
 	u64 names; /* numbers that it is known by, of PATH_NAMED */
 	struct cursor cursor;
@@ -307,6 +307,8 @@ struct scratch {
 	u32 flags; /* enum class_flag, of the class */
 	u32 has_marks; /* some path is protected by its inode */
 	u32 again; /* the image was swapped in the middle of the decision */
+	u32 sourced; /* the classes of the sources are known */
+	u32 reserved;
 	u64 image;
 	u64 epoch; /* of the clearances, before the decision */
 	u64 hash;

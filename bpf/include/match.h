@@ -366,9 +366,28 @@ enum deciding {
 	DECIDING_PATHS, /* of objects with a path, by rules without conditions */
 	DECIDING_CONDITIONS, /* of objects with a path */
 	DECIDING_NUMBERS, /* of objects without one */
+	DECIDING_PACKETS, /* of a flow or a question, which are written as paths; there is no caller to ask for */
 };
 
-/* Decides s->class on object o for s->classes, into s->result. When the image does not read, s->cursor.broken says so;
+__noinline int judge_sources(struct scratch *s);
+
+/* A new object is its maker's. */
+static __always_inline void attributes_ask(struct object *o)
+{
+	struct task_struct *task = LOOSE(bpf_get_current_task_btf());
+	struct inode *inode = (struct inode *)o->inode;
+
+	if (!o->unasked)
+		return;
+	o->unasked = 0;
+	if (!inode || READ(inode, i_uid.val) == task->cred->fsuid.val)
+		o->attributes |= ROW_OWNER;
+	if (task->signal->tty)
+		o->attributes |= ROW_TERMINAL;
+}
+
+/* Decides s->class on object o for s->classes, into s->result. Of a file that no rule names nobody asks who the caller is,
+ * unless it may have an allow-list. When the image does not read, s->cursor.broken says so;
  * when it is another one by now, s->again. */
 static __always_inline void decide(struct scratch *s, struct object *o, enum deciding what)
 {
@@ -377,10 +396,16 @@ static __always_inline void decide(struct scratch *s, struct object *o, enum dec
 	s->cursor.broken = 0;
 	s->conditional = 0;
 	found = what == DECIDING_NUMBERS ? match_numbers(s, o->names) : find_sets(s, o);
-	if (what == DECIDING_PATHS)
+	if (what == DECIDING_PATHS) {
 		o->unsaid = !found;
-	if (found && !s->cursor.broken)
+		if (!s->sourced && (found || s->flags & CLASS_POSTURE))
+			judge_sources(s);
+	}
+	if (found && !s->cursor.broken) {
+		if (what == DECIDING_PATHS || what == DECIDING_CONDITIONS)
+			attributes_ask(o);
 		combine_sets(s, o->attributes);
+	}
 	if (s->conditional) {
 		if (what == DECIDING_CONDITIONS)
 			combine_conditions(s);
@@ -388,7 +413,7 @@ static __always_inline void decide(struct scratch *s, struct object *o, enum dec
 			s->cursor.broken = 1;
 	}
 	/* Mapping a library is not running it: no allow-list has to name it. */
-	if (!s->cursor.broken && !s->result.priority && s->postures && !s->lenient &&
+	if (!s->cursor.broken && !s->result.priority && s->sourced && s->postures && !s->lenient &&
 	    !(s->class == CLASS_PROCESS && o->attributes & ROW_MAPPED))
 		decide_posture(s);
 }

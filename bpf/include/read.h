@@ -2,6 +2,8 @@
 // Reading the kernel's structures by their addresses. From 6.2 bpf_rdonly_cast gives an address a type, and a
 // member is then one guarded load; before, the helper bpf_probe_read_kernel is called, ten times as dear. Either
 // answers whatever is there, also when the structure has been freed meanwhile: who needs the truth checks it.
+// There is an object for each: one with both ways in it would be twice as long, and taking away the way that is
+// not taken is what the verifier is slowest at.
 #ifndef MUSTER_READ_H
 #define MUSTER_READ_H
 
@@ -9,22 +11,34 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 
-extern void *bpf_rdonly_cast(const void *address, u32 type) __ksym __weak;
+#ifdef PROBING
 
-/* Known when the program is loaded: the verifier removes the way that is not taken. */
-#define CAN_CAST (bpf_rdonly_cast != 0)
-
-#define TYPED(p) ((typeof(p))bpf_rdonly_cast(p, bpf_core_type_id_kernel(typeof(*(p)))))
+#define LOOSE(p) (p)
+#define SEEN(p, member) READ(p, member)
 
 /* One member of *p. */
 #define READ(p, member)                                                                                                \
 	({                                                                                                             \
 		typeof((p)->member) value__;                                                                           \
-		if (CAN_CAST)                                                                                          \
-			value__ = TYPED(p)->member;                                                                    \
-		else                                                                                                   \
-			bpf_core_read(&value__, sizeof(value__), &(p)->member);                                        \
+		bpf_core_read(&value__, sizeof(value__), &(p)->member);                                                \
 		value__;                                                                                               \
 	})
+
+#else
+
+extern void *bpf_rdonly_cast(const void *address, u32 type) __ksym;
+
+/* A pointer of which the verifier knows its type and nothing else. Of a pointer that is loaded by way of one that it
+ * trusts, an argument or the caller's task, it asks whether that is to be trusted as well: it goes through all the
+ * kernel's types up to four times, which is a million instructions each time. */
+#define LOOSE(p) ((typeof(p))bpf_rdonly_cast(p, bpf_core_type_id_kernel(typeof(*(p)))))
+
+/* One member of *p. */
+#define READ(p, member) (LOOSE(p)->member)
+
+/* The same, where p is what LOOSE has made. */
+#define SEEN(p, member) ((p)->member)
+
+#endif
 
 #endif

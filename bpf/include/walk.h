@@ -28,7 +28,9 @@ struct walk {
 
 static __always_inline u32 sequence_read(u64 address)
 {
-	return address ? READ((struct seqcount *)address, sequence) : 0;
+	struct seqcount *lock = (struct seqcount *)address;
+
+	return READ(lock, sequence);
 }
 
 static __always_inline struct mount *mount_of(struct vfsmount *mnt)
@@ -82,62 +84,70 @@ static __always_inline u32 walk_top(struct object *o, struct mount *mount)
 /* The walk goes on at the place where the mount is mounted. */
 static __always_inline long walk_up(struct object *o)
 {
-	struct mount *mount = (struct mount *)o->at_mount;
-	struct mount *above = READ(mount, mnt_parent);
+	struct mount *mount = LOOSE((struct mount *)o->at_mount);
+	struct mount *above = SEEN(mount, mnt_parent);
 
-	if (above == mount) {
+	if ((u64)above == o->at_mount) {
 		o->status = walk_top(o, above);
 		return 1;
 	}
-	o->at_dentry = (u64)READ(mount, mnt_mountpoint);
+	o->at_dentry = (u64)SEEN(mount, mnt_mountpoint);
 	o->at_mount = (u64)above;
 	o->at_root = (u64)READ(above, mnt.mnt_root);
 	return 0;
 }
 
+#ifdef PROBING
+static __always_inline bool name_copy(struct object *o, u32 end, const void *name, u32 length)
+{
+	u64 at = end - length, all = length;
+
+	BOUND(at, PATH_END - 1);
+	BOUND(all, 255);
+	return !bpf_probe_read_kernel(&o->buffer[at], all, name);
+}
+#else
 /* Copies a name to where end is its end in the buffer, word by word from its end. The first word may begin before
  * the name: what that writes is overwritten by the name before it, or lies before the path. */
 static __always_inline bool name_copy(struct object *o, u32 end, const void *name, u32 length)
 {
 	u64 last = end - 1, at = end - length, all = length;
+	u64 *words;
 
-	if (CAN_CAST && length <= 8 * NAME_WORDS) {
+	if (length <= 8 * NAME_WORDS) {
 		BOUND(last, PATH_END - 1);
+		words = bpf_rdonly_cast(name + length - 8 * NAME_WORDS, bpf_core_type_id_kernel(struct rusage));
 #pragma unroll
-		for (u32 i = 1; i <= NAME_WORDS; i++) {
-			struct timespec64 *word = (struct timespec64 *)(name + length - i * 8);
-
+		for (u32 i = 1; i <= NAME_WORDS; i++)
 			if (length > (i - 1) * 8)
-				*(u64 *)(o->buffer + 1 - i * 8 + last) = TYPED(word)->tv_sec;
-		}
+				*(u64 *)(o->buffer + 1 - i * 8 + last) = words[NAME_WORDS - i];
 		return true;
 	}
 	BOUND(at, PATH_END - 1);
 	BOUND(all, 255);
 	return !bpf_probe_read_kernel(&o->buffer[at], all, name);
 }
+#endif
 
-static long walk_step(u32 index, struct walk *w)
+/* One name. Answers true when the walk ends with it. */
+static __always_inline long walk_name(struct object *o)
 {
-	struct object *o = w->object;
-	struct dentry *dentry = (struct dentry *)o->at_dentry, *parent;
+	struct dentry *dentry = LOOSE((struct dentry *)o->at_dentry), *parent;
 	u32 length, end = o->start;
 	u64 at;
 
-	if (o->at_dentry == o->at_root)
-		return walk_up(o);
-	parent = READ(dentry, d_parent);
+	parent = SEEN(dentry, d_parent);
 	/* A file of a mount of the kernel's own, or a handle that nobody has connected yet. */
-	if (parent == dentry || !parent) {
+	if ((u64)parent == o->at_dentry || !parent) {
 		o->status = walk_top(o, (struct mount *)o->at_mount) == PATH_INTERNAL ? PATH_INTERNAL : PATH_DETACHED;
 		return 1;
 	}
-	length = READ(dentry, d_name.len);
+	length = SEEN(dentry, d_name.len);
 	if (length > 255 || end < length + 1) {
 		o->status = PATH_LONG;
 		return 1;
 	}
-	if (!name_copy(o, end, READ(dentry, d_name.name), length)) {
+	if (!name_copy(o, end, SEEN(dentry, d_name.name), length)) {
 		o->status = PATH_RACED;
 		return 1;
 	}
@@ -147,6 +157,20 @@ static long walk_step(u32 index, struct walk *w)
 	o->buffer[at] = '/';
 	o->at_dentry = (u64)parent;
 	return 0;
+}
+
+/* Names in one turn of the loop: a turn costs as much as reading half a name. */
+#define WALK_NAMES 3
+
+static long walk_step(u32 index, struct walk *w)
+{
+	struct object *o = w->object;
+
+#pragma unroll
+	for (u32 i = 0; i < WALK_NAMES && o->at_dentry != o->at_root; i++)
+		if (walk_name(o))
+			return 1;
+	return o->at_dentry == o->at_root ? walk_up(o) : 0;
 }
 
 /* One attempt. Nothing is written behind PATH_END; the room there is for the verifier, which sees no sum. */

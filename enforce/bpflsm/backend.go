@@ -165,6 +165,9 @@ func (b *Backend) publish(ctx context.Context, rs *enforce.Ruleset) error {
 		return err
 	}
 	b.needed = demanded
+	if b.machine != nil {
+		b.machine.forget()
+	}
 	return errors.Join(b.retire(demanded), b.sweepMarks(image), b.pins.removeOthers())
 }
 

@@ -4,8 +4,6 @@
 package bpflsm
 
 import (
-	"fmt"
-
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 )
@@ -52,11 +50,8 @@ func (b *Backend) Features() (map[string]bool, error) {
 }
 
 // readHooks says which programs the kernel has hooks for. Packets need none.
-func readHooks(spec *ebpf.CollectionSpec) (map[string]bool, error) {
-	kernel, err := btf.LoadKernelSpec()
-	if err != nil {
-		return nil, fmt.Errorf("%w: no BTF: %w", ErrUnsupported, err)
-	}
+func readHooks(kernel *btf.Spec, spec *ebpf.CollectionSpec) (map[string]bool, error) {
+	var err error
 	hooks := map[string]bool{}
 	for _, p := range attached {
 		if hooks[p.name] = p.cgroup; p.cgroup {

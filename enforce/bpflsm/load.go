@@ -4,7 +4,6 @@
 package bpflsm
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -12,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -42,18 +40,16 @@ type loading struct {
 // load loads fresh copies of programs, with the maps given or, for those missing, new ones. It ends with ctx: what was
 // loaded by then is gone.
 func load(ctx context.Context, h *host, maps map[string]*ebpf.Map, ringBytes int, what loading) (*programSet, error) {
-	spec, err := bpf.LoadMuster()
-	if err != nil {
-		return nil, err
-	}
+	spec := chosen(h.programs, what)
 	set := &programSet{instance: what.instance, wanted: what.programs, tags: map[string]string{}, links: map[string]link.Link{}}
-	if err := set.specialise(spec, h, ringBytes, what); err != nil {
+	err := set.specialise(spec, h, ringBytes)
+	if err != nil {
 		return nil, err
 	}
 	for name, m := range maps {
 		spec.Maps[name].MaxEntries = m.MaxEntries() // as they were made; a size is no reason to start anew
 	}
-	if set.Collection, err = loadEach(ctx, spec, maps); err != nil {
+	if set.Collection, err = loadEach(ctx, spec, maps, h.types); err != nil {
 		return nil, fmt.Errorf("load programs: %w", err)
 	}
 	for name, p := range set.Programs {
@@ -69,8 +65,8 @@ func load(ctx context.Context, h *host, maps map[string]*ebpf.Map, ringBytes int
 
 // loadEach makes the maps and loads one program after the other: the kernel takes long to verify one, and who has to end
 // must not wait for all of them.
-func loadEach(ctx context.Context, spec *ebpf.CollectionSpec, maps map[string]*ebpf.Map) (*ebpf.Collection, error) {
-	options := ebpf.CollectionOptions{MapReplacements: maps, Cache: btf.NewCache()}
+func loadEach(ctx context.Context, spec *ebpf.CollectionSpec, maps map[string]*ebpf.Map, types *btf.Cache) (*ebpf.Collection, error) {
+	options := ebpf.CollectionOptions{MapReplacements: maps, Cache: types}
 	programs := spec.Programs
 	spec.Programs = nil
 	whole, err := ebpf.NewCollectionWithOptions(spec, options)
@@ -97,20 +93,23 @@ func loadEach(ctx context.Context, spec *ebpf.CollectionSpec, maps map[string]*e
 	return whole, nil
 }
 
-// specialise fits the programs to this machine.
-func (set *programSet) specialise(spec *ebpf.CollectionSpec, h *host, ringBytes int, what loading) error {
-	keep := map[string]bool{}
+// chosen is a copy of those of all programs that are to be loaded.
+func chosen(all *ebpf.CollectionSpec, what loading) *ebpf.CollectionSpec {
+	few := *all
+	few.Programs = map[string]*ebpf.ProgramSpec{}
 	for _, p := range what.programs {
-		keep[p.name] = true
+		few.Programs[p.name] = all.Programs[p.name]
 	}
-	for _, name := range iterators {
-		keep[name] = what.iterators
-	}
-	for name := range spec.Programs {
-		if !keep[name] {
-			delete(spec.Programs, name)
+	if what.iterators {
+		for _, name := range iterators {
+			few.Programs[name] = all.Programs[name]
 		}
 	}
+	return few.Copy()
+}
+
+// specialise fits the programs to this machine.
+func (set *programSet) specialise(spec *ebpf.CollectionSpec, h *host, ringBytes int) error {
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return fmt.Errorf("count CPUs: %w", err)
@@ -137,32 +136,6 @@ func sizeFor(spec *ebpf.CollectionSpec, ringBytes, cpus int) error {
 	spec.Maps[bpf.MusterMapEvents].MaxEntries = uint32(ringBytes)
 	spec.Maps[bpf.MusterMapFlows].MaxEntries = max(spec.Maps[bpf.MusterMapFlows].MaxEntries, flowsPerCPU*uint32(cpus))
 	return nil
-}
-
-// kernelSymbols are the sequence locks that guard paths, and the namespaces of the host itself.
-var kernelSymbols = []string{"rename_lock", "mount_lock", "init_nsproxy", "init_user_ns"}
-
-// kernelAddresses finds the kernelSymbols. Where the kernel hides addresses they are 0: the walker then reads once,
-// every mount namespace counts as the host's, and the kernel counts that.
-func kernelAddresses(kallsyms string) (map[string]uint64, error) {
-	f, err := os.Open(kallsyms)
-	if err != nil {
-		return nil, fmt.Errorf("read kernel symbols: %w", err)
-	}
-	defer f.Close()
-	found := map[string]uint64{}
-	for lines := bufio.NewScanner(f); lines.Scan() && len(found) < len(kernelSymbols); {
-		line := lines.Text()
-		name := line[strings.LastIndexByte(line, ' ')+1:]
-		if !slices.Contains(kernelSymbols, name) {
-			continue
-		}
-		address, _, _ := strings.Cut(line, " ")
-		if found[name], err = strconv.ParseUint(address, 16, 64); err != nil {
-			return nil, fmt.Errorf("read kernel symbols: %w", err)
-		}
-	}
-	return found, nil
 }
 
 // runIterator runs an iterator program once and returns what it wrote.

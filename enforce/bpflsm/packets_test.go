@@ -16,7 +16,6 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
-	"github.com/muster-fleet/muster/bpf"
 	"github.com/muster-fleet/muster/enforce"
 	"github.com/muster-fleet/muster/enforce/enforcetest"
 	"github.com/muster-fleet/muster/policies"
@@ -33,7 +32,7 @@ type packetProgram struct {
 func newPacketProgram(t *testing.T) *packetProgram {
 	t.Helper()
 	newProber(t) // skips where nothing can be loaded
-	spec := must(bpf.LoadMuster())
+	spec := ownPrograms(t)
 	var objects struct {
 		Program *ebpf.Program `ebpf:"packet_out"`
 		Slots   *ebpf.Map     `ebpf:"slots"`

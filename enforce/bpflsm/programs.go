@@ -101,19 +101,42 @@ var iterators = []string{bpf.MusterProgLabelExisting, bpf.MusterProgLabelMissing
 type host struct {
 	hooks     map[string]bool // that it has, by the programs that are for them
 	addresses map[string]uint64
+	// programs are those that are made for this kernel.
+	programs *ebpf.CollectionSpec
+	// types are the kernel's, which take some megabytes: see forget.
+	types *btf.Cache
 }
 
-// readHost takes a while: the kernel's types and its symbols are some megabytes each.
-func readHost(spec *ebpf.CollectionSpec) (*host, error) {
-	hooks, err := readHooks(spec)
+// readHost finds that out; programs are those for kernels of today. It takes a while: the kernel's types and its symbols are some megabytes each.
+func readHost(programs *ebpf.CollectionSpec) (*host, error) {
+	types := btf.NewCache()
+	kernel, err := types.Kernel()
+	if err != nil {
+		return nil, fmt.Errorf("%w: no BTF: %w", ErrUnsupported, err)
+	}
+	cast, err := hasFunction(kernel, bpf.Cast)
 	if err != nil {
 		return nil, err
 	}
-	addresses, err := kernelAddresses("/proc/kallsyms")
+	if !cast {
+		if programs, err = bpf.LoadProbing(); err != nil {
+			return nil, fmt.Errorf("read the built-in programs: %w", err)
+		}
+	}
+	hooks, err := readHooks(kernel, programs)
 	if err != nil {
 		return nil, err
 	}
-	return &host{hooks: hooks, addresses: addresses}, nil
+	addresses, err := kernelAddresses()
+	if err != nil {
+		return nil, err
+	}
+	return &host{hooks: hooks, addresses: addresses, programs: programs, types: types}, nil
+}
+
+// forget gives back the memory that is needed to load programs. What is loaded later reads the kernel's types again.
+func (h *host) forget() {
+	h.types = btf.NewCache()
 }
 
 func (b *Backend) host() (*host, error) {
@@ -122,6 +145,7 @@ func (b *Backend) host() (*host, error) {
 		if err != nil {
 			return nil, err
 		}
+		b.spec = h.programs
 		b.machine = h
 	}
 	return b.machine, nil
@@ -144,16 +168,21 @@ func (h *host) supported(wanted demand) ([]program, error) {
 
 // hasHook says whether the kernel has what a program is to be attached to.
 func hasHook(kernel *btf.Spec, p *ebpf.ProgramSpec) (bool, error) {
-	var err error
 	if p.AttachType == ebpf.AttachTraceRawTp {
 		var tracepoint *btf.Typedef
-		err = kernel.TypeByName(hookName(p), &tracepoint)
-	} else {
-		var function *btf.Func
-		err = kernel.TypeByName(hookName(p), &function)
+		return found(hookName(p), kernel.TypeByName(hookName(p), &tracepoint))
 	}
+	return hasFunction(kernel, hookName(p))
+}
+
+func hasFunction(kernel *btf.Spec, name string) (bool, error) {
+	var function *btf.Func
+	return found(name, kernel.TypeByName(name, &function))
+}
+
+func found(name string, err error) (bool, error) {
 	if err != nil && !errors.Is(err, btf.ErrNotFound) {
-		return false, fmt.Errorf("look for the hook %s: %w", p.AttachTo, err)
+		return false, fmt.Errorf("look for %s: %w", name, err)
 	}
 	return err == nil, nil
 }

@@ -37,10 +37,7 @@ func newProber(t testing.TB) *prober {
 		}
 		t.Skip("root is needed to load the matcher")
 	}
-	spec, err := bpf.LoadMuster()
-	if err != nil {
-		t.Fatal(err)
-	}
+	spec := ownPrograms(t)
 	var objects struct {
 		Program *ebpf.Program `ebpf:"probe_decision"`
 		Slots   *ebpf.Map     `ebpf:"slots"`
@@ -54,6 +51,16 @@ func newProber(t testing.TB) *prober {
 	}
 	t.Cleanup(func() { objects.Program.Close(); objects.Slots.Close() })
 	return &prober{program: objects.Program, slots: objects.Slots, inner: inner}
+}
+
+// ownPrograms are those that are made for the running kernel.
+func ownPrograms(t testing.TB) *ebpf.CollectionSpec {
+	t.Helper()
+	h, err := readHost(must(bpf.LoadMuster()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h.programs.Copy()
 }
 
 func (p *prober) decide(t testing.TB, a *attempt) outcome {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 
 	"github.com/muster-fleet/muster/bpf"
@@ -28,10 +29,12 @@ type stackUse struct {
 // TestStack adds up what the verifier of 6.1 does, on any machine.
 func TestStack(t *testing.T) {
 	t.Parallel()
-	spec, err := bpf.LoadMuster()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testStack(t, must(bpf.LoadMuster()))
+	testStack(t, must(bpf.LoadProbing()))
+}
+
+func testStack(t *testing.T, spec *ebpf.CollectionSpec) {
+	t.Helper()
 	for name, p := range spec.Programs {
 		uses := stackUses(p.Instructions)
 		bytes, chain := deepest(uses, p.Instructions[0].Symbol())

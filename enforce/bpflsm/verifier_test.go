@@ -96,11 +96,7 @@ var processed = regexp.MustCompile(`processed (\d+) insns .* total_states (\d+)`
 // verify loads the programs as load does, with the kernel's statistics.
 func verify(t *testing.T) map[string]effort {
 	t.Helper()
-	spec, err := bpf.LoadMuster()
-	if err != nil {
-		t.Fatal(err)
-	}
-	h, err := readHost(spec)
+	h, err := readHost(must(bpf.LoadMuster()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +104,8 @@ func verify(t *testing.T) map[string]effort {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := new(programSet).specialise(spec, h, 1<<18, loading{programs: programs, iterators: true}); err != nil {
+	spec := chosen(h.programs, loading{programs: programs, iterators: true})
+	if err := new(programSet).specialise(spec, h, 1<<18); err != nil {
 		t.Fatal(err)
 	}
 	loaded, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
