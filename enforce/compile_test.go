@@ -340,7 +340,7 @@ func BenchmarkDigest(b *testing.B) {
 
 func BenchmarkCheckProtect(b *testing.B) {
 	rs, _ := enforce.Compile(manyRules(10_000))
-	pairs := enforce.DefaultProtect(debian(), enforce.AgentPaths{Binary: "/usr/bin/musterd", Files: []string{"/var/lib/muster/"}})
+	pairs := enforce.DefaultProtect(debian(), agent())
 	b.ReportMetric(float64(len(pairs)), "pairs")
 	for b.Loop() {
 		enforce.CheckProtect(rs, pairs)

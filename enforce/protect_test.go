@@ -24,14 +24,29 @@ func debian() inventory.Programs {
 		Runtimes:   []string{"/usr/bin/containerd", "/usr/bin/containerd-shim-runc-v2", "/usr/sbin/runc"},
 		Kubelet:    []string{"/usr/bin/kubelet"},
 		Files:      []string{"/etc/passwd", "/usr/lib/x86_64-linux-gnu/libc.so.6"},
-		LoginFiles: []string{"/etc/shadow"},
+		LoginFiles: []string{"/etc/shadow", "/etc/pam.d/sshd", "/etc/ssh/sshd_config"},
+		Modules:    []string{"/usr/lib/x86_64-linux-gnu/security/pam_unix.so"},
+		SSHFiles:   []string{"/etc/ssh/ssh_host_ed25519_key"},
+		Ports:      []string{"22"},
+	}
+}
+
+// agent are the paths of an agent with the usual configuration.
+func agent() enforce.AgentPaths {
+	return enforce.AgentPaths{
+		Binary: "/usr/bin/musterd",
+		Files:  []string{"/var/lib/muster/", "/var/lib/muster/seen", "/run/muster.sock", "/var/log/muster/events.jsonl"},
+		Reads: []string{
+			"/etc/muster/musterd.yaml", "/etc/muster/labels.yaml", "/var/lib/muster/host.key", "/proc/kallsyms",
+			"/sys/kernel/security/lsm", enforce.ProcessFiles + "stat",
+		},
 	}
 }
 
 func TestCheckProtect(t *testing.T) {
 	t.Parallel()
-	pairs := enforce.DefaultProtect(debian(), enforce.AgentPaths{Binary: "/usr/bin/musterd", Files: []string{"/var/lib/muster/", "/run/muster.sock"}})
-	directory := policies.ObjectDirectory
+	pairs := enforce.DefaultProtect(debian(), agent())
+	directory, pattern := policies.ObjectDirectory, policies.ObjectPattern
 	strict := with(posture(enforce.PostureBlock))
 	for _, tc := range []struct {
 		name string
@@ -68,6 +83,34 @@ func TestCheckProtect(t *testing.T) {
 		{"an allow-list of the whole host", rules(strict, allow(process, "/usr/bin/bash")), []string{"posture is block"}},
 		{"the same under audit posture", rules(nil, allow(process, "/usr/bin/bash")), nil},
 		{"an allow-list for sshd", rules(strict, allow(process, "/usr/bin/bash", from("/usr/sbin/sshd"))), []string{"/usr/sbin/sshd", "posture is block"}},
+		{"the careless release", rules(nil, block(process, "/usr/bin/", as(directory), recursive)), []string{"/usr/bin/", "Hint: let the rule name"}},
+		{"the configuration", rules(nil, block(file, "/etc/muster/", as(directory), recursive)), []string{"musterd must be able to read /etc/muster/"}},
+		{"keys, wherever they are", rules(nil, block(file, "/**/*.key", as(pattern))), []string{"musterd", "/var/lib/muster/host.key"}},
+		{"the marks", rules(nil, block(file, "/var/lib/muster/seen")), []string{"musterd", "read and write"}},
+		{"where the kernel keeps its symbols", rules(nil, block(file, "/proc/kallsyms")), []string{"musterd"}},
+		{"the kernel's own directory", rules(nil, block(file, "/sys/kernel/", as(directory), recursive)), []string{"musterd", "/sys/kernel/security/lsm"}},
+		{"the log of events", rules(nil, block(file, "/var/log/muster/", as(directory), recursive)), []string{"musterd"}},
+		{"any process's start", rules(nil, block(file, "/proc/*/stat", as(pattern))), []string{"/proc/PID/stat"}},
+		{"one process's start", rules(nil, block(file, "/proc/4711/stat")), nil},
+		{"all of /proc", rules(nil, block(file, "/proc/", as(directory), recursive)), []string{"/proc/"}},
+		{"TCP", rules(nil, socketBlock("tcp")), []string{"sshd must be able to use TCP sockets"}},
+		{"streams, local ones too", rules(nil, socketBlock("stream")), []string{"stream"}},
+		{"streams of sshd", rules(nil, socketBlock("stream", from("/usr/sbin/sshd"))), []string{"sshd"}},
+		{"datagrams", rules(nil, socketBlock("dgram")), []string{"Unix datagram sockets"}},
+		{"all protocols", rules(nil, socketBlock("all")), []string{"sshd", "TCP"}},
+		{"UDP", rules(nil, socketBlock("udp")), nil},
+		{"TCP of a web server", rules(nil, socketBlock("tcp", from("/usr/sbin/nginx"))), nil},
+		{"devices", rules(nil, block(file, "/dev/", as(directory))), []string{"/dev/"}},
+		{"terminals", rules(nil, block(file, "/dev/pts/", as(directory))), []string{"/dev/pts/0"}},
+		{"new terminals", rules(nil, block(file, "/dev/ptmx")), []string{"/dev/ptmx"}},
+		{"writing nowhere", rules(nil, block(file, "/dev/null", readOnly)), []string{"/dev/null"}},
+		{"nothing, for its owner", rules(nil, block(file, "/dev/null", ownerOnly)), []string{"/dev/null"}},
+		{"disks", rules(nil, block(file, "/dev/sd*", as(pattern))), nil},
+		{"PAM's modules", rules(nil, block(file, "/usr/lib/x86_64-linux-gnu/security/", as(directory))), []string{"pam_unix.so"}},
+		{"mapping PAM's modules", rules(nil, block(process, "/**/pam_*.so", as(pattern))), []string{"map", "pam_unix.so"}},
+		{"host keys", rules(nil, block(file, "/etc/ssh/ssh_host_*", as(pattern))), []string{"sshd", "ssh_host_ed25519_key"}},
+		{"host keys, but not for sshd", rules(nil, block(file, "/etc/ssh/ssh_host_*", as(pattern)),
+			allow(file, "/etc/ssh/ssh_host_ed25519_key", from("/usr/sbin/sshd"))), nil},
 		{"an audited ruleset says it all the same", rules(with(auditing), block(process, "/usr/bin/bash")), []string{"bash"}},
 	} {
 		held := enforce.CheckProtect(tc.rs, pairs)
@@ -123,4 +166,8 @@ func TestResolveProtect(t *testing.T) {
 
 func useBlock(name string, options ...ruleOption) enforce.Rule {
 	return block(capabilities, name, append(options, as(policies.ObjectCapability))...)
+}
+
+func socketBlock(protocol string, options ...ruleOption) enforce.Rule {
+	return block(policies.ClassNetwork, protocol, append(options, as(policies.ObjectProtocol))...)
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/muster-fleet/muster/policies"
 )
@@ -15,17 +16,28 @@ import (
 // nearly always among the first.
 const maxPeers = 512
 
-// unreachable says why nobody, from any address, gets through to a TCP port of the host; "" when somebody does.
-func (rs *Ruleset) unreachable(port string) string {
-	number, err := strconv.Atoi(port)
-	if err != nil {
-		return ""
+// unreachable says why nobody, from any address, gets through to any of the TCP ports of the host; "" when somebody does.
+func (rs *Ruleset) unreachable(ports string) string {
+	why := ""
+	for port := range strings.SplitSeq(ports, portsOr) {
+		number, err := strconv.Atoi(port)
+		if err != nil {
+			continue
+		}
+		if why = rs.closed(number); why == "" {
+			return ""
+		}
 	}
+	return why
+}
+
+// closed says why nobody gets through to one port.
+func (rs *Ruleset) closed(port int) string {
 	few := *rs
-	few.Rules = slices.DeleteFunc(slices.Clone(rs.Rules), func(r Rule) bool { return !matters(&r, number) })
+	few.Rules = slices.DeleteFunc(slices.Clone(rs.Rules), func(r Rule) bool { return !matters(&r, port) })
 	var d Decision
 	for _, peer := range few.peers() {
-		op := Operation{Class: policies.ClassIngress, Flow: &Flow{Peer: peer, Protocol: "TCP", Port: number}}
+		op := Operation{Class: policies.ClassIngress, Flow: &Flow{Peer: peer, Protocol: "TCP", Port: port}}
 		if d = few.Decide(op); d.Verdict == Permit {
 			return ""
 		}

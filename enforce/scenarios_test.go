@@ -113,7 +113,7 @@ func (s *scenario) compile(t *testing.T) *enforce.Ruleset {
 	t.Helper()
 	in := enforce.CompileInput{
 		Subject: enforce.Host, Mode: enforce.ModeEnforce, Capabilities: enforcetest.Capabilities("reference"),
-		Postures: enforce.Postures{File: s.Posture["file"]}, Aliases: fixtures,
+		Postures: enforce.Postures{File: s.Posture["file"], Network: s.Posture["network"], Capabilities: s.Posture["capabilities"]}, Aliases: fixtures,
 	}
 	in.Capabilities.Features[enforce.FeatureAllowedArgs] = true
 	if s.Subject == "container" {
@@ -132,10 +132,49 @@ func (s *scenario) compile(t *testing.T) *enforce.Ruleset {
 	}
 	in.Policies = policies.Select(policies.NewSet(in.Policies), s.subject())
 	rs, _ := enforce.Compile(in)
-	if held := enforce.CheckProtect(rs, enforce.DefaultProtect(debian(), enforce.AgentPaths{})); held != "" && rs.Subject == enforce.Host {
+	if held := enforce.CheckProtect(rs, enforce.DefaultProtect(debian(), agent())); held != "" && rs.Subject == enforce.Host {
 		rs = rs.Hold(held)
 	}
 	return rs
+}
+
+// TestScenariosAreNotHeld: host safety holds what would lock somebody out, and no other ruleset of any scenario.
+func TestScenariosAreNotHeld(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../test/conformance/scenarios/*.yaml")
+	if err != nil || len(files) < 100 {
+		t.Fatalf("only %d scenarios: %v", len(files), err)
+	}
+	rulesets, held := 0, 0
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var s scenario
+		if err := yaml.Unmarshal(data, &s); err != nil {
+			t.Fatalf("%s: %v", f, err)
+		}
+		variants := [][]yaml.Node{s.Policies}
+		for _, st := range s.Steps {
+			if st.Apply != nil && !st.refused {
+				variants = append(variants, st.Apply)
+			}
+		}
+		for i := range variants {
+			s.Policies = variants[i]
+			rs := s.compile(t)
+			rulesets++
+			if locksOut := s.ID == "L16" && i == 0; locksOut != (rs.Held != "") {
+				t.Errorf("%s, policies %d: held %q", s.ID, i, rs.Held)
+			} else if locksOut {
+				held++
+			}
+		}
+	}
+	if held != 1 {
+		t.Errorf("of %d rulesets %d were held", rulesets, held)
+	}
 }
 
 // subject is the runner's subject as policies select it.

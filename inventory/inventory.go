@@ -39,4 +39,10 @@ type Programs struct {
 	Files []string `json:"files,omitempty"`
 	// LoginFiles must be readable by Logins, Elevate and SSH: password hashes, their configuration.
 	LoginFiles []string `json:"loginFiles,omitempty"`
+	// Modules are the PAM modules without which PAM's configuration refuses a login.
+	Modules []string `json:"modules,omitempty"`
+	// SSHFiles must be readable by SSH: host keys, and what its configuration includes.
+	SSHFiles []string `json:"sshFiles,omitempty"`
+	// Ports are the TCP ports at which sshd is reached.
+	Ports []string `json:"ports,omitempty"`
 }

@@ -61,11 +61,15 @@ func everyFeature() map[string]bool {
 // Compile brings set down to this host.
 func (o *Offline) Compile(set *policies.Set) ([]*enforce.Ruleset, []enforce.Gap, string) {
 	selected := policies.Select(set, policies.Subject{Host: true, Labels: o.Facts.Labels})
+	protect := o.Facts.Protect
+	if len(protect) == 0 { // no agent answered
+		protect = o.Host.Protect()
+	}
 	out := compileHost(enforce.CompileInput{
 		Subject: enforce.Host, Policies: selected, Mode: o.Facts.Mode, Capabilities: o.Facts.Capabilities,
 		Postures: o.Facts.Postures, Visible: o.Facts.Visible, Aliases: o.Host.Resolve(enforce.LiteralPaths(selected)),
 		AllowHostAllowlist: o.Facts.AllowHostAllowlist,
-	}, o.Host.Protect(), nil)
+	}, protect, nil)
 	return out.rulesets, out.gaps, out.held
 }
 

@@ -126,7 +126,7 @@ func (l *Loop) Rulesets(ctx context.Context) (*control.Rulesets, error) {
 			Rulesets: l.know.compiled.rulesets, Gaps: l.know.compiled.gaps,
 			Labels: node.Labels, Hostname: node.Hostname, Postures: l.settings.Config.EnforcePostures(),
 			Visible: l.settings.Config.Visibility, AllowHostAllowlist: l.settings.Config.AllowHostAllowlist, Mode: l.settings.Config.Mode,
-			Capabilities: l.deps.Backend.Capabilities(),
+			Capabilities: l.deps.Backend.Capabilities(), Protect: l.deps.Host.Protect(),
 		}
 		if l.know.state != nil {
 			out.Observed = l.know.state.Subjects

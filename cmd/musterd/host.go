@@ -14,10 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/muster-fleet/muster/enforce"
 	"github.com/muster-fleet/muster/inventory"
 	"github.com/muster-fleet/muster/inventory/host"
-	"github.com/muster-fleet/muster/policies"
 	"github.com/muster-fleet/muster/reconciler/config"
 )
 
@@ -26,6 +24,7 @@ const gatherEvery = 10 * time.Second
 
 // hostFacts is the loop's view of this host: the inventory's node, and what must stay possible on it.
 type hostFacts struct {
+	path    string // of the configuration
 	root    fs.FS
 	store   *inventory.Store
 	changed chan struct{}
@@ -34,12 +33,12 @@ type hostFacts struct {
 	cfg     atomic.Pointer[config.Config]
 }
 
-func newHost(cfg *config.Config, features func() (map[string]bool, error), log *slog.Logger) (*hostFacts, error) {
+func newHost(path string, cfg *config.Config, features func() (map[string]bool, error), log *slog.Logger) (*hostFacts, error) {
 	found, err := features()
 	if err != nil {
 		log.Warn("the kernel's BPF features are not known", "error", err)
 	}
-	h := &hostFacts{root: os.DirFS("/"), store: inventory.NewStore(), changed: make(chan struct{}, 1), log: log, bpf: found}
+	h := &hostFacts{path: path, root: os.DirFS("/"), store: inventory.NewStore(), changed: make(chan struct{}, 1), log: log, bpf: found}
 	return h, h.refresh(cfg)
 }
 
@@ -92,20 +91,3 @@ func (h *hostFacts) Changed() <-chan struct{} { return h.changed }
 
 // Resolve follows symlinks.
 func (h *hostFacts) Resolve(paths []string) map[string]string { return host.Resolve(h.root, paths) }
-
-// Protect is what keeps the host manageable: what is found on every host, and what the operator adds.
-func (h *hostFacts) Protect() []enforce.ProtectPair {
-	cfg := h.cfg.Load()
-	binary, err := os.Executable()
-	if err != nil {
-		h.log.Warn("the agent does not know its own path", "error", err)
-	}
-	files := []string{cfg.StateDir + "/", cfg.CacheDir + "/", cfg.Socket, cfg.BPFFS + "/"}
-	pairs := enforce.DefaultProtect(host.Programs(h.root), enforce.AgentPaths{Binary: binary, Files: files})
-	for _, p := range cfg.Protect {
-		for _, class := range []policies.Class{policies.ClassProcess, policies.ClassFile} {
-			pairs = append(pairs, enforce.ProtectPair{Class: class, Source: p.Source, Object: p.Object})
-		}
-	}
-	return pairs
-}

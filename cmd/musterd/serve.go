@@ -62,7 +62,7 @@ func serve(ctx context.Context, path string, stdout, stderr io.Writer) error {
 }
 
 func runAgent(ctx context.Context, path string, cfg *config.Config, log *slog.Logger, back *backend, pipe *events.Pipe) error {
-	node, err := newHost(cfg, back.features, log)
+	node, err := newHost(path, cfg, back.features, log)
 	if err != nil {
 		return err
 	}

@@ -242,6 +242,47 @@ func TestResolveTrustsOwners(t *testing.T) {
 	}
 }
 
+// TestLogins: PAM's configuration and sshd's are followed to what they name.
+func TestLogins(t *testing.T) {
+	t.Parallel()
+	root := fstest.MapFS{}
+	for file, text := range map[string]string{
+		"usr/sbin/sshd":  "",
+		"etc/pam.d/sshd": "@include common\n# auth required pam_comment.so\nsession optional pam_motd.so\n-session required pam_absent.so\n",
+		"etc/pam.d/common": "auth [success=1 default=ignore] pam_unix.so nullok # why\nauth required /opt/pam/pam_own.so\n" +
+			"account substack common\naccount include nowhere\n",
+		"usr/lib/pam.d/su":                             "auth sufficient pam_rootok.so\n",
+		"etc/pam.d/cups":                               "auth required pam_cups.so\n",
+		"etc/ssh/sshd_config":                          "Include sshd_config.d/*.conf\nport 2222\nListenAddress [::]:2223\nListenAddress 10.0.0.1\n#Port 1\nInclude /etc/ssh/sshd_config\n",
+		"etc/ssh/sshd_config.d/a.conf":                 "Port=22\nHostKey \"/etc/ssh/own_key\"\n",
+		"etc/ssh/own_key":                              "",
+		"etc/ssh/ssh_host_rsa_key":                     "",
+		"opt/pam/pam_own.so":                           "",
+		"lib/x86_64-linux-gnu/security/pam_unix.so":    "",
+		"lib/x86_64-linux-gnu/security/pam_rootok.so":  "",
+		"lib/x86_64-linux-gnu/security/pam_motd.so":    "",
+		"lib/x86_64-linux-gnu/security/pam_absent.so":  "",
+		"lib/x86_64-linux-gnu/security/pam_comment.so": "",
+		"lib/x86_64-linux-gnu/security/pam_cups.so":    "",
+	} {
+		root[file] = &fstest.MapFile{Data: []byte(text)}
+	}
+	got := host.Programs(root)
+	for _, c := range []struct {
+		what      string
+		got, want []string
+	}{
+		{"modules", got.Modules, []string{"/lib/x86_64-linux-gnu/security/pam_rootok.so", "/lib/x86_64-linux-gnu/security/pam_unix.so", "/opt/pam/pam_own.so"}},
+		{"configuration", got.LoginFiles, []string{"/etc/ssh/sshd_config", "/etc/pam.d/sshd", "/usr/lib/pam.d/su", "/etc/pam.d/common"}},
+		{"sshd's files", got.SSHFiles, []string{"/etc/ssh/own_key", "/etc/ssh/sshd_config.d/a.conf", "/etc/ssh/sshd_config"}},
+		{"ports", got.Ports, []string{"22", "2222", "2223"}},
+	} {
+		if !slices.Equal(c.got, c.want) {
+			t.Errorf("%s: %v, wanted %v", c.what, c.got, c.want)
+		}
+	}
+}
+
 func TestPrograms(t *testing.T) {
 	t.Parallel()
 	got := host.Programs(links())
@@ -250,6 +291,7 @@ func TestPrograms(t *testing.T) {
 		Logins: []string{"/usr/bin/login"},
 		SSH:    []string{"/usr/sbin/sshd"},
 		Files:  []string{"/etc/passwd"},
+		Ports:  []string{"22"},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)

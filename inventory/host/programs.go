@@ -14,26 +14,38 @@ import (
 
 // Programs finds the files by which the host stays manageable, below root, symlinks resolved.
 func Programs(root fs.FS) inventory.Programs {
-	f := finder{root: root}
+	f := finder{root: root, links: newResolver(root)}
+	ssh := append(f.programs("sshd"), f.find("/usr/lib/openssh/sshd-session", "/usr/lib/openssh/sshd-auth", "/usr/libexec/openssh/sshd-session", "/usr/libexec/openssh/sshd-auth")...)
+	modules, pam := f.pam()
+	settings := f.sshd()
+	if len(ssh) == 0 {
+		settings = sshdSettings{}
+	}
 	return inventory.Programs{
 		Init:       f.find("/sbin/init", "/usr/lib/systemd/systemd", "/usr/lib/systemd/systemd-executor", "/usr/lib/systemd/systemd-logind"),
 		Shells:     f.find(f.shells()...),
 		Consoles:   f.programs("agetty", "getty"),
 		Logins:     f.programs("login", "unix_chkpwd"),
 		Elevate:    f.programs("su", "sudo", "sulogin", "runuser"),
-		SSH:        append(f.programs("sshd"), f.find("/usr/lib/openssh/sshd-session", "/usr/lib/openssh/sshd-auth", "/usr/libexec/openssh/sshd-session", "/usr/libexec/openssh/sshd-auth")...),
+		SSH:        ssh,
 		Runtimes:   f.programs("containerd", "containerd-shim", "containerd-shim-runc-v2", "runc", "crun", "dockerd", "crio", "conmon"),
 		Kubelet:    f.programs("kubelet", "k3s"),
 		Files:      append(f.find("/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/ld.so.cache"), f.libraries()...),
-		LoginFiles: f.find("/etc/shadow", "/etc/pam.conf", "/etc/pam.d/login", "/etc/pam.d/sshd", "/etc/pam.d/su", "/etc/pam.d/sudo", "/etc/ssh/sshd_config", "/etc/sudoers"),
+		LoginFiles: append(f.find("/etc/shadow", "/etc/pam.conf", "/etc/ssh/sshd_config", "/etc/sudoers"), pam...),
+		Modules:    modules,
+		SSHFiles:   settings.files,
+		Ports:      settings.ports,
 	}
 }
 
-type finder struct{ root fs.FS }
+type finder struct {
+	root  fs.FS
+	links *resolver
+}
 
 // find returns what exists of paths, resolved, each once.
 func (f finder) find(paths ...string) []string {
-	aliases := Resolve(f.root, paths)
+	aliases := f.links.all(paths)
 	var found []string
 	for _, p := range paths {
 		if alias, ok := aliases[p]; ok {

@@ -22,7 +22,15 @@ const maxLinks = 40
 // somebody else than root or this user made: whoever may write a directory that a policy names could otherwise
 // turn its rules against any program of the host, or have them all held for the host's safety.
 func Resolve(root fs.FS, paths []string) map[string]string {
-	r := resolver{root: root, known: map[string]string{"/": "/"}}
+	return newResolver(root).all(paths)
+}
+
+func newResolver(root fs.FS) *resolver {
+	return &resolver{root: root, known: map[string]string{"/": "/"}}
+}
+
+// all is what Resolve answers.
+func (r *resolver) all(paths []string) map[string]string {
 	aliases := map[string]string{}
 	for _, p := range paths {
 		if !strings.HasPrefix(p, "/") {

@@ -139,6 +139,8 @@ type Rulesets struct {
 	AllowHostAllowlist bool                 `json:"allowHostAllowlist"`
 	Mode               enforce.Mode         `json:"mode"`
 	Capabilities       enforce.Capabilities `json:"capabilities"`
+	// Protect is what must stay possible here, with what the agent itself needs and what its configuration adds.
+	Protect []enforce.ProtectPair `json:"protect,omitempty"`
 }
 
 // SuspendRequest holds the host where it is.
