@@ -114,7 +114,10 @@ type Event struct {
 	Rule      *Rule
 	Posture   bool
 	WouldDeny bool
-	Audits    []*Rule
+	// Lists are the rules that make the allow-list of a default posture that only an audit mode kept from denying: of each
+	// policy the first. A source that is known by its inode only has those of the class.
+	Lists  []*Rule
+	Audits []*Rule
 	// Visible is true when nothing but the visibility of its class made it an event.
 	Visible bool
 	// Resource and Source are paths; ResourceTo is the second name of a rename or link.

@@ -129,8 +129,12 @@ func (c *compiler) policy(p *policies.Policy) {
 		c.gap(p, -1, ReasonMode, "the policy is switched off: no rule of it is in force")
 		return
 	}
+	version := ""
+	if mode == ModeAudit {
+		version = PolicyVersion(p)
+	}
 	for _, r := range sortedRules(p.Rules) {
-		c.rule(p, r, mode == ModeAudit && c.mode == ModeEnforce)
+		c.rule(p, r, mode == ModeAudit && c.mode == ModeEnforce, version)
 	}
 }
 
@@ -146,8 +150,8 @@ func (c *compiler) policyMode(p *policies.Policy) (Mode, bool) {
 }
 
 // rule adds one rule, or the reason why not. dryRun is true for a policy in audit inside a ruleset that
-// enforces.
-func (c *compiler) rule(p *policies.Policy, r policies.Rule, dryRun bool) {
+// enforces, version names the contents of one in audit.
+func (c *compiler) rule(p *policies.Policy, r policies.Rule, dryRun bool, version string) {
 	if reason, detail := c.unsupported(&r); reason != "" {
 		c.gap(p, r.Index, reason, "%s", detail)
 		return
@@ -170,6 +174,7 @@ func (c *compiler) rule(p *policies.Policy, r policies.Rule, dryRun bool) {
 		Objects: c.objects(r.Object),
 		Sources: c.sources(r.Sources),
 		DryRun:  dryRun && r.Action == policies.ActionBlock,
+		Version: version,
 
 		Directories: c.directories(r.Sources),
 	}

@@ -99,6 +99,7 @@ func (w *canonicalWriter) rule(r *Rule) {
 	w.number("severity", r.Rule.Severity)
 	w.strings("sources", r.Sources)
 	w.strings("tags", r.Rule.Tags)
+	w.text("version", r.Version)
 	w.close('}')
 }
 

@@ -33,7 +33,7 @@ func TestCanonical(t *testing.T) {
 			OwnerOnly: true, ReadOnly: true, NoTerminal: true, HasArgs: true, AllowedArgs: []string{"", "x"},
 			Severity: 10, Tags: []string{"t"}, Message: "m\t\b\f\r",
 		},
-		Objects: []string{"/a", "/\xff"}, Sources: []string{"/b"}, DryRun: true,
+		Objects: []string{"/a", "/\xff"}, Sources: []string{"/b"}, DryRun: true, Version: "v",
 	}
 	for _, rs := range []*Ruleset{
 		{},

@@ -57,6 +57,8 @@ type Rule struct {
 	// DryRun marks a Block of a policy whose own mode is audit inside an enforcing ruleset: it never
 	// changes a verdict and is reported as "Audit (Block)".
 	DryRun bool `json:"dryRun,omitempty"`
+	// Version names the contents of the policy as long as something of it is in audit: what was soaked.
+	Version string `json:"version,omitempty"`
 }
 
 // Ruleset is what one subject should obey. It is immutable once compiled.

@@ -99,6 +99,8 @@ type Deps struct {
 	Log      *slog.Logger
 	// Identified is told whenever what events say of this host changes.
 	Identified func(fleetName, hostname string, postures enforce.Postures)
+	// Audited is told after each round without a failure which policies are in force and deny nothing yet.
+	Audited func(policies []enforce.AuditedPolicy)
 	// Notify tells the service manager; see sd_notify(3).
 	Notify func(state string)
 	// Watchdog is how often the service manager wants to hear of progress; 0: never.

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/muster-fleet/muster/enforce"
@@ -97,6 +98,9 @@ func (l *Loop) converge(ctx context.Context, cause Cause) {
 		return // cut short by the agent's own stop: nothing is wrong with the kernel, and nobody is told so
 	}
 	l.settle(err)
+	if err == nil {
+		l.deps.Audited(l.audited())
+	}
 	l.keep()
 	l.rounds++
 	l.know.timings["round"] = l.deps.Clock.Now().Sub(begun).Seconds()
@@ -246,6 +250,15 @@ func (l *Loop) repaired(found []enforce.Drift, now time.Time) {
 func (l *Loop) identify() {
 	node, _ := l.deps.Host.Node()
 	l.deps.Identified(l.own().Trust.Fleet, node.Hostname, l.settings.Config.EnforcePostures())
+}
+
+// audited are the policies in force that deny nothing yet.
+func (l *Loop) audited() []enforce.AuditedPolicy {
+	var list []enforce.AuditedPolicy
+	for _, subject := range slices.Sorted(maps.Keys(l.know.applied)) {
+		list = append(list, l.know.applied[subject].Audited()...)
+	}
+	return list
 }
 
 // canonical is a value as text that is equal only for equal values.

@@ -113,7 +113,7 @@ func (f *logsFlags) wants(line []byte) bool {
 		return false
 	}
 	in := func(list []string, value string) bool { return len(list) == 0 || slices.Contains(list, value) }
-	return (r.Alert() || f.visible) && in(f.policies, r.PolicyName) && in(f.actions, r.Action) && in(f.op, r.Operation)
+	return (r.Alert() || f.visible && r.Type != "SystemEvent") && in(f.policies, r.PolicyName) && in(f.actions, r.Action) && in(f.op, r.Operation)
 }
 
 func (f *logsFlags) print(out io.Writer, line []byte) error {

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"compress/gzip"
 	"errors"
 	"fmt"
@@ -35,11 +36,15 @@ type promoteFlags struct {
 // promotion is the JSON of muster promote.
 type promotion struct {
 	*events.Soak
+
 	File string `json:"file"`
-	Line int    `json:"line"`
-	Old  string `json:"old"`
-	New  string `json:"new"`
+	// The change of the label, unless the mode is that of the whole host.
+	Line int    `json:"line,omitempty"`
+	Old  string `json:"old,omitempty"`
+	New  string `json:"new,omitempty"`
 	Done bool   `json:"done"`
+	// Unknown is what enforcing the policy may deny that no soak of it tells of.
+	Unknown []string `json:"unknown,omitempty"`
 }
 
 func newPromoteCmd() *cobra.Command {
@@ -51,8 +56,15 @@ func newPromoteCmd() *cobra.Command {
 been denied by rule, resource and program, and shows the change of the policy that enforces it. With --write the
 change is made in the working tree, to be committed and published as any other.
 
+What is told is each operation that a Block of the policy matches, though an Allow that outranks it may let it through
+once it is enforced. Its Allows do not take part: what their allow-list would deny is not known, and a warning says so.
+Only events of the policy as it stands in the directory count, since it was put in audit.
+
+On a host whose whole mode is audit the events tell what all policies together would have denied; the policy needs no
+label there, and what enforces it is the mode in the host's musterd.yaml.
+
 The event file and its rotated copies are read; give --events with the files of several hosts to see them together.
-What the agent lost or rotated away is not in them: muster status tells of losses.`,
+What the agent lost or rotated away is not in them, and neither is what nobody tried: muster status tells of losses.`,
 		Example: "  muster promote --policies . protect-certificates\n  muster promote --events web-1.jsonl --events web-2.jsonl --write protect-certificates",
 		Args:    cobra.ExactArgs(1),
 		RunE:    func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
@@ -73,12 +85,50 @@ func (f *promoteFlags) run(cmd *cobra.Command, name string) error {
 	if err != nil {
 		return err
 	}
-	if mode := policy.Labels[enforce.ModeLabel]; mode != string(enforce.ModeAudit) {
-		return hinted(fmt.Sprintf("only a policy with the label %s: audit can be promoted; the mode of a whole host is in its musterd.yaml", enforce.ModeLabel),
-			"policy %s is not in audit mode", name)
+	soak := events.NewSoak(policy.ID, enforce.PolicyVersion(policy))
+	for _, file := range f.files {
+		if err := readEventFiles(soak, file); err != nil {
+			return hinted("muster promote --events FILE, with the host's event file", "%w", err)
+		}
 	}
-	path := filepath.Join(root, policy.Position.File)
-	text, err := os.ReadFile(path)
+	soak.Sort()
+	result := promotion{Soak: soak, File: filepath.Join(root, policy.Position.File)}
+	switch labelled := policy.Labels[enforce.ModeLabel] == string(enforce.ModeAudit); {
+	case labelled:
+		result.Unknown = unknown(policy)
+		if err := f.change(policy, &result); err != nil {
+			return err
+		}
+	case !soak.Whole():
+		return hinted(fmt.Sprintf("give the policy the label %s: audit, or the events of a host whose mode is audit", enforce.ModeLabel),
+			"policy %s is not in audit mode, and no event says that a host is in audit mode with it as it stands here", name)
+	case f.write:
+		return hinted("set mode: enforce in the musterd.yaml of "+strings.Join(wholeHosts(soak), ", "),
+			"policy %s has no label to change: it is the host that is in audit mode", name)
+	}
+	return f.out.write(cmd.OutOrStdout(), result, func(w io.Writer) { printPromotion(w, result) })
+}
+
+// unknown says what a policy in audit cannot tell, because it takes part in no ranking.
+func unknown(p *policies.Policy) []string {
+	allows, blocks := false, false
+	for i := range p.Rules {
+		allows = allows || p.Rules[i].Action == policies.ActionAllow
+		blocks = blocks || p.Rules[i].Action == policies.ActionBlock
+	}
+	var list []string
+	if allows {
+		list = append(list, "the Allow rules of this policy take no part while it is in audit: what their allow-list will deny under a default posture of block is not known. A host whose whole mode is audit tells it")
+	}
+	if blocks {
+		list = append(list, "an Allow that outranks a Block of this policy may let through what is counted here")
+	}
+	return list
+}
+
+// change is that of the label, made if asked for.
+func (f *promoteFlags) change(policy *policies.Policy, result *promotion) error {
+	text, err := os.ReadFile(result.File)
 	if err != nil {
 		return err
 	}
@@ -86,24 +136,26 @@ func (f *promoteFlags) run(cmd *cobra.Command, name string) error {
 	if err != nil {
 		return err
 	}
-	soak := events.NewSoak(policy.Name)
-	for _, file := range f.files {
-		if err := readEventFiles(soak, file); err != nil {
-			return hinted("muster promote --events FILE, with the host's event file", "%w", err)
+	result.Line, result.Old, result.New, result.Done = change.Line, change.Old, change.New, f.write
+	if !f.write {
+		return nil
+	}
+	info, err := os.Stat(result.File)
+	if err != nil {
+		return err
+	}
+	return bundles.WriteAtomic(result.File, change.Text, info.Mode().Perm())
+}
+
+// wholeHosts are those that enforce nothing at all.
+func wholeHosts(soak *events.Soak) []string {
+	var list []string
+	for _, h := range soak.Hosts {
+		if h.Whole {
+			list = append(list, cmp.Or(h.Host, "the host"))
 		}
 	}
-	soak.Sort()
-	result := promotion{Soak: soak, File: path, Line: change.Line, Old: change.Old, New: change.New, Done: f.write}
-	if f.write {
-		info, err := os.Stat(path)
-		if err != nil {
-			return err
-		}
-		if err := bundles.WriteAtomic(path, change.Text, info.Mode().Perm()); err != nil {
-			return err
-		}
-	}
-	return f.out.write(cmd.OutOrStdout(), result, func(w io.Writer) { printPromotion(w, result) })
+	return list
 }
 
 // policy finds the one policy of this name, and where the policies lie.
@@ -168,10 +220,13 @@ func readEventFile(soak *events.Soak, name string) error {
 }
 
 func printPromotion(w io.Writer, p promotion) {
-	if p.Operations == 0 {
-		fmt.Fprintf(w, "No event says that %s would have denied anything.\n", printable(p.Policy))
-	} else {
-		fmt.Fprintf(w, "%s would have denied %d operations from %s to %s:\n\n", printable(p.Policy), p.Operations, when(p.Since), when(p.Until))
+	name := printable(p.Policy)
+	printSoaked(w, p.Soak)
+	for _, warning := range p.Unknown {
+		fmt.Fprintf(w, "WARNING: %s\n\n", warning)
+	}
+	if p.Operations > 0 {
+		fmt.Fprintf(w, "%s would have denied %d operations from %s to %s:\n\n", name, p.Operations, when(p.Since), when(p.Until))
 		rows := [][]string{{"RULE", "OPERATION", "RESOURCE", "BY", "TIMES", "LAST"}}
 		for _, r := range p.Rows {
 			resource := r.Resource
@@ -182,10 +237,50 @@ func printPromotion(w io.Writer, p promotion) {
 		}
 		table(w, rows)
 	}
-	fmt.Fprintf(w, "\n--- a/%s\n+++ b/%s\n@@ -%d +%d @@\n-%s\n+%s\n", printable(p.File), printable(p.File), p.Line, p.Line, printable(p.Old), printable(p.New))
-	if p.Done {
-		fmt.Fprintf(w, "\nDone. Next: git commit -m 'Enforce %s' -- %s, and muster publish.\n", printable(p.Policy), printable(p.File))
-	} else {
-		fmt.Fprintf(w, "\nTo make this change: muster promote --write %s\n", printable(p.Policy))
+	if p.Others > 0 {
+		fmt.Fprintf(w, "\nNot counted: %d operations of other versions of the policy, or of agents that do not say which.\n", p.Others)
 	}
+	switch {
+	case p.New == "":
+		fmt.Fprintf(w, "\nTo enforce it: mode: enforce in the musterd.yaml of %s. That enforces every policy there.\n", printable(strings.Join(wholeHosts(p.Soak), ", ")))
+		return
+	case p.Done:
+		printChange(w, p)
+		fmt.Fprintf(w, "\nDone. Next: git commit -m 'Enforce %s' -- %s, and muster publish.\n", name, printable(p.File))
+	default:
+		printChange(w, p)
+		fmt.Fprintf(w, "\nTo make this change: muster promote --write %s\n", name)
+	}
+}
+
+func printChange(w io.Writer, p promotion) {
+	fmt.Fprintf(w, "\n--- a/%s\n+++ b/%s\n@@ -%d +%d @@\n-%s\n+%s\n", printable(p.File), printable(p.File), p.Line, p.Line, printable(p.Old), printable(p.New))
+}
+
+// printSoaked says what the answer rests on: nothing is no all-clear.
+func printSoaked(w io.Writer, s *events.Soak) {
+	name := printable(s.Policy)
+	if len(s.Hosts) == 0 {
+		fmt.Fprintf(w, "WARNING: no event says that %s, as it stands here (version %s), is in audit on any host. What it would deny is not known.\n", name, s.Version)
+		return
+	}
+	for _, h := range s.Hosts {
+		since := "at a time that its events do not tell"
+		if !h.Begun.IsZero() {
+			since = when(h.Begun)
+		}
+		what := "in audit"
+		if h.Whole {
+			what = "on a host in audit, with all other policies,"
+		}
+		fmt.Fprintf(w, "%s: %s since %s, last event at %s, %d operations.", printable(cmp.Or(h.Host, "(no host name)")), what, since, when(h.Last), h.Operations)
+		if h.Ended {
+			fmt.Fprint(w, " No longer.")
+		}
+		fmt.Fprintln(w)
+	}
+	if s.Operations == 0 {
+		fmt.Fprintf(w, "In that time %s would have denied nothing that its events tell of.\n", name)
+	}
+	fmt.Fprint(w, "Not known: what nobody tried in that time, and what was lost or rotated away (muster status).\n\n")
 }

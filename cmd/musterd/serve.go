@@ -83,7 +83,8 @@ func runAgent(ctx context.Context, path string, cfg *config.Config, log *slog.Lo
 		Identified: func(fleetName, hostname string, postures enforce.Postures) {
 			pipe.SetIdentity(events.Identity{Fleet: fleetName, Hostname: hostname, Backend: back.backend.Name(), Postures: postures})
 		},
-		Notify: notify(log), Watchdog: watchdog, Version: version,
+		Audited: func(list []enforce.AuditedPolicy) { pipe.Audited(list, time.Now()) },
+		Notify:  notify(log), Watchdog: watchdog, Version: version,
 	})
 	server := &control.Server{Ask: loop, Do: loop, Stream: &stream{pipe: pipe, source: back.events}, Log: log, Now: time.Now}
 	return together(ctx, log, parts{loop: loop, server: server, pipe: pipe, back: back, metrics: shown, host: node, cfg: cfg})

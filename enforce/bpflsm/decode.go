@@ -13,6 +13,7 @@ import (
 
 	"github.com/muster-fleet/muster/bpf"
 	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/policies"
 )
 
 // operations and hooks name what the kernel numbers.
@@ -67,11 +68,19 @@ type decoder struct {
 	script  func(hash uint64) string // "" when it is not known any more
 	names   map[string]string
 	scripts map[uint64]string
+	makers  map[listOf][]*enforce.Rule
 	clock   clock
 }
 
+// listOf is an allow-list of an image: that of a class for a source.
+type listOf struct {
+	image          uint64
+	class          policies.Class
+	source, script string
+}
+
 func newDecoder(r *eventReader, script func(uint64) string) *decoder {
-	return &decoder{reader: r, script: script, names: map[string]string{}, scripts: map[uint64]string{}}
+	return &decoder{reader: r, script: script, names: map[string]string{}, scripts: map[uint64]string{}, makers: map[listOf][]*enforce.Rule{}}
 }
 
 // deliver decodes one event and hands it on, or counts it as lost.
@@ -113,7 +122,27 @@ func (d *decoder) decode(sample []byte, cut bool) (enforce.Event, error) {
 	if header.Script != 0 {
 		event.Script = d.scriptPath(header.Script)
 	}
+	if rs := image.ruleset; event.Posture && event.WouldDeny && rs.Mode == enforce.ModeAudit && rs.Postures.Of(event.Class) == enforce.PostureBlock {
+		event.Lists = d.listMakers(image, &event)
+	}
 	return event, nil
+}
+
+// listMakers are the rules that make the allow-list that would have denied the event.
+func (d *decoder) listMakers(image *Image, e *enforce.Event) []*enforce.Rule {
+	key := listOf{image.ID, e.Class, e.Source, e.Script}
+	rules, known := d.makers[key]
+	if known {
+		return rules
+	}
+	for _, n := range image.ruleset.ListMakers(e.Class, &enforce.ProcessSource{Executable: e.Source, Script: e.Script}) {
+		rules = append(rules, &image.ruleset.Rules[n])
+	}
+	if len(d.makers) >= knownStrings {
+		clear(d.makers)
+	}
+	d.makers[key] = rules
+	return rules
 }
 
 // name is a string of these bytes, which belong to the ring.

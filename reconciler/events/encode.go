@@ -49,8 +49,12 @@ func appendRecord(b []byte, r *Record) []byte {
 
 func appendEventData(b []byte, d *EventData) []byte {
 	b = appendQuoted(append(b, `,"EventData":{"Comm":`...), d.Comm)
+	if len(d.DryRun) > 0 {
+		b = appendTexts(b, "DryRun", d.DryRun)
+	}
 	b = appendOptional(b, "Example", d.Example)
 	b = appendText(b, "Lsm", d.Lsm)
+	b = appendOptional(b, "Mode", d.Mode)
 	b = appendText(b, "Operation", d.Operation)
 	b = appendOptional(b, "Rule", d.Rule)
 	b = appendOptional(b, "Script", d.Script)

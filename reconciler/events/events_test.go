@@ -38,7 +38,7 @@ func TestTranslate(t *testing.T) {
 		return ev
 	}
 	dry := rule("dry", policies.ActionBlock)
-	dry.DryRun = true
+	dry.DryRun, dry.Version = true, "v1"
 	for name, c := range map[string]struct {
 		event enforce.Event
 		want  []string // PolicyName, Action, Result, Severity
@@ -59,7 +59,13 @@ func TestTranslate(t *testing.T) {
 		}), []string{"p|Block|Permission denied|7", "w|Audit|Permission denied|7"}},
 		"dry run": {
 			file(func(e *enforce.Event) { e.Audits = []*enforce.Rule{dry} }),
-			[]string{"dry|Audit (Block)|Passed|7"},
+			[]string{"dry|Audit (Block)|Passed|7|KubeArmorHostPolicy/dry@v1"},
+		},
+		"the allow-list of a host in audit": {
+			file(func(e *enforce.Event) {
+				e.Posture, e.WouldDeny, e.Mode, e.Lists = true, true, enforce.ModeAudit, []*enforce.Rule{dry}
+			}),
+			[]string{"DefaultPosture|Audit (Block)|Passed||KubeArmorHostPolicy/dry@v1"},
 		},
 		"posture blocks": {
 			file(func(e *enforce.Event) { e.Posture, e.Verdict = true, enforce.Deny }),
@@ -91,7 +97,7 @@ func TestTranslate(t *testing.T) {
 			t.Parallel()
 			var got []string
 			for _, r := range Translate(c.event, identity) {
-				got = append(got, strings.Join([]string{r.PolicyName, r.Action, r.Result, r.Severity}, "|"))
+				got = append(got, strings.Join(append([]string{r.PolicyName, r.Action, r.Result, r.Severity}, r.EventData.DryRun...), "|"))
 			}
 			if strings.Join(got, "\n") != strings.Join(c.want, "\n") {
 				t.Errorf("got %q, wanted %q", got, c.want)

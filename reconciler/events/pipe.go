@@ -47,6 +47,8 @@ type Pipe struct {
 	weights []uint64
 	torn    bool // the sink's last byte ended no line
 
+	audited map[string]auditedPolicy // of the caller of Audited alone
+
 	// One lock for what Push, Run and readers share; none of them holds it while writing.
 	mu        sync.Mutex
 	counts    map[counter]uint64
@@ -59,9 +61,10 @@ type counter struct{ policy, action string }
 // writeSize is how much is written at once while events come faster than they are written.
 const writeSize = 64 << 10
 
-// item is an event with the identity of its moment, or a barrier.
+// item is an event, a record, or a barrier.
 type item struct {
 	event   enforce.Event
+	record  *Record // instead of an event: of the agent itself
 	barrier chan struct{}
 }
 
@@ -69,7 +72,7 @@ type item struct {
 func NewPipe(sink io.Writer, size int, log *slog.Logger) *Pipe {
 	p := &Pipe{
 		sink: sink, log: log, queue: make(chan item, size),
-		counts: map[counter]uint64{}, losses: map[string]uint64{}, followers: map[chan []byte]struct{}{},
+		audited: map[string]auditedPolicy{}, counts: map[counter]uint64{}, losses: map[string]uint64{}, followers: map[chan []byte]struct{}{},
 	}
 	p.identity.Store(&Identity{})
 	return p
@@ -178,16 +181,27 @@ func (p *Pipe) handle(it item) {
 		close(it.barrier)
 		return
 	}
-	for _, r := range Translate(it.event, *p.identity.Load()) {
-		p.count(r)
-		begin := len(p.lines)
-		p.lines = append(appendRecord(p.lines, &r), '\n')
-		p.publish(p.lines[begin : len(p.lines)-1])
-		p.weights = append(p.weights, r.Count)
+	id := *p.identity.Load()
+	if it.record != nil {
+		it.record.ClusterName, it.record.HostName = id.Fleet, id.Hostname
+		p.line(it.record)
+	} else {
+		for _, r := range Translate(it.event, id) {
+			p.count(r)
+			p.line(&r)
+		}
 	}
 	if len(p.lines) >= writeSize || p.sink == nil {
 		p.write()
 	}
+}
+
+// line adds a record to the lines that wait.
+func (p *Pipe) line(r *Record) {
+	begin := len(p.lines)
+	p.lines = append(appendRecord(p.lines, r), '\n')
+	p.publish(p.lines[begin : len(p.lines)-1])
+	p.weights = append(p.weights, r.Count)
 }
 
 // write writes the lines that wait. Of a write that was cut short the whole lines count as written.

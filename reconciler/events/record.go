@@ -65,14 +65,18 @@ type Record struct {
 
 // EventData is what KubeArmor's fields have no place for.
 type EventData struct {
-	Comm      string `json:"Comm"`
-	Example   string `json:"Example,omitempty"` // of the objects that Count tells of, when they differed
-	Lsm       string `json:"Lsm"`
-	Operation string `json:"Operation"`
-	Rule      string `json:"Rule,omitempty"` // where the rule stands in the release: FILE:LINE:COLUMN
-	Script    string `json:"Script,omitempty"`
-	Since     string `json:"Since,omitempty"`
-	To        string `json:"To,omitempty"`
+	Comm string `json:"Comm"`
+	// DryRun are the policies in audit that would have denied it, as DryRunName writes them: kind, name and version. One, but
+	// for a default posture on a host in audit: there every policy that makes the allow-list.
+	DryRun    []string `json:"DryRun,omitempty"`
+	Example   string   `json:"Example,omitempty"` // of the objects that Count tells of, when they differed
+	Lsm       string   `json:"Lsm"`
+	Mode      string   `json:"Mode,omitempty"` // audit: nothing is enforced on the whole host
+	Operation string   `json:"Operation"`
+	Rule      string   `json:"Rule,omitempty"` // where the rule stands in the release: FILE:LINE:COLUMN
+	Script    string   `json:"Script,omitempty"`
+	Since     string   `json:"Since,omitempty"`
+	To        string   `json:"To,omitempty"`
 }
 
 // DefaultPosture is the PolicyName of an event that no rule decided.
@@ -136,10 +140,10 @@ type Identity struct {
 func Translate(ev enforce.Event, id Identity) []Record {
 	var out []Record
 	if ev.Rule != nil && (ev.Verdict == enforce.Deny || ev.WouldDeny) {
-		out = append(out, record(ev, id, ev.Rule, blockAction(ev)))
+		out = append(out, inAudit(record(ev, id, ev.Rule, blockAction(ev)), ev.Rule))
 	}
 	if ev.Posture && (ev.Verdict == enforce.Deny || ev.WouldDeny) {
-		out = append(out, record(ev, id, nil, postureAction(ev, id)))
+		out = append(out, inAudit(record(ev, id, nil, postureAction(ev, id)), ev.Lists...))
 	}
 	if ev.Rule == nil && !ev.Posture && ev.Verdict == enforce.Deny {
 		// A path that could not be built: denied by no rule's name, and never silently.
@@ -153,9 +157,31 @@ func Translate(ev enforce.Event, id Identity) []Record {
 		if rule.DryRun {
 			action = actionAuditBlock
 		}
-		out = append(out, record(ev, id, rule, action))
+		out = append(out, inAudit(record(ev, id, rule, action), rule))
 	}
 	return out
+}
+
+// inAudit names the policies in audit that would have denied it.
+func inAudit(r Record, rules ...*enforce.Rule) Record {
+	if r.Action != actionAuditBlock {
+		return r
+	}
+	for _, rule := range rules {
+		if rule.Version != "" {
+			r.EventData.DryRun = append(r.EventData.DryRun, DryRunName(rule.Policy, rule.Version))
+		}
+	}
+	return r
+}
+
+// DryRunName is how events name a policy in audit: KIND/NAMESPACE/NAME@VERSION, without a namespace where it has none.
+func DryRunName(id policies.ID, version string) string {
+	name := string(id.Kind) + "/"
+	if id.Namespace != "" {
+		name += id.Namespace + "/"
+	}
+	return name + id.Name + "@" + version
 }
 
 // Alert is true when a rule or a posture made the record, false when it is there because everything is shown.
@@ -293,6 +319,9 @@ func data(ev enforce.Event) string {
 
 func eventData(ev enforce.Event) EventData {
 	out := EventData{Comm: ev.Comm, Lsm: ev.Hook, Operation: ev.Operation, Script: ev.Script, To: ev.ResourceTo}
+	if ev.Mode == enforce.ModeAudit {
+		out.Mode = string(ev.Mode)
+	}
 	if !ev.Since.IsZero() {
 		out.Since = ev.Since.UTC().Format(time.RFC3339Nano)
 	}

@@ -175,7 +175,7 @@ func (w *world) start() {
 	w.loop = reconciler.New(reconciler.Deps{
 		Load: w.load, StateDir: w.cfg.StateDir,
 		Host: w, Backend: w.kernel, Reporter: w, Counters: w, Watcher: w, Clock: wall{}, Log: log,
-		Identified: func(string, string, enforce.Postures) {}, Notify: w.notify, Watchdog: w.watchdog, Version: "test",
+		Identified: func(string, string, enforce.Postures) {}, Audited: func([]enforce.AuditedPolicy) {}, Notify: w.notify, Watchdog: w.watchdog, Version: "test",
 	})
 	w.stop = running.Start(w.t, w.loop)
 }

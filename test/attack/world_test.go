@@ -266,7 +266,7 @@ func (w *world) start() {
 	w.loop = reconciler.New(reconciler.Deps{
 		Load: w.load, StateDir: w.state(), Host: w, Backend: w.kernel, Reporter: w, Counters: w, Watcher: w, Clock: w.now,
 		Log:        slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelError + 1})),
-		Identified: func(string, string, enforce.Postures) {}, Notify: func(string) {}, Version: "test",
+		Identified: func(string, string, enforce.Postures) {}, Audited: func([]enforce.AuditedPolicy) {}, Notify: func(string) {}, Version: "test",
 	})
 	w.stop = running.Start(w.t, w.loop)
 }
