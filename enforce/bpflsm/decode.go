@@ -33,7 +33,7 @@ var (
 		bpf.MusterOperationOP_SETXATTR: "setxattr",
 	}
 	hooks = map[bpf.MusterHook]string{
-		bpf.MusterHookHOOK_BPRM_CHECK: "BPRM_CHECK_SECURITY", bpf.MusterHookHOOK_FILE_OPEN: "FILE_OPEN",
+		bpf.MusterHookHOOK_BPRM_CHECK: "SECURITY_BPRM_CHECK", bpf.MusterHookHOOK_FILE_OPEN: "FILE_OPEN",
 		bpf.MusterHookHOOK_PATH_MKNOD: "PATH_MKNOD", bpf.MusterHookHOOK_PATH_TRUNCATE: "PATH_TRUNCATE",
 		bpf.MusterHookHOOK_FILE_TRUNCATE: "FILE_TRUNCATE", bpf.MusterHookHOOK_PATH_UNLINK: "PATH_UNLINK",
 		bpf.MusterHookHOOK_PATH_RENAME: "PATH_RENAME", bpf.MusterHookHOOK_PATH_LINK: "PATH_LINK",
