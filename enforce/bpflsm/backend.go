@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -59,8 +60,11 @@ type Backend struct {
 	lastKey hashKey
 	// moved is how many directories had been renamed when the marks were last made; nextMarks is when they may be made
 	// again for that.
-	moved     uint64
-	nextMarks time.Time
+	moved      uint64
+	nextMarks  time.Time
+	namesMoved chan struct{}
+	// packets is true once control groups were found, where packets are seen.
+	packets atomic.Bool
 	// marked is the rendering, without its bytes, whose protected files have been marked: that of the image in force, or of
 	// the one that is being published. made are the marks that the agent itself made for it; kept are those of before the
 	// boot whose filesystem is missing.
@@ -98,11 +102,12 @@ func (b *Backend) Name() string { return Name }
 
 // Capabilities implements enforce.Backend.
 func (b *Backend) Capabilities() enforce.Capabilities {
+	packets := b.seesPackets(mountTable)
 	return enforce.Capabilities{
 		Backend: Name,
 		Classes: map[policies.Class]bool{
 			policies.ClassProcess: true, policies.ClassFile: true, policies.ClassNetwork: true, policies.ClassCapabilities: true,
-			policies.ClassDNS: true, policies.ClassIngress: true, policies.ClassEgress: true,
+			policies.ClassDNS: packets, policies.ClassIngress: packets, policies.ClassEgress: packets,
 			policies.ClassSyscalls: runtime.GOARCH == "amd64", policies.ClassPreset: true,
 		},
 		Syscalls: b.syscalls,

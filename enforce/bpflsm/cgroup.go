@@ -30,6 +30,15 @@ func cgroupRoot(mountTable string) (string, error) {
 	return "", fmt.Errorf("%w: control groups of version 2 are not mounted", ErrUnsupported)
 }
 
+// seesPackets is true where there is a place to see packets from. Once there was one it stays true: whoever unmounts it
+// afterwards must not turn rules into gaps.
+func (b *Backend) seesPackets(mountTable string) bool {
+	if _, err := cgroupRoot(mountTable); err == nil {
+		b.packets.Store(true)
+	}
+	return b.packets.Load()
+}
+
 // cgroupCondition says whether a link still holds its program at the topmost group: such a link can be emptied
 // while its pin stays.
 func (b *Backend) cgroupCondition(name string) (string, error) {

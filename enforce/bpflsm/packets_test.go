@@ -173,3 +173,23 @@ func TestCgroupRoot(t *testing.T) {
 		}
 	}
 }
+
+// TestSeesPackets: without control groups there is a gap, and nobody makes one by unmounting them.
+func TestSeesPackets(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "mountinfo")
+	without := "29 23 0:26 / /sys/fs/cgroup rw - cgroup cgroup rw\n"
+	must(0, os.WriteFile(file, []byte(without), 0o600))
+	b := must(New(Config{}))
+	if b.seesPackets(file) {
+		t.Error("control groups of version 1 were taken for those of version 2")
+	}
+	must(0, os.WriteFile(file, []byte("29 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"), 0o600))
+	if !b.seesPackets(file) {
+		t.Error("not found when they were mounted")
+	}
+	must(0, os.WriteFile(file, []byte(without), 0o600))
+	if !b.seesPackets(file) {
+		t.Error("unmounting them gave the rules up")
+	}
+}
