@@ -192,7 +192,11 @@ int BPF_PROG(path_unlink, struct path *dir, struct dentry *dentry, int ret)
 SEC("lsm/path_symlink")
 int BPF_PROG(path_symlink, struct path *dir, struct dentry *dentry, const char *target, int ret)
 {
-	return ret ? ret : file_one(LOOSE(dir)->mnt, dentry, OP_SYMLINK, HOOK_PATH_SYMLINK, false);
+	if (!ret)
+		ret = file_one(LOOSE(dir)->mnt, dentry, OP_SYMLINK, HOOK_PATH_SYMLINK, false);
+	if (!ret)
+		names_moved();
+	return ret;
 }
 
 SEC("lsm/path_chmod")

@@ -15,22 +15,12 @@ static __always_inline void moved(struct label *l, u32 which, struct dentry *den
 	l->move_mark[which] = 0;
 }
 
-static __always_inline bool is_directory(struct dentry *dentry)
+/* Other names lead through it. */
+static __always_inline bool leads_on(struct dentry *dentry)
 {
-	return (BPF_CORE_READ(dentry, d_inode, i_mode) & S_IFMT) == S_IFDIR;
-}
+	u16 kind = BPF_CORE_READ(dentry, d_inode, i_mode) & S_IFMT;
 
-/* Tells the agent that it has to look at the protected names again. */
-static __always_inline void directory_moved(struct renamedata *rd)
-{
-	void *image = host_image();
-	struct image_header *h = image ? image_head(image) : 0;
-
-	if (!h || !h->marks)
-		return;
-	if (is_directory(BPF_CORE_READ(rd, old_dentry)) ||
-	    (BPF_CORE_READ(rd, flags) & RENAME_EXCHANGE && is_directory(BPF_CORE_READ(rd, new_dentry))))
-		count(COUNT_DIRECTORIES_MOVED);
+	return kind == S_IFDIR || kind == S_IFLNK;
 }
 
 SEC("fexit/vfs_rename")
@@ -38,8 +28,9 @@ int BPF_PROG(mark_renamed, struct renamedata *rd, int ret)
 {
 	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
 
-	if (!ret)
-		directory_moved(rd);
+	if (!ret && (leads_on(BPF_CORE_READ(rd, old_dentry)) ||
+		     (BPF_CORE_READ(rd, flags) & RENAME_EXCHANGE && leads_on(BPF_CORE_READ(rd, new_dentry)))))
+		names_moved();
 	if (!l)
 		return 0;
 	moved(l, 0, BPF_CORE_READ(rd, old_dentry), !ret);

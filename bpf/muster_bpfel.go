@@ -97,7 +97,7 @@ const (
 	MusterCounterCOUNT_AGENT             MusterCounter = 15
 	MusterCounterCOUNT_FOLDED            MusterCounter = 16
 	MusterCounterCOUNT_CALL_MEMORY       MusterCounter = 17
-	MusterCounterCOUNT_DIRECTORIES_MOVED MusterCounter = 18
+	MusterCounterCOUNT_NAMES_MOVED       MusterCounter = 18
 	MusterCounterCOUNTERS                MusterCounter = 19
 )
 

@@ -33,6 +33,13 @@ type EventSource interface {
 	Losses() (map[string]uint64, error)
 }
 
+// NameWatcher is a backend that notices when names lead elsewhere.
+type NameWatcher interface {
+	// NamesMoved is signalled, a moment later, after a directory or a symlink got a name: what paths resolve to may have
+	// changed.
+	NamesMoved() <-chan struct{}
+}
+
 // Capabilities is the set of features that Compile may use; what is missing becomes a Gap.
 type Capabilities struct {
 	Backend string

@@ -23,6 +23,8 @@ type compileInput struct {
 	aliases  map[string]string
 	caps     enforce.Capabilities
 	protect  []enforce.ProtectPair
+	// paths are those that aliases were asked for.
+	paths []string
 }
 
 // compiled is what a release asks of this host.
@@ -54,9 +56,10 @@ func (l *Loop) compile(before compiled, sets []*policies.Set, mode enforce.Mode)
 	for _, set := range sets {
 		selected = append(selected, policies.Select(set, subjectOf(node))...)
 	}
+	paths := enforce.LiteralPaths(selected)
 	input := &compileInput{
 		sets: sets, settings: l.settings, node: node, mode: mode,
-		aliases: l.deps.Host.Resolve(enforce.LiteralPaths(selected)),
+		paths: paths, aliases: l.deps.Host.Resolve(paths),
 		caps:    l.deps.Backend.Capabilities(),
 		protect: l.deps.Host.Protect(),
 	}
@@ -95,6 +98,16 @@ func (in *compileInput) equal(other *compileInput) bool {
 	return in != nil && slices.Equal(in.sets, other.sets) && in.settings == other.settings && in.mode == other.mode &&
 		maps.Equal(in.aliases, other.aliases) && reflect.DeepEqual(in.node, other.node) &&
 		reflect.DeepEqual(in.caps, other.caps) && reflect.DeepEqual(in.protect, other.protect)
+}
+
+// leadElsewhere is true when the paths of a ruleset resolve to something else than when it was compiled.
+func (l *Loop) leadElsewhere() bool {
+	for _, c := range []compiled{l.know.compiled, l.know.beside} {
+		if in := c.input; in != nil && !maps.Equal(in.aliases, l.deps.Host.Resolve(in.paths)) {
+			return true
+		}
+	}
+	return false
 }
 
 // compileHost compiles the host's ruleset and holds it when it would deny what keeps the host manageable.

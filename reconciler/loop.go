@@ -187,6 +187,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	mailing := make(chan struct{})
 	go func() { defer close(mailing); l.deliver(ctx, hostID) }()
 	l.deps.Notify("READY=1")
+	namesMoved := l.namesMoved()
 	for {
 		l.progress()
 		select {
@@ -202,6 +203,10 @@ func (l *Loop) Run(ctx context.Context) error {
 		case <-l.deps.Clock.After(l.wait(l.deps.Clock.Now())):
 		case <-l.deps.Host.Changed():
 			l.converge(ctx, CauseChange)
+		case <-namesMoved:
+			if l.leadElsewhere() {
+				l.converge(ctx, CauseChange)
+			}
 		case do := <-l.requests:
 			do(ctx)
 		case result := <-l.pulled:
@@ -209,6 +214,14 @@ func (l *Loop) Run(ctx context.Context) error {
 		}
 		l.work(ctx)
 	}
+}
+
+// namesMoved is nil, which never comes, with a backend that does not watch names: symlinks are then followed at each look.
+func (l *Loop) namesMoved() <-chan struct{} {
+	if w, watches := l.deps.Backend.(enforce.NameWatcher); watches {
+		return w.NamesMoved()
+	}
+	return nil
 }
 
 // work does everything that is due.

@@ -23,7 +23,7 @@ enum counter {
 	COUNT_AGENT, /* the agent's own operation was let through */
 	COUNT_FOLDED, /* an event was counted in a fold instead of told by itself */
 	COUNT_CALL_MEMORY, /* no memory to keep what a system call is made on: it is not told */
-	COUNT_DIRECTORIES_MOVED, /* a directory was renamed: protected names below it may mean other files now */
+	COUNT_NAMES_MOVED, /* a directory or a symlink got a name: names that policies know may lead elsewhere now */
 	COUNTERS,
 };
 

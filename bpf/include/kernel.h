@@ -68,6 +68,7 @@ typedef _Bool bool;
 #define SYSFS_MAGIC 0x62656572
 #define S_IFMT 0170000
 #define S_IFDIR 0040000
+#define S_IFLNK 0120000
 #define S_IFBLK 0060000
 #define S_IFREG 0100000
 

@@ -5,6 +5,7 @@
 #define MUSTER_MARK_H
 
 #include "maps.h"
+#include "image.h"
 #include "clear.h"
 
 static __always_inline void mark_key_of(struct inode *inode, struct mark_key *key)
@@ -69,6 +70,14 @@ __noinline int mark_add(u64 inode, u64 hash)
 	else
 		count(COUNT_MARK_FULL);
 	return 0;
+}
+
+/* Tells the agent to look at the names of the ruleset again: its paths may lead elsewhere, and protected ones mean other
+ * files. */
+static __always_inline void names_moved(void)
+{
+	if (host_image())
+		count(COUNT_NAMES_MOVED);
 }
 
 #endif

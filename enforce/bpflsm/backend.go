@@ -58,7 +58,7 @@ type Backend struct {
 	// last is the last rendering, without its bytes.
 	last    *Image
 	lastKey hashKey
-	// moved is how many directories had been renamed when the marks were last made; nextMarks is when they may be made
+	// moved is how many directories and symlinks had got names when the marks were last made; nextMarks is when they may be made
 	// again for that.
 	moved      uint64
 	nextMarks  time.Time
@@ -91,7 +91,7 @@ func New(config Config) (*Backend, error) {
 	}
 	b := &Backend{
 		ringBytes: cmp.Or(config.RingBytes, 2<<20), log: log, spec: spec,
-		pins: newPins(cmp.Or(config.Root, "/sys/fs/bpf/muster"), spec),
+		pins: newPins(cmp.Or(config.Root, "/sys/fs/bpf/muster"), spec), namesMoved: make(chan struct{}, 1),
 	}
 	b.reader.init()
 	return b, nil

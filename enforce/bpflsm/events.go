@@ -219,7 +219,7 @@ func (b *Backend) read(ctx context.Context, d *decoder, s *session, sink func(en
 	return err
 }
 
-// wake has what was counted told from time to time, and follows renamed directories.
+// wake has what was counted told from time to time, and follows directories and symlinks that got names.
 func (b *Backend) wake(ctx context.Context) {
 	ticker := time.NewTicker(harvestInterval)
 	defer ticker.Stop()

@@ -79,3 +79,40 @@ func TestUpgradeByRename(t *testing.T) {
 	}
 	want(t, try(t, "create "+d+"/lib/another", "read "+d+"/lib/another"), "ok", "ok")
 }
+
+// TestNamesMoved: whoever resolves the paths of policies hears of symlinks that are made or replaced, by package managers
+// too, and of directories; not of files that come and go.
+func TestNamesMoved(t *testing.T) {
+	vm.Require(t, vm.BPFLSM)
+	g := newGuard(t)
+	d := publicDir(t)
+	for _, path := range []string{"/one/f", "/two/f", "/plain"} {
+		write(t, d+path, "x", 0o666)
+	}
+	g.apply(t, enforce.StepPublish{Ruleset: rules(enforce.ModeEnforce, enforce.PostureAudit,
+		rule(policies.ClassProcess, policies.ActionBlock, policies.ObjectPath, d+"/one/f"))})
+	moved := func(within time.Duration) bool {
+		t.Helper()
+		select {
+		case <-g.NamesMoved():
+			return true
+		case <-time.After(within):
+			return false
+		}
+	}
+	for moved(2 * time.Second) { // what the start of this test did
+	}
+	want(t, try(t, "create "+d+"/other", "rename "+d+"/plain "+d+"/other", "unlink "+d+"/other"), "ok", "ok", "ok")
+	if moved(3 * time.Second) {
+		t.Error("a file that came and went")
+	}
+	for _, operation := range []string{
+		"symlink one " + d + "/link", "symlink two " + d + "/link.new", "rename " + d + "/link.new " + d + "/link",
+		"rename " + d + "/two " + d + "/three",
+	} {
+		want(t, try(t, operation), "ok")
+		if !moved(time.Minute) {
+			t.Errorf("%s: not noticed", operation)
+		}
+	}
+}

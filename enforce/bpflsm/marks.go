@@ -96,15 +96,18 @@ func (b *Backend) lostMarks(ctx context.Context) (lost []string, err error) {
 // marksShare bounds what renaming directories can make the agent do: of the time, one part of so many.
 const marksShare = 20
 
-// follow marks the protected files again when directories have been renamed: a protected name below one of them may mean
-// another file now, which nobody has used by that name yet.
+// NamesMoved implements enforce.NameWatcher.
+func (b *Backend) NamesMoved() <-chan struct{} { return b.namesMoved }
+
+// follow marks the protected files again when directories or symlinks got names: a protected name below one of them may
+// mean another file now, which nobody has used by that name yet. Whoever resolves paths is told.
 func (b *Backend) follow(ctx context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.marked == nil || b.loaded == nil || time.Now().Before(b.nextMarks) {
 		return nil
 	}
-	moved, err := readCounter(b.maps[bpf.MusterMapCounters], bpf.MusterCounterCOUNT_DIRECTORIES_MOVED)
+	moved, err := readCounter(b.maps[bpf.MusterMapCounters], bpf.MusterCounterCOUNT_NAMES_MOVED)
 	if err != nil || moved == b.moved {
 		return err
 	}
@@ -112,10 +115,15 @@ func (b *Backend) follow(ctx context.Context) error {
 	err = b.markExisting(ctx, b.marked)
 	end := time.Now()
 	b.nextMarks = end.Add(marksShare * end.Sub(begin))
-	if err == nil {
-		b.moved = moved
+	if err != nil {
+		return err
 	}
-	return err
+	b.moved = moved
+	select {
+	case b.namesMoved <- struct{}{}:
+	default:
+	}
+	return nil
 }
 
 // identify tells the inodes that paths name now, as the kernel knows them. Paths that name no file are left out.

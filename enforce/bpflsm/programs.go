@@ -62,7 +62,7 @@ var attached = []program{
 	{name: bpf.MusterProgPathMkdir, demand: demandNames},
 	{name: bpf.MusterProgPathRmdir, demand: demandNames},
 	{name: bpf.MusterProgPathUnlink, demand: demandNames},
-	{name: bpf.MusterProgPathSymlink, demand: demandNames},
+	{name: bpf.MusterProgPathSymlink, demand: demandNames | demandMoves},
 	{name: bpf.MusterProgPathLink, demand: demandNames | demandMoves},
 	{name: bpf.MusterProgPathRename, demand: demandNames | demandMoves},
 	{name: bpf.MusterProgPathChmod, demand: demandNames},
