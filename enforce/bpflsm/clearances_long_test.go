@@ -7,7 +7,10 @@ package bpflsm
 
 import "time"
 
-const clearanceSteps = 1_000_000
+const (
+	clearanceWorlds = 4
+	clearanceSteps  = 250_000
+)
 
 // testLimit is how long the tests of this package may take on one kernel.
 const testLimit = 6 * time.Hour

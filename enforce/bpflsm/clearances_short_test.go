@@ -7,8 +7,11 @@ package bpflsm
 
 import "time"
 
-// clearanceSteps is how many steps TestClearances takes; with the tag measure a million.
-const clearanceSteps = 20_000
+// TestClearances takes so many steps in each of so many worlds; with the tag measure a million in all.
+const (
+	clearanceWorlds = 1
+	clearanceSteps  = 20_000
+)
 
 // testLimit is how long the tests of this package may take on one kernel.
 const testLimit = time.Hour
