@@ -9,7 +9,8 @@ static __always_inline struct inode *inode_of(struct dentry *dentry)
 }
 
 /* One object that is named by a mount and a dentry. */
-static __always_inline int file_one(struct vfsmount *mnt, struct dentry *dentry, u32 operation, u32 hook, bool read)
+static __always_inline int file_named(struct vfsmount *mnt, struct dentry *dentry, u32 operation, u32 hook, bool read,
+				      u32 lenient)
 {
 	struct scratch *s;
 	int deny;
@@ -20,11 +21,17 @@ static __always_inline int file_one(struct vfsmount *mnt, struct dentry *dentry,
 	if (!s)
 		return fails_closed(CLASS_FILE) ? -EACCES : 0;
 	begin(s, CLASS_FILE, operation, hook);
+	s->lenient = lenient;
 	object_set(&s->object[0], mnt, dentry, inode_of(dentry));
 	attributes_set(&s->object[0], read);
 	deny = judge_path(s);
 	scratch_give(s);
 	return deny ? -EACCES : 0;
+}
+
+static __always_inline int file_one(struct vfsmount *mnt, struct dentry *dentry, u32 operation, u32 hook, bool read)
+{
+	return file_named(mnt, dentry, operation, hook, read, LENIENT_NOT);
 }
 
 /* Two names, of a rename or a link. What they protect is remembered until the operation has succeeded. */
@@ -57,43 +64,84 @@ static __always_inline int file_two(struct vfsmount *mnt, struct dentry *old, st
 	return deny ? -EACCES : 0;
 }
 
-/* Opening a file that backs one of a stacked filesystem: what the caller named was judged, and the file below counts
- * by what its inode is known by. A stack that any user can make, in a user namespace, would show a blocked directory
- * under other names: there the file below is judged by the host's name as well. */
-static __always_inline int file_below(struct file *file, u32 class, bool read)
+/* The file in front of a marked one is known by the same paths: it is mapped (ld.so) without a word of the one below. */
+static __always_inline void file_front(struct inode *front, struct mark *m)
+{
+	if (!front || (READ(front, i_mode) & S_IFMT) != S_IFREG)
+		return;
+	for (u32 i = 0; i < OBJECT_MARKS; i++)
+		mark_add((u64)front, m->paths[i]);
+}
+
+/* By the host's name of the file below. Where root mounted the stack, no allow-list has to know that name, as in a
+ * mount namespace of root's. */
+static __always_inline int file_below_home(struct scratch *s, struct file *file, u32 class, u32 operation, bool read)
 {
 	struct inode *inode = file->f_inode;
+	struct object *o = &s->object[0];
+	bool user;
+
+	begin(s, class, operation, HOOK_FILE_OPEN);
+	mapped_set(o, file);
+	user = file->f_mode & FMODE_NOACCOUNT ? stacked_by_user((struct dentry *)o->dentry) : opened_by_user(file);
+	if (!user)
+		s->lenient = LENIENT_ALLOW_LIST;
+	object_set(o, 0, alias_of(inode), inode);
+	attributes_set(o, read);
+	o->status = PATH_BELOW;
+	return judge_start(s);
+}
+
+/* By what its inode is known by. */
+static __always_inline int file_below_mark(struct scratch *s, struct file *file, u32 class, bool read)
+{
+	struct object *o = &s->object[0];
+
+	begin(s, class, class == CLASS_FILE ? OP_OPEN : OP_EXEC, HOOK_FILE_OPEN);
+	mapped_set(o, file);
+	o->inode = (u64)file->f_inode;
+	attributes_set(o, read);
+	s->lenient = LENIENT_NAME;
+	return judge_start(s);
+}
+
+/* Opening a file that backs one of a stacked filesystem: what the caller named was judged, and the file below counts
+ * by what its inode is known by and by the host's name, or the stack would show a blocked directory under other names.
+ * Without a home it has no name that counts. */
+static __always_inline int file_below(struct file *file, u32 class, bool read)
+{
+	bool list = (file->f_inode->i_mode & S_IFMT) == S_IFDIR;
+	u32 operation = class == CLASS_PROCESS ? OP_EXEC : list ? OP_LIST : OP_OPEN;
 	struct mark_key key;
 	struct scratch *s;
-	struct object *o;
-	bool user;
+	struct mark *m;
 	int deny;
 
-	if (!concerns(class, false))
+	if (!concerns(CLASS_FILE, false) && !concerns(CLASS_PROCESS, false))
 		return 0;
 	s = scratch_take();
 	if (!s)
 		return fails_closed(class) ? -EACCES : 0;
-	begin(s, class, class == CLASS_FILE ? OP_OPEN : OP_EXEC, HOOK_FILE_OPEN);
-	o = &s->object[0];
-	mapped_set(o, file);
-	user = stacked_by_user((struct dentry *)o->dentry);
-	mark_key_of(inode, &key);
-	if (!user && !bpf_map_lookup_elem(&marks, &key)) {
-		scratch_give(s);
-		return 0;
+	mark_key_of(file->f_inode, &key);
+	m = bpf_map_lookup_elem(&marks, &key);
+	if (m) {
+		mapped_set(&s->object[0], file);
+		file_front((struct inode *)s->object[0].inode, m);
 	}
-	if (user)
-		object_set(o, 0, alias_of(inode), inode);
-	o->inode = (u64)inode;
-	attributes_set(o, read);
-	if (user)
-		o->status = PATH_BELOW;
-	else
-		s->lenient = LENIENT_NAME;
-	deny = judge_start(s);
+	deny = file_below_home(s, file, class, operation, read);
+	if (!deny && m && s->object[0].status != PATH_OK)
+		deny = file_below_mark(s, file, class, read);
 	scratch_give(s);
 	return deny ? -EACCES : 0;
+}
+
+/* A stacked filesystem lists the directories below it, and copies files, through mounts of its own that are in no
+ * namespace. What else is mounted so is of the kernel's filesystems that nobody can mount. */
+static __always_inline bool file_lies_below(struct file *file)
+{
+	s64 namespace = (s64)READ(mount_of(file->f_path.mnt), mnt_ns);
+
+	return namespace < 0 && namespace >= -4095 && !(file->f_inode->i_sb->s_flags & SB_NOUSER);
 }
 
 static __always_inline int file_opened(struct file *file)
@@ -121,11 +169,28 @@ static __always_inline bool file_cleared(struct file *file, struct image_header 
 	return !(class_flags(h, CLASS_FILE) & CLASS_VISIBLE) && is_cleared(file, h) && !has_posture(h, CLASS_FILE);
 }
 
+/* Opening under rules. Answers FILE_BELOW when the file is to be judged as one below a stack. */
+#define FILE_BELOW 1
+
+static __always_inline int file_ruled(struct file *file, void *image, struct image_header *h)
+{
+	int deny = 0;
+
+	if (!file_cleared(file, h)) {
+		if (file_lies_below(file))
+			return FILE_BELOW;
+		deny = file_opened(file);
+	}
+	/* It is not judged again when it is read: its opener may give up rights meanwhile. */
+	if (!deny)
+		held_settle(file, file->f_mode & (FMODE_READ | FMODE_WRITE), publication(image));
+	return deny;
+}
+
 SEC("lsm/file_open")
 int BPF_PROG(file_open, struct file *file, int ret)
 {
 	struct image_header *h;
-	u32 mode = file->f_mode;
 	void *image;
 	bool runs;
 	int deny;
@@ -134,19 +199,18 @@ int BPF_PROG(file_open, struct file *file, int ret)
 		return ret;
 	/* Opening in order to run belongs to class process. */
 	runs = file->f_flags & FMODE_EXEC_FLAG;
-	if (mode & FMODE_NOACCOUNT)
-		return file_below(file, runs ? CLASS_PROCESS : CLASS_FILE, !(mode & FMODE_WRITE));
-	if (runs)
-		return 0;
-	image = host_image();
-	h = rules_in(image, CLASS_FILE);
-	if (!h)
-		return 0;
-	deny = file_cleared(file, h) ? 0 : file_opened(file);
-	/* It is not judged again when it is read: its opener may give up rights meanwhile. */
-	if (!deny)
-		held_settle(file, mode & (FMODE_READ | FMODE_WRITE), publication(image));
-	return deny;
+	if (!(file->f_mode & FMODE_NOACCOUNT)) {
+		if (runs)
+			return 0;
+		image = host_image();
+		h = rules_in(image, CLASS_FILE);
+		if (!h)
+			return 0;
+		deny = file_ruled(file, image, h);
+		if (deny != FILE_BELOW)
+			return deny;
+	}
+	return file_below(file, runs ? CLASS_PROCESS : CLASS_FILE, !(file->f_mode & FMODE_WRITE));
 }
 
 /* ftruncate and truncate on kernels without file_truncate; truncate alone on the others. */
@@ -159,7 +223,9 @@ int BPF_PROG(path_truncate, struct path *path, int ret)
 SEC("lsm/file_truncate")
 int BPF_PROG(file_truncate, struct file *file, int ret)
 {
-	return ret ? ret : file_one(LOOSE(file)->f_path.mnt, LOOSE(file)->f_path.dentry, OP_TRUNCATE, HOOK_FILE_TRUNCATE, false);
+	return ret ? ret :
+		     file_one(LOOSE(file)->f_path.mnt, LOOSE(file)->f_path.dentry, OP_TRUNCATE, HOOK_FILE_TRUNCATE,
+			      false);
 }
 
 SEC("lsm/path_mknod")

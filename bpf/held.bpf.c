@@ -25,8 +25,8 @@ static __always_inline int held_use(struct file *file, u32 access, u32 hook)
 		return 0;
 	if (!concerns(CLASS_FILE, false))
 		return 0;
-	deny = file_one(LOOSE(file)->f_path.mnt, LOOSE(file)->f_path.dentry, held_operation(file, access, hook), hook,
-			!(access & FMODE_WRITE));
+	deny = file_named(LOOSE(file)->f_path.mnt, LOOSE(file)->f_path.dentry, held_operation(file, access, hook), hook,
+			  !(access & FMODE_WRITE), held_is_stream(file->f_inode) ? LENIENT_ALLOW_LIST : LENIENT_NOT);
 	if (!deny)
 		held_settle(file, access, number);
 	return deny;

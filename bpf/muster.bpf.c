@@ -26,6 +26,7 @@
 #include "held.bpf.c"
 #include "map.bpf.c"
 #include "xattr.bpf.c"
+#include "ioctl.bpf.c"
 #include "dns.bpf.c"
 #include "tell.bpf.c"
 #include "query.bpf.c"

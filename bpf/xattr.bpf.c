@@ -1,8 +1,15 @@
 //go:build ignore
 
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
-// Class file: extended attributes, file capabilities and access control lists among them. Their hooks are not told
-// the mount, which system calls name just before, when they ask whether it can be written to.
+// Class file: extended attributes, file capabilities and access control lists among them, and times. Their hooks are
+// not told the mount, which system calls name just before, when they ask whether it can be written to.
+
+#define ATTR_MODE 0x1
+#define ATTR_UID 0x2
+#define ATTR_GID 0x4
+#define ATTR_SIZE 0x8
+#define ATTR_ATIME 0x10
+#define ATTR_MTIME 0x20
 
 static __always_inline void write_begins(struct vfsmount *mnt)
 {
@@ -56,7 +63,7 @@ int BPF_PROG(write_ends_to, struct file *file)
 
 /* A stacked filesystem keeps attributes in the one below it, on another mount or none: what the caller did was
  * judged by the name in front. */
-static __always_inline int xattr_change(struct dentry *dentry, u32 hook)
+static __always_inline int noted_change(struct dentry *dentry, u32 operation, u32 hook)
 {
 	struct vfsmount *mnt;
 	struct label *l;
@@ -69,31 +76,55 @@ static __always_inline int xattr_change(struct dentry *dentry, u32 hook)
 	mnt = (struct vfsmount *)l->write_mount;
 	if (!mnt || BPF_CORE_READ(mnt, mnt_sb) != BPF_CORE_READ(dentry, d_sb))
 		return 0;
-	return file_one(mnt, dentry, OP_SETXATTR, hook, false);
+	return file_one(mnt, dentry, operation, hook, false);
 }
 
 SEC("lsm/inode_setxattr")
 int BPF_PROG(inode_setxattr, void *mapping, struct dentry *dentry, const char *name, const void *value,
 	     unsigned long size, int flags, int ret)
 {
-	return ret ? ret : xattr_change(dentry, HOOK_INODE_SETXATTR);
+	return ret ? ret : noted_change(dentry, OP_SETXATTR, HOOK_INODE_SETXATTR);
 }
 
 SEC("lsm/inode_removexattr")
 int BPF_PROG(inode_removexattr, void *mapping, struct dentry *dentry, const char *name, int ret)
 {
-	return ret ? ret : xattr_change(dentry, HOOK_INODE_REMOVEXATTR);
+	return ret ? ret : noted_change(dentry, OP_SETXATTR, HOOK_INODE_REMOVEXATTR);
 }
 
 /* From 6.2; before, access control lists come as extended attributes. */
 SEC("lsm/inode_set_acl")
 int BPF_PROG(inode_set_acl, void *mapping, struct dentry *dentry, const char *name, void *acl, int ret)
 {
-	return ret ? ret : xattr_change(dentry, HOOK_INODE_SET_ACL);
+	return ret ? ret : noted_change(dentry, OP_SETXATTR, HOOK_INODE_SET_ACL);
 }
 
 SEC("lsm/inode_remove_acl")
 int BPF_PROG(inode_remove_acl, void *mapping, struct dentry *dentry, const char *name, int ret)
 {
-	return ret ? ret : xattr_change(dentry, HOOK_INODE_REMOVE_ACL);
+	return ret ? ret : noted_change(dentry, OP_SETXATTR, HOOK_INODE_REMOVE_ACL);
+}
+
+/* utimes(2) and its kin: what else changes times changes something beside them, which has a hook of its own. */
+static __always_inline int times_change(struct dentry *dentry, struct iattr *attributes)
+{
+	u32 what = attributes->ia_valid;
+
+	if (!(what & (ATTR_ATIME | ATTR_MTIME)) || what & (ATTR_MODE | ATTR_UID | ATTR_GID | ATTR_SIZE))
+		return 0;
+	return noted_change(dentry, OP_UTIMES, HOOK_INODE_SETATTR);
+}
+
+/* From 6.9. */
+SEC("lsm/inode_setattr")
+int BPF_PROG(inode_setattr, void *mapping, struct dentry *dentry, struct iattr *attributes, int ret)
+{
+	return ret ? ret : times_change(dentry, attributes);
+}
+
+/* Before, the hook was not told the mapping of users. */
+SEC("lsm/inode_setattr")
+int BPF_PROG(inode_setattr_unmapped, struct dentry *dentry, struct iattr *attributes, int ret)
+{
+	return ret ? ret : times_change(dentry, attributes);
 }

@@ -40,6 +40,14 @@ static __always_inline bool stacked_by_user(struct dentry *dentry)
 	return init_user_ns_addr && (u64)BPF_CORE_READ(dentry, d_sb, s_user_ns) != init_user_ns_addr;
 }
 
+/* The same of what a stacked filesystem opens for itself: it does so with the rights of who mounted it. */
+static __always_inline bool opened_by_user(struct file *file)
+{
+	struct cred *opener = (struct cred *)file->f_cred;
+
+	return init_user_ns_addr && (u64)READ(opener, user_ns) != init_user_ns_addr;
+}
+
 /* One name of an open file. */
 static __always_inline struct dentry *alias_of(struct inode *inode)
 {
@@ -51,19 +59,30 @@ static __always_inline struct dentry *alias_of(struct inode *inode)
 /* The kinds of files are numbers in the uppermost four bits of a mode. */
 #define KIND_UNIT 0x1000
 
-/* Whether reading and writing through it is an operation of class file. Terminals and other devices that hand bytes
- * to whoever holds them, pipes, sockets and what else has no name are not. A file opened in order to be run belongs
- * to class process, and one that backs a stacked filesystem is known by the name in front. */
+/* Whether reading and writing through it is an operation of class file. Pipes without a name, sockets and what else
+ * has none are not. A file opened in order to be run belongs to class process, and one that backs a stacked
+ * filesystem is known by the name in front. */
 static __always_inline bool held_is_object(struct file *file)
 {
 	struct inode *inode = file->f_inode;
 
 	/* One test: each branch here would double what the verifier follows behind it. */
-	if (!(1 << (inode->i_mode / KIND_UNIT) & (1 << S_IFREG / KIND_UNIT | 1 << S_IFDIR / KIND_UNIT | 1 << S_IFBLK / KIND_UNIT)))
+	if (!(1 << (inode->i_mode / KIND_UNIT) &
+	      (1 << S_IFREG / KIND_UNIT | 1 << S_IFDIR / KIND_UNIT | 1 << S_IFBLK / KIND_UNIT |
+	       1 << S_IFCHR / KIND_UNIT | 1 << S_IFIFO / KIND_UNIT)))
 		return false;
 	if (file->f_mode & (FMODE_NOACCOUNT | FMODE_PATH) || file->f_flags & FMODE_EXEC_FLAG)
 		return false;
 	return !(LOOSE(inode)->i_sb->s_flags & SB_NOUSER);
+}
+
+/* A terminal, another character device or a named pipe hands bytes to whoever holds it, and nearly every program
+ * inherits some: no allow-list has to name them. */
+static __always_inline bool held_is_stream(struct inode *inode)
+{
+	u32 kind = inode->i_mode & S_IFMT;
+
+	return kind == S_IFCHR || kind == S_IFIFO;
 }
 
 /* Whether this thread's program opened the file under the image that is published now. An exec makes new credentials,

@@ -153,8 +153,11 @@ static __always_inline void attributes_set(struct object *o, bool read)
 		o->attributes |= ROW_READ;
 }
 
+/* A terminal that a program was given may come from a container that is gone. */
 static __always_inline void unbuildable(struct scratch *s, struct object *o)
 {
+	if (s->lenient == LENIENT_ALLOW_LIST && o->status == PATH_DETACHED)
+		return;
 	count(o->status == PATH_RACED ? COUNT_RACED : COUNT_UNBUILDABLE);
 	if (!(s->flags & CLASS_CLOSED))
 		return;
@@ -178,13 +181,16 @@ static __always_inline bool notable(struct scratch *s)
 	return s->result.verdict == VERDICT_DENY || s->result.flags || s->result.audits[0];
 }
 
-/* Whether it is told though no rule speaks of it. Of a file that is open or in memory the opening was told. */
+/* Whether it is told though no rule speaks of it. Of a file that is open or in memory the opening was told, and of one
+ * below a stacked filesystem, which is known without a mount, that in front. */
 static __always_inline bool visible(struct scratch *s)
 {
 	struct object *o = &s->object[0];
 
 	if (!(s->flags & CLASS_VISIBLE) || s->operation == OP_READ || s->operation == OP_WRITE ||
 	    s->operation == OP_MAP)
+		return false;
+	if (o->home && !o->mount)
 		return false;
 	return o->status == PATH_OK || o->status == PATH_NAMED ||
 	       (o->status == PATH_INTERNAL && s->class == CLASS_PROCESS);
@@ -238,9 +244,10 @@ static __always_inline void judge_built(struct scratch *s, struct object *o, enu
  * host made the namespace (a service with its own /tmp) no allow-list has to know both. */
 static __always_inline bool home_begin(struct scratch *s, struct object *o)
 {
-	if (o->tree == TREE_HOST || o->home || s->lenient != LENIENT_NOT || o->status != PATH_OK)
+	if (o->tree == TREE_HOST || o->home || s->lenient == LENIENT_NAME || o->status != PATH_OK)
 		return false;
 	walk_home(o);
+	s->lenient_before = s->lenient;
 	if (o->tree == TREE_ROOT)
 		s->lenient = LENIENT_ALLOW_LIST;
 	return true;
@@ -249,7 +256,7 @@ static __always_inline bool home_begin(struct scratch *s, struct object *o)
 /* What is told is the name that decided. */
 static __always_inline void home_end(struct scratch *s, struct object *o)
 {
-	s->lenient = LENIENT_NOT;
+	s->lenient = s->lenient_before;
 	if (s->result.verdict != VERDICT_DENY && (notable(s) || visible(s)))
 		walk(o);
 }

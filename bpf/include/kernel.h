@@ -67,6 +67,8 @@ typedef _Bool bool;
 #define PROC_SUPER_MAGIC 0x9fa0
 #define SYSFS_MAGIC 0x62656572
 #define S_IFMT 0170000
+#define S_IFIFO 0010000
+#define S_IFCHR 0020000
 #define S_IFDIR 0040000
 #define S_IFLNK 0120000
 #define S_IFBLK 0060000
@@ -99,6 +101,11 @@ struct list_head {
 
 struct hlist_node {
 	struct hlist_node *next;
+};
+
+/* What is to be changed of an inode. */
+struct iattr {
+	u32 ia_valid;
 };
 
 struct hlist_head {
@@ -218,6 +225,7 @@ struct path {
 
 struct cred {
 	kuid_t fsuid;
+	struct user_namespace *user_ns;
 };
 
 struct file {

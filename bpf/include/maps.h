@@ -308,7 +308,7 @@ struct scratch {
 	u32 has_marks; /* some path is protected by its inode */
 	u32 again; /* the image was swapped in the middle of the decision */
 	u32 sourced; /* the classes of the sources are known */
-	u32 reserved;
+	u32 lenient_before; /* while the home name is judged */
 	u64 image;
 	u64 epoch; /* of the clearances, before the decision */
 	u64 hash;

@@ -30,7 +30,8 @@ var (
 		bpf.MusterOperationOP_QUERY: "query",
 		bpf.MusterOperationOP_MAP:   "map", bpf.MusterOperationOP_CAPABLE: "capable", bpf.MusterOperationOP_SYSCALL: "syscall",
 		bpf.MusterOperationOP_READ: "read", bpf.MusterOperationOP_WRITE: "write", bpf.MusterOperationOP_RECEIVE: "receive",
-		bpf.MusterOperationOP_SETXATTR: "setxattr",
+		bpf.MusterOperationOP_SETXATTR: "setxattr", bpf.MusterOperationOP_UTIMES: "utimes",
+		bpf.MusterOperationOP_IOCTL: "ioctl",
 	}
 	hooks = map[bpf.MusterHook]string{
 		bpf.MusterHookHOOK_BPRM_CHECK: "SECURITY_BPRM_CHECK", bpf.MusterHookHOOK_FILE_OPEN: "FILE_OPEN",
@@ -50,7 +51,8 @@ var (
 		bpf.MusterHookHOOK_FILE_RECEIVE:    "FILE_RECEIVE", bpf.MusterHookHOOK_INODE_SETXATTR: "INODE_SETXATTR",
 		bpf.MusterHookHOOK_INODE_REMOVEXATTR: "INODE_REMOVEXATTR", bpf.MusterHookHOOK_INODE_SET_ACL: "INODE_SET_ACL",
 		bpf.MusterHookHOOK_INODE_REMOVE_ACL: "INODE_REMOVE_ACL",
-		bpf.MusterHookHOOK_PACKET_IN:        "CGROUP_SKB_INGRESS",
+		bpf.MusterHookHOOK_PACKET_IN:        "CGROUP_SKB_INGRESS", bpf.MusterHookHOOK_INODE_SETATTR: "INODE_SETATTR",
+		bpf.MusterHookHOOK_FILE_IOCTL: "FILE_IOCTL",
 	}
 )
 

@@ -41,7 +41,8 @@ func (b *Backend) Features() (map[string]bool, error) {
 	found[FeatureHooks] = true
 	for _, p := range attached {
 		if p.optional {
-			found[hookName(b.spec.Programs[p.name])] = h.hooks[p.name]
+			name := hookName(b.spec.Programs[p.name])
+			found[name] = found[name] || h.hooks[p.name] // one of several programs for it is enough
 		} else if !h.hooks[p.name] {
 			found[FeatureHooks] = false
 		}
@@ -57,7 +58,7 @@ func readHooks(kernel *btf.Spec, spec *ebpf.CollectionSpec) (map[string]bool, er
 		if hooks[p.name] = p.cgroup; p.cgroup {
 			continue
 		}
-		if hooks[p.name], err = hasHook(kernel, spec.Programs[p.name]); err != nil {
+		if hooks[p.name], err = hasHook(kernel, spec.Programs[p.name], p.arguments); err != nil {
 			return nil, err
 		}
 	}

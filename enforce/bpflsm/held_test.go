@@ -321,6 +321,33 @@ func TestHeldAnonymous(t *testing.T) {
 	want(t, tryAs(t, app, "nameless", "read "+d+"/app"), "ok", "EACCES")
 }
 
+// TestHeldStreams uses a named pipe and a device that were opened before the ruleset: a Block is for them as well, and no
+// allow-list has to name them.
+func TestHeldStreams(t *testing.T) {
+	vm.Require(t, vm.BPFLSM)
+	g := newGuard(t)
+	d := publicDir(t)
+	app := copySelf(t, d+"/app")
+	write(t, d+"/file", "x", 0o666)
+	if err := errors.Join(unix.Mknod(d+"/pipe", unix.S_IFIFO|0o666, 0), unix.Mknod(d+"/zero", unix.S_IFCHR|0o666, int(unix.Mkdev(1, 5)))); err != nil {
+		t.Fatal(err)
+	}
+	open := []string{"fd-open " + d + "/pipe rw", "fd-open " + d + "/zero rw"}
+	use := []string{"fd-write " + d + "/pipe x", "fd-read " + d + "/pipe x", "fd-read " + d + "/zero x", "fd-map-private " + d + "/zero"}
+	publish := func(posture enforce.Posture, list ...enforce.Rule) func() {
+		return func() {
+			g.apply(t, enforce.StepPublish{Ruleset: rules(enforce.ModeEnforce, posture, list...)})
+		}
+	}
+	want(t, after(t, open, publish(enforce.PostureAudit, block(d+"/pipe"), block(d+"/zero")), use...), "EACCES", "EACCES", "EACCES", "EACCES")
+	g.apply(t, enforce.StepWithdraw{Subject: enforce.Host})
+	want(t, after(t, open, publish(enforce.PostureAudit, block(d+"/other")), use...), "ok", "ok", "ok", "ok")
+	g.apply(t, enforce.StepWithdraw{Subject: enforce.Host})
+	publish(enforce.PostureBlock, rule(policies.ClassFile, policies.ActionAllow, policies.ObjectPath, d+"/nothing", app))()
+	want(t, try(t, "inherit "+d+"/pipe "+app+" write x", "inherit "+d+"/zero "+app+" read x", "send "+d+"/zero "+app+" read x",
+		"inherit "+d+"/file "+app+" read x"), "ok", "ok", "ok", "EACCES")
+}
+
 // useNameless writes to and reads from a pipe, a socket and a memfd, by plain calls and by sendfile.
 func useNameless() error {
 	var p [2]int

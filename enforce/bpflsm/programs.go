@@ -25,6 +25,8 @@ type program struct {
 	tracing  bool
 	// demand is what must be asked of the kernel for the program to be attached; none: always.
 	demand demand
+	// arguments is how many the hook has to have, where that is not the same on all kernels.
+	arguments int
 	// cgroup programs are attached to the topmost control group: packets are theirs.
 	cgroup bool
 	egress bool
@@ -54,6 +56,10 @@ var attached = []program{
 	{name: bpf.MusterProgInodeRemovexattr, demand: demandFiles},
 	{name: bpf.MusterProgInodeSetAcl, optional: true, demand: demandFiles}, // from 6.2; before, inode_setxattr sees lists too
 	{name: bpf.MusterProgInodeRemoveAcl, optional: true, demand: demandFiles},
+	{name: bpf.MusterProgInodeSetattr, optional: true, arguments: 3, demand: demandFiles},         // from 6.9
+	{name: bpf.MusterProgInodeSetattrUnmapped, optional: true, arguments: 2, demand: demandFiles}, // before
+	{name: bpf.MusterProgFileIoctl, demand: demandFiles},
+	{name: bpf.MusterProgFileIoctlCompat, optional: true, demand: demandFiles}, // kernels without it ask file_ioctl
 	{name: bpf.MusterProgFilePermission, demand: demandFiles},
 	{name: bpf.MusterProgFileReceive, demand: demandFiles},
 	{name: bpf.MusterProgFileTruncate, optional: true, demand: demandNames}, // from 6.2; before, path_truncate sees ftruncate too
@@ -166,13 +172,22 @@ func (h *host) supported(wanted demand) ([]program, error) {
 	return found, nil
 }
 
-// hasHook says whether the kernel has what a program is to be attached to.
-func hasHook(kernel *btf.Spec, p *ebpf.ProgramSpec) (bool, error) {
+// hasHook says whether the kernel has what a program is to be attached to, with that many arguments if any are given.
+func hasHook(kernel *btf.Spec, p *ebpf.ProgramSpec, arguments int) (bool, error) {
 	if p.AttachType == ebpf.AttachTraceRawTp {
 		var tracepoint *btf.Typedef
 		return found(hookName(p), kernel.TypeByName(hookName(p), &tracepoint))
 	}
-	return hasFunction(kernel, hookName(p))
+	if arguments == 0 {
+		return hasFunction(kernel, hookName(p))
+	}
+	var function *btf.Func
+	there, err := found(hookName(p), kernel.TypeByName(hookName(p), &function))
+	if !there || err != nil {
+		return false, err
+	}
+	prototype, ok := function.Type.(*btf.FuncProto)
+	return ok && len(prototype.Params) == arguments, nil
 }
 
 func hasFunction(kernel *btf.Spec, name string) (bool, error) {

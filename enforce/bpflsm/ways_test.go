@@ -86,6 +86,14 @@ var (
 		},
 		"uring-setxattr": ringSetxattr,
 		"tmpfile-link":   func(p, d string) error { return errors.Join(os.Remove(p), linkTemporary(d, p)) },
+		"utimes":         func(p, _ string) error { return unix.UtimesNanoAt(unix.AT_FDCWD, p, make([]unix.Timespec, 2), 0) },
+		"lutimes":        func(p, _ string) error { return unix.Lutimes(p, make([]unix.Timeval, 2)) },
+		"futimens": func(p, _ string) error {
+			return onRead(p, func(fd int) error { return unix.Futimes(fd, make([]unix.Timeval, 2)) })
+		},
+		"touch":   func(p, _ string) error { return unix.Utimes(p, nil) },
+		"chattr":  func(p, _ string) error { return onRead(p, setFlags) },
+		"fsxattr": func(p, _ string) error { return onRead(p, setExtendedFlags) },
 		"mmap-shared": func(p, _ string) error {
 			return onWrite(p, func(fd int) error { return mapShared(fd, unix.PROT_READ|unix.PROT_WRITE, 0) })
 		},
@@ -133,6 +141,30 @@ func way(f []string) error {
 		}
 	}
 	return fmt.Errorf("unknown operation %q", f)
+}
+
+// noDump is FS_NODUMP_FL: backups are to leave the file out.
+const noDump = 0x40
+
+func setFlags(fd int) error {
+	had, err := unix.IoctlGetInt(fd, unix.FS_IOC_GETFLAGS)
+	if err != nil {
+		return unprepared("the flags", err)
+	}
+	return unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, had|noDump)
+}
+
+// setExtendedFlags sets what it finds.
+func setExtendedFlags(fd int) error {
+	var flags [28]byte // struct fsxattr
+	const get, set = 0x801c581f, 0x401c5820
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), get, uintptr(unsafe.Pointer(&flags[0]))); errno != 0 {
+		return unprepared("the flags", errno)
+	}
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), set, uintptr(unsafe.Pointer(&flags[0]))); errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 func fdClosed(fd int, err error) error {
