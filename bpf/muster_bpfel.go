@@ -657,6 +657,7 @@ const (
 	MusterProgCallMkdirs           = "call_mkdirs"
 	MusterProgCallMknods           = "call_mknods"
 	MusterProgCallOpened           = "call_opened"
+	MusterProgCallOpenedFile       = "call_opened_file"
 	MusterProgCallRenames          = "call_renames"
 	MusterProgCallReturns          = "call_returns"
 	MusterProgCallRmdirs           = "call_rmdirs"
@@ -813,6 +814,7 @@ type MusterProgramSpecs struct {
 	CallMkdirs           *ebpf.ProgramSpec `ebpf:"call_mkdirs"`
 	CallMknods           *ebpf.ProgramSpec `ebpf:"call_mknods"`
 	CallOpened           *ebpf.ProgramSpec `ebpf:"call_opened"`
+	CallOpenedFile       *ebpf.ProgramSpec `ebpf:"call_opened_file"`
 	CallRenames          *ebpf.ProgramSpec `ebpf:"call_renames"`
 	CallReturns          *ebpf.ProgramSpec `ebpf:"call_returns"`
 	CallRmdirs           *ebpf.ProgramSpec `ebpf:"call_rmdirs"`
@@ -1069,6 +1071,7 @@ type MusterPrograms struct {
 	CallMkdirs           *ebpf.Program `ebpf:"call_mkdirs"`
 	CallMknods           *ebpf.Program `ebpf:"call_mknods"`
 	CallOpened           *ebpf.Program `ebpf:"call_opened"`
+	CallOpenedFile       *ebpf.Program `ebpf:"call_opened_file"`
 	CallRenames          *ebpf.Program `ebpf:"call_renames"`
 	CallReturns          *ebpf.Program `ebpf:"call_returns"`
 	CallRmdirs           *ebpf.Program `ebpf:"call_rmdirs"`
@@ -1140,6 +1143,7 @@ func (p *MusterPrograms) Close() error {
 		p.CallMkdirs,
 		p.CallMknods,
 		p.CallOpened,
+		p.CallOpenedFile,
 		p.CallRenames,
 		p.CallReturns,
 		p.CallRmdirs,

@@ -40,6 +40,7 @@ const (
 	ProbingProgCallMkdirs           = "call_mkdirs"
 	ProbingProgCallMknods           = "call_mknods"
 	ProbingProgCallOpened           = "call_opened"
+	ProbingProgCallOpenedFile       = "call_opened_file"
 	ProbingProgCallRenames          = "call_renames"
 	ProbingProgCallReturns          = "call_returns"
 	ProbingProgCallRmdirs           = "call_rmdirs"
@@ -196,6 +197,7 @@ type ProbingProgramSpecs struct {
 	CallMkdirs           *ebpf.ProgramSpec `ebpf:"call_mkdirs"`
 	CallMknods           *ebpf.ProgramSpec `ebpf:"call_mknods"`
 	CallOpened           *ebpf.ProgramSpec `ebpf:"call_opened"`
+	CallOpenedFile       *ebpf.ProgramSpec `ebpf:"call_opened_file"`
 	CallRenames          *ebpf.ProgramSpec `ebpf:"call_renames"`
 	CallReturns          *ebpf.ProgramSpec `ebpf:"call_returns"`
 	CallRmdirs           *ebpf.ProgramSpec `ebpf:"call_rmdirs"`
@@ -452,6 +454,7 @@ type ProbingPrograms struct {
 	CallMkdirs           *ebpf.Program `ebpf:"call_mkdirs"`
 	CallMknods           *ebpf.Program `ebpf:"call_mknods"`
 	CallOpened           *ebpf.Program `ebpf:"call_opened"`
+	CallOpenedFile       *ebpf.Program `ebpf:"call_opened_file"`
 	CallRenames          *ebpf.Program `ebpf:"call_renames"`
 	CallReturns          *ebpf.Program `ebpf:"call_returns"`
 	CallRmdirs           *ebpf.Program `ebpf:"call_rmdirs"`
@@ -523,6 +526,7 @@ func (p *ProbingPrograms) Close() error {
 		p.CallMkdirs,
 		p.CallMknods,
 		p.CallOpened,
+		p.CallOpenedFile,
 		p.CallRenames,
 		p.CallReturns,
 		p.CallRmdirs,

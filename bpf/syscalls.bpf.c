@@ -86,17 +86,68 @@ static __always_inline void call_begin(struct made *m, struct scratch *s)
 	s->object[0].names = m->number;
 }
 
+/* Where the caller has a path that is followed, as kernels before 7 keep it. */
+static __always_inline u64 followed_at(struct filename *name)
+{
+	return bpf_core_field_exists(name->uptr) ? (u64)BPF_CORE_READ(name, uptr) : 0;
+}
+
+/* Its text, where the kernel does not keep that. */
+static __always_inline const char *followed_text(struct filename *name)
+{
+	return bpf_core_field_exists(name->uptr) ? 0 : BPF_CORE_READ(name, name);
+}
+
+#define SPELLED (2 * PATH_END) /* where in the scratch's data the second text begins */
+
+struct spelling {
+	struct scratch *scratch;
+	u32 length;
+};
+
+/* Eight bytes of two texts; cursor.set says that they are not alike. */
+static long spelled_step(u32 index, struct spelling *p)
+{
+	struct scratch *s = p->scratch;
+	u64 at = index * 8, different;
+
+	if (at >= p->length)
+		return 1;
+	BOUND(at, PATH_END - 1);
+	different = load64(&s->data[at]) ^ load64(&s->data[SPELLED + at]);
+	if (!(different & text_mask(p->length, at)))
+		return 0;
+	s->cursor.set = 1;
+	return 1;
+}
+
+/* Whether the caller has that text at an address. Who changes it meanwhile keeps the call from being told. */
+static __noinline bool is_spelled(struct scratch *s, u64 address, const char *text)
+{
+	struct spelling p = { .scratch = s };
+	long length = bpf_probe_read_user_str(s->data, PATH_END, (void *)address);
+
+	if (length <= 0 || length != bpf_probe_read_kernel_str(&s->data[SPELLED], PATH_END, text))
+		return false;
+	p.length = length;
+	s->cursor.set = 0;
+	bpf_loop(PATH_END / 8, spelled_step, &p, 0);
+	return !s->cursor.set;
+}
+
 /* The kernel has come to what the caller's system call is made on. by_name says that a name is made, moved or
- * removed; otherwise uptr is where the caller has the path that was followed. */
-static __noinline int call_object(struct vfsmount *mnt, struct dentry *dentry, u64 uptr, bool by_name)
+ * removed; otherwise uptr is where the caller has the path that was followed, or text is that path. */
+static __noinline int call_object(struct vfsmount *mnt, struct dentry *dentry, u64 uptr, const char *text, bool by_name)
 {
 	struct made m = {};
 	struct scratch *s;
+	u64 given;
 
 	if (!made_find(&m, (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf())) || !m.call->group ||
 	    !m.call->path || by_name != !!(m.call->flags & CALL_BY_NAME))
 		return 0;
-	if (!by_name && (!uptr || uptr != made_argument(&m, m.call->path)))
+	given = by_name ? 0 : made_argument(&m, m.call->path);
+	if (!by_name && (!given || (!text && uptr != given)))
 		return 0;
 	/* Of two sets, during an upgrade, one keeps and tells. */
 	if (!event_speaks(VERDICT_PERMIT))
@@ -107,9 +158,11 @@ static __noinline int call_object(struct vfsmount *mnt, struct dentry *dentry, u
 	call_begin(&m, s);
 	s->object[0].mount = (u64)mnt;
 	s->object[0].dentry = (u64)dentry;
-	walk(&s->object[0]);
-	if (call_judge(&m, s))
-		call_keep(s);
+	if (!text || is_spelled(s, given, text)) {
+		walk(&s->object[0]);
+		if (call_judge(&m, s))
+			call_keep(s);
+	}
 	scratch_give(s);
 	return 0;
 }
@@ -186,13 +239,13 @@ static __always_inline bool is_error(const void *p)
 SEC("fexit/user_path_at_empty")
 int BPF_PROG(call_followed_empty, int dfd, const char *name, unsigned int flags, struct path *path, int *empty, int ret)
 {
-	return ret ? 0 : call_object(BPF_CORE_READ(path, mnt), BPF_CORE_READ(path, dentry), (u64)name, false);
+	return ret ? 0 : call_object(BPF_CORE_READ(path, mnt), BPF_CORE_READ(path, dentry), (u64)name, 0, false);
 }
 
 SEC("fexit/user_path_at")
 int BPF_PROG(call_followed, int dfd, const char *name, unsigned int flags, struct path *path, int ret)
 {
-	return ret ? 0 : call_object(BPF_CORE_READ(path, mnt), BPF_CORE_READ(path, dentry), (u64)name, false);
+	return ret ? 0 : call_object(BPF_CORE_READ(path, mnt), BPF_CORE_READ(path, dentry), (u64)name, 0, false);
 }
 
 SEC("fexit/filename_lookup")
@@ -201,58 +254,70 @@ int BPF_PROG(call_looked_up, int dfd, struct filename *name, unsigned int flags,
 {
 	if (ret || !name || is_error(name))
 		return 0;
-	return call_object(BPF_CORE_READ(path, mnt), BPF_CORE_READ(path, dentry), (u64)BPF_CORE_READ(name, uptr),
-			   false);
+	return call_object(BPF_CORE_READ(path, mnt), BPF_CORE_READ(path, dentry), followed_at(name),
+			   followed_text(name), false);
+}
+
+/* Files that are opened: one of the next two. */
+static __always_inline int call_opens(struct filename *name, struct file *file)
+{
+	if (!file || is_error(file) || !name || is_error(name))
+		return 0;
+	return call_object(BPF_CORE_READ(file, f_path.mnt), BPF_CORE_READ(file, f_path.dentry), followed_at(name),
+			   followed_text(name), false);
 }
 
 SEC("fexit/do_filp_open")
 int BPF_PROG(call_opened, int dfd, struct filename *name, const void *op, struct file *file)
 {
-	if (!file || is_error(file) || !name || is_error(name))
-		return 0;
-	return call_object(BPF_CORE_READ(file, f_path.mnt), BPF_CORE_READ(file, f_path.dentry),
-			   (u64)BPF_CORE_READ(name, uptr), false);
+	return call_opens(name, file);
+}
+
+SEC("fexit/do_file_open")
+int BPF_PROG(call_opened_file, int dfd, struct filename *name, const void *op, struct file *file)
+{
+	return call_opens(name, file);
 }
 
 /* Names that are made, moved or removed: before that happens, and whatever other security modules say. */
 SEC("fentry/security_path_unlink")
 int BPF_PROG(call_unlinks, const struct path *dir, struct dentry *dentry)
 {
-	return call_object(BPF_CORE_READ(dir, mnt), dentry, 0, true);
+	return call_object(BPF_CORE_READ(dir, mnt), dentry, 0, 0, true);
 }
 
 SEC("fentry/security_path_rmdir")
 int BPF_PROG(call_rmdirs, const struct path *dir, struct dentry *dentry)
 {
-	return call_object(BPF_CORE_READ(dir, mnt), dentry, 0, true);
+	return call_object(BPF_CORE_READ(dir, mnt), dentry, 0, 0, true);
 }
 
 SEC("fentry/security_path_mkdir")
 int BPF_PROG(call_mkdirs, const struct path *dir, struct dentry *dentry)
 {
-	return call_object(BPF_CORE_READ(dir, mnt), dentry, 0, true);
+	return call_object(BPF_CORE_READ(dir, mnt), dentry, 0, 0, true);
 }
 
 SEC("fentry/security_path_mknod")
 int BPF_PROG(call_mknods, const struct path *dir, struct dentry *dentry)
 {
-	return call_object(BPF_CORE_READ(dir, mnt), dentry, 0, true);
+	return call_object(BPF_CORE_READ(dir, mnt), dentry, 0, 0, true);
 }
 
 SEC("fentry/security_path_symlink")
 int BPF_PROG(call_symlinks, const struct path *dir, struct dentry *dentry)
 {
-	return call_object(BPF_CORE_READ(dir, mnt), dentry, 0, true);
+	return call_object(BPF_CORE_READ(dir, mnt), dentry, 0, 0, true);
 }
 
 SEC("fentry/security_path_link")
 int BPF_PROG(call_links, struct dentry *old, const struct path *new_dir)
 {
-	return call_object(BPF_CORE_READ(new_dir, mnt), old, 0, true);
+	return call_object(BPF_CORE_READ(new_dir, mnt), old, 0, 0, true);
 }
 
 SEC("fentry/security_path_rename")
 int BPF_PROG(call_renames, const struct path *old_dir, struct dentry *old)
 {
-	return call_object(BPF_CORE_READ(old_dir, mnt), old, 0, true);
+	return call_object(BPF_CORE_READ(old_dir, mnt), old, 0, 0, true);
 }

@@ -53,7 +53,11 @@ static __always_inline struct dentry *alias_of(struct inode *inode)
 {
 	struct hlist_node *node = BPF_CORE_READ(inode, i_dentry.first);
 
-	return node ? (void *)node - bpf_core_field_offset(struct dentry, d_u.d_alias) : 0;
+	if (!node)
+		return 0;
+	if (bpf_core_field_exists(struct dentry, d_u.d_alias))
+		return (void *)node - bpf_core_field_offset(struct dentry, d_u.d_alias);
+	return (void *)node - bpf_core_field_offset(struct dentry___7, d_alias);
 }
 
 /* The kinds of files are numbers in the uppermost four bits of a mode. */

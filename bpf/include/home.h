@@ -7,8 +7,8 @@
 #include "walk.h"
 #include "hash.h"
 
-/* Mounts of one filesystem that are looked at. They are in the order in which they were made, and the host's are older
- * than those that copy them. */
+/* Mounts of one filesystem that are looked at. The host's are older than those that copy them: they come first before
+ * 6.18, which keeps the newest first. */
 #define HOME_STEPS 8192
 
 struct home {
@@ -19,9 +19,36 @@ struct home {
 
 /* What the loop changes is in the object's memory: 6.1 follows one turn of what is on the stack. */
 enum home_word {
-	HOME_NEXT, /* struct list_head of the next mount; 0: from the beginning */
+	HOME_BEGUN, /* 0: from the beginning */
+	HOME_NEXT, /* the next mount; 0: there is none */
 	HOME_MOUNTS, /* mount_lock, when that was read */
 };
+
+/* The mount that an entry of the filesystem's list belongs to; 0 for the list's own head. */
+static __always_inline u64 home_listed(struct super_block *sb, struct list_head *entry)
+{
+	if ((void *)entry == (void *)sb + bpf_core_field_offset(struct super_block, s_mounts))
+		return 0;
+	return (u64)((void *)entry - bpf_core_field_offset(struct mount, mnt_instance));
+}
+
+static __always_inline u64 home_first(struct super_block *sb)
+{
+	struct super_block___6_18 *later = (void *)sb;
+
+	if (bpf_core_field_exists(struct mount, mnt_instance))
+		return home_listed(sb, READ(sb, s_mounts.next));
+	return (u64)READ(later, s_mounts);
+}
+
+static __always_inline u64 home_after(struct super_block *sb, struct mount *mount)
+{
+	struct mount___6_18 *later = (void *)mount;
+
+	if (bpf_core_field_exists(struct mount, mnt_instance))
+		return home_listed(sb, READ(mount, mnt_instance.next));
+	return (u64)READ(later, mnt_next_for_sb);
+}
 
 /* One mount of the filesystem: the path through it, when it is the host's and the object is below it. */
 static long home_step(u32 index, struct home *h)
@@ -29,27 +56,26 @@ static long home_step(u32 index, struct home *h)
 	struct super_block *sb = h->sb;
 	struct object *o = h->walk.object;
 	u64 *words = o->cursor.words;
-	struct list_head *next;
 	struct mount *mount;
 
 	if (!walk_begins(o))
 		return 0;
-	if (!words[HOME_NEXT] || o->mounts != words[HOME_MOUNTS]) {
-		words[HOME_NEXT] = (u64)READ(sb, s_mounts.next);
+	if (!words[HOME_BEGUN] || o->mounts != words[HOME_MOUNTS]) {
+		words[HOME_BEGUN] = 1;
+		words[HOME_NEXT] = home_first(sb);
 		words[HOME_MOUNTS] = o->mounts;
 	}
-	next = (struct list_head *)words[HOME_NEXT];
-	if ((void *)next == (void *)sb + bpf_core_field_offset(struct super_block, s_mounts)) {
+	mount = (struct mount *)words[HOME_NEXT];
+	if (!mount) {
 		o->status = PATH_HOMELESS;
 		return o->mounts == sequence_read(mount_lock_addr);
 	}
-	mount = (struct mount *)((void *)next - bpf_core_field_offset(struct mount, mnt_instance));
-	words[HOME_NEXT] = (u64)READ(mount, mnt_instance.next);
+	words[HOME_NEXT] = home_after(sb, mount);
 	if (READ(mount, mnt_ns) != h->namespace)
 		return 0;
 	walk_once(&h->walk, mount);
 	if (!walk_held(o)) {
-		words[HOME_NEXT] = 0;
+		words[HOME_BEGUN] = 0;
 		o->status = PATH_RACED;
 		return 0;
 	}
@@ -68,8 +94,7 @@ __noinline int walk_home(struct object *o)
 	tree = o->tree;
 	o->status = PATH_HOMELESS;
 	o->home = 1;
-	/* Later kernels keep a filesystem's mounts in another way, which nobody has tried. */
-	if (!bpf_core_field_exists(struct mount, mnt_instance) || !rename_lock_addr || !mount_lock_addr)
+	if (!rename_lock_addr || !mount_lock_addr)
 		return 0;
 	dentry = (struct dentry *)o->dentry;
 	if (!dentry) {
@@ -79,7 +104,7 @@ __noinline int walk_home(struct object *o)
 	h.sb = READ(dentry, d_sb);
 	h.namespace = home_namespace();
 	o->status = PATH_RACED;
-	o->cursor.words[HOME_NEXT] = 0;
+	o->cursor.words[HOME_BEGUN] = 0;
 	bpf_loop(HOME_STEPS, home_step, &h, 0);
 	o->tree = tree;
 	return 0;

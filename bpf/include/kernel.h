@@ -125,8 +125,12 @@ struct super_block {
 	unsigned long s_flags;
 	unsigned long s_magic;
 	struct dentry *s_root;
-	struct list_head s_mounts; /* from 6.18 on another type */
+	struct list_head s_mounts;
 	struct user_namespace *s_user_ns;
+};
+
+struct super_block___6_18 {
+	struct mount *s_mounts;
 };
 
 struct qstr {
@@ -187,6 +191,10 @@ struct dentry {
 	} d_u;
 };
 
+struct dentry___7 {
+	struct hlist_node d_alias;
+};
+
 struct vfsmount {
 	struct dentry *mnt_root;
 	struct super_block *mnt_sb;
@@ -210,12 +218,20 @@ struct mnt_namespace___6_18 {
 	struct ns_common ns;
 };
 
+struct mnt_namespace___7 {
+	bool is_anon;
+};
+
 struct mount {
 	struct mount *mnt_parent;
 	struct dentry *mnt_mountpoint;
 	struct vfsmount mnt;
 	struct list_head mnt_instance;
 	struct mnt_namespace *mnt_ns;
+};
+
+struct mount___6_18 {
+	struct mount *mnt_next_for_sb;
 };
 
 struct path {
@@ -423,7 +439,8 @@ struct pt_regs {
 
 /* A path that a system call was given. */
 struct filename {
-	const char *uptr;
+	const char *name;
+	const char *uptr; /* before 7 */
 };
 
 struct renamedata {

@@ -38,13 +38,17 @@ static __always_inline struct mount *mount_of(struct vfsmount *mnt)
 	return (struct mount *)((void *)mnt - bpf_core_field_offset(struct mount, mnt));
 }
 
-/* The namespace of a tree that open_tree(2) or fsmount(2) made is anonymous: it has the number 0. */
+/* The namespace of a tree that open_tree(2) or fsmount(2) made is anonymous: it has the number 0, or later kernels
+ * say so. */
 static __always_inline u64 namespace_number(struct mnt_namespace *ns)
 {
 	struct mnt_namespace___6_18 *later = (void *)ns;
+	struct mnt_namespace___7 *latest = (void *)ns;
 
 	if (bpf_core_field_exists(ns->seq))
 		return READ(ns, seq);
+	if (bpf_core_field_exists(latest->is_anon))
+		return !READ(latest, is_anon);
 	if (bpf_core_field_exists(later->ns.ns_id))
 		return BPF_CORE_READ(later, ns.ns_id);
 	return 1;

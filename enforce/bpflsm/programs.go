@@ -83,7 +83,8 @@ var attached = []program{
 	{name: bpf.MusterProgCallFollowedEmpty, tracing: true, optional: true, demand: demandPaths}, // before 6.12
 	{name: bpf.MusterProgCallFollowed, tracing: true, optional: true, demand: demandPaths},      // from 6.12
 	{name: bpf.MusterProgCallLookedUp, tracing: true, demand: demandPaths},
-	{name: bpf.MusterProgCallOpened, tracing: true, demand: demandPaths},
+	{name: bpf.MusterProgCallOpened, tracing: true, optional: true, demand: demandPaths},     // before 7
+	{name: bpf.MusterProgCallOpenedFile, tracing: true, optional: true, demand: demandPaths}, // from 7
 	{name: bpf.MusterProgCallUnlinks, tracing: true, demand: demandPaths},
 	{name: bpf.MusterProgCallRmdirs, tracing: true, demand: demandPaths},
 	{name: bpf.MusterProgCallMkdirs, tracing: true, demand: demandPaths},
