@@ -585,6 +585,7 @@ const (
 	MusterProtocolPROTOCOL_SEQPACKET MusterProtocol = 10
 	MusterProtocolPROTOCOL_RDM       MusterProtocol = 11
 	MusterProtocolPROTOCOL_ALL       MusterProtocol = 12
+	MusterProtocolPROTOCOL_OTHER     MusterProtocol = 13
 )
 
 type MusterRowBit uint32

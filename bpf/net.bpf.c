@@ -11,7 +11,7 @@ static __always_inline int socket_decide(u32 family, u32 type, u32 protocol, str
 	struct scratch *s;
 	int deny;
 
-	if (!names || !concerns_names(CLASS_NETWORK, names))
+	if (!concerns_names(CLASS_NETWORK, names))
 		return 0;
 	s = scratch_take();
 	if (!s)

@@ -81,6 +81,7 @@ enum protocol {
 	PROTOCOL_SEQPACKET,
 	PROTOCOL_RDM,
 	PROTOCOL_ALL,
+	PROTOCOL_OTHER, /* what no rule can name: only an allow-list speaks of it */
 };
 
 enum state_kind {

@@ -35,7 +35,7 @@ static __always_inline u64 protocol_names(u32 family, u32 type, u32 protocol)
 	}
 }
 
-/* At most OBJECT_NAMES of them. None for what no rule can name, such as a raw netlink socket. */
+/* At most OBJECT_NAMES of them. */
 static __always_inline u64 socket_names(u32 family, u32 type, u32 protocol)
 {
 	u64 names = 0;
@@ -59,7 +59,7 @@ static __always_inline u64 socket_names(u32 family, u32 type, u32 protocol)
 	if (family == AF_SMC)
 		return names | NAME(PROTOCOL_TCP) | NAME(PROTOCOL_ALL);
 	if (family != AF_INET && family != AF_INET6)
-		return names;
+		return names ? names : NAME(PROTOCOL_OTHER);
 	if (type == SOCK_RAW)
 		names |= NAME(PROTOCOL_RAW);
 	return names | NAME(PROTOCOL_ALL) | protocol_names(family, type, protocol);

@@ -137,8 +137,13 @@ func TestProtocols(t *testing.T) {
 		rs.Postures.Network = enforce.PostureBlock
 		return rs
 	}()})
-	expect(t, a, map[string]string{tcp: "ok", "udp 9": "EACCES", "socket 16 3 0": "ok"})
-	expect(t, "/proc/self/exe", map[string]string{tcp: "ok", "udp 9": "ok"})
+	// "If the subject has at least one Allow rule of that class, the default posture decides": of what no rule can name,
+	// too.
+	expect(t, a, map[string]string{tcp: "ok", "udp 9": "EACCES", "socket 16 3 0": "EACCES", "socket 16 2 0": "EACCES", "socket 1 1 0": "EACCES"})
+	expect(t, "/proc/self/exe", map[string]string{tcp: "ok", "udp 9": "ok", "socket 16 3 0": "ok"})
+	if line, lines := "socket domain=AF_NETLINK type=SOCK_RAW protocol=0 denied by posture", strings.Join(g.seen(t), "\n"); !strings.Contains(lines, line) {
+		t.Errorf("no event %q in\n%s", line, lines)
+	}
 }
 
 // TestHeldSocket uses sockets that are older than the ruleset, and those that another program made.

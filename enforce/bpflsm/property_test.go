@@ -116,6 +116,9 @@ func attemptOf(op *enforce.Operation, key hashKey) attempt {
 		}
 		a.names |= 1 << numbers[op.Class][name]
 	}
+	if op.Class == policies.ClassNetwork && len(op.Names) == 0 {
+		a.names = 1 << bpf.MusterProtocolPROTOCOL_OTHER
+	}
 	hash := func(to []uint64, paths ...string) {
 		for i, p := range paths {
 			if p != "" {

@@ -247,7 +247,7 @@ func (g *Generator) names(class policies.Class) []string {
 	switch class {
 	case policies.ClassNetwork:
 		return pick(g.r, []string{"tcp", "stream", "all"}, []string{"udp", "dgram", "all"}, []string{"packet", "raw", "dgram", "all"},
-			[]string{"stream"})
+			[]string{"stream"}, nil)
 	case policies.ClassPreset:
 		return pick(g.r, []string{"filelessExec"}, []string{"protectProc"}, []string{"protectProc", "protectEnv"}, []string{"anonymousMapExec"})
 	case policies.ClassDNS:
