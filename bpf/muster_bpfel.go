@@ -68,6 +68,7 @@ const (
 	MusterClassFlagCLASS_INTERFACES  MusterClassFlag = 1024
 	MusterClassFlagCLASS_VISIBLE     MusterClassFlag = 2048
 	MusterClassFlagCLASS_POSTURE     MusterClassFlag = 4096
+	MusterClassFlagCLASS_AUDITS      MusterClassFlag = 16384
 )
 
 type MusterClearingState struct {
@@ -562,7 +563,9 @@ type MusterProbe struct {
 	Audits         [8]uint32
 	Call           uint32
 	SourceLengths  [2]uint32
-	Reserved       uint32
+	Second         uint8
+	Unfinished     uint8
+	Reserved       [2]uint8
 	SourcePaths    [2]uint64
 	Arguments      uint32
 	ArgumentCount  uint32

@@ -65,16 +65,21 @@ static __always_inline s32 probe_decide(struct probe *p, struct scratch *s)
 	    !(s->names[s->class - CLASS_NETWORK] & o->names))
 		return 0;
 	if (o->status == PATH_DETACHED && s->flags & CLASS_CLOSED) {
-		s->result.verdict = VERDICT_DENY;
-		s->result.flags = EVENT_UNBUILDABLE;
+		if (s->result.verdict != VERDICT_DENY) {
+			s->result.verdict = VERDICT_DENY;
+			s->result.flags = EVENT_UNBUILDABLE;
+			s->result.rule = 0;
+		}
 	} else {
 		if (o->status == PATH_NAMED)
-			decide(s, o, DECIDING_NUMBERS);
+			judge_built(s, o, DECIDING_NUMBERS);
 		else
-			decide(s, o, DECIDING_CONDITIONS);
+			judge_built(s, o, DECIDING_CONDITIONS);
 	}
 	if (s->cursor.broken)
 		return -3;
+	if (p->unfinished)
+		return 0;
 	if (s->result.verdict == VERDICT_DENY && s->mode == MODE_AUDIT) {
 		s->result.verdict = VERDICT_PERMIT;
 		s->result.flags |= EVENT_WOULD_DENY;
@@ -91,6 +96,14 @@ int probe_decision(struct probe *p)
 	if (!s)
 		return -4;
 	__builtin_memset(&s->result, 0, sizeof(s->result));
+	if (p->second) {
+		s->result.verdict = p->verdict;
+		s->result.rule = p->rule;
+		s->result.flags = p->flags;
+#pragma unroll
+		for (int i = 0; i < AUDIT_LISTS; i++)
+			s->result.audits[i] = p->audits[i];
+	}
 	s->class = p->class;
 	s->arguments.state = p->arguments;
 	s->arguments.count = p->argument_count;

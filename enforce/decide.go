@@ -11,7 +11,31 @@ import (
 
 // Decide is the reference decision: SEMANTICS "Decision", word by word, by looking at every rule. It is
 // what automata, rows and kernels are tested against, so it shares no code with them but the ranking.
-func (rs *Ruleset) Decide(op Operation) Decision {
+func (rs *Ruleset) Decide(op Operation) Decision { return rs.inMode(rs.decideOne(op)) }
+
+// DecideAll decides an operation that touches several objects: "the first denied one decides, old name before new". Of
+// what nobody denies no rule is named.
+func (rs *Ruleset) DecideAll(ops ...Operation) Decision {
+	all := Decision{Rule: -1}
+	var audits [][]int
+	for _, op := range ops {
+		d := rs.decideOne(op)
+		// "5. Audit rules never change the verdict", nor does the verdict on one object change what is reported of
+		// another.
+		audits = append(audits, d.Audits)
+		switch {
+		case all.Verdict == Deny:
+		case d.Verdict == Deny:
+			all = d
+		default:
+			all.Posture, all.WouldDeny = all.Posture || d.Posture, all.WouldDeny || d.WouldDeny
+		}
+	}
+	all.Audits = rs.MergeAudits(audits...)
+	return rs.inMode(all)
+}
+
+func (rs *Ruleset) decideOne(op Operation) Decision {
 	d := Decision{Rule: -1, Audits: rs.audits(&op)}
 	switch {
 	case op.NoPath && isPathClass(op.Class):
@@ -23,7 +47,11 @@ func (rs *Ruleset) Decide(op Operation) Decision {
 	default:
 		rs.decide(&op, &d)
 	}
-	// In audit mode the same is decided, and nothing is denied.
+	return d
+}
+
+// inMode: in audit mode the same is decided, and nothing is denied.
+func (rs *Ruleset) inMode(d Decision) Decision {
 	if rs.Mode == ModeAudit && d.Verdict == Deny {
 		d.Verdict, d.WouldDeny = Permit, true
 	}

@@ -223,6 +223,11 @@ type listKey struct {
 // Restricts says whether the class has a Block or an Allow rule: what has no buildable path is then denied.
 func (rs *Ruleset) Restricts(class policies.Class) bool { return rs.restricts(class) }
 
+// Reports says whether the class has a rule that only reports.
+func (rs *Ruleset) Reports(class policies.Class) bool {
+	return slices.ContainsFunc(rs.Rules, func(r Rule) bool { return r.Rule.Class == class && r.reports() })
+}
+
 // BlocksMapping says whether some rule can deny an executable mapping, or reports what it would deny.
 func (rs *Ruleset) BlocksMapping() bool {
 	return slices.ContainsFunc(rs.Rules, func(r Rule) bool {

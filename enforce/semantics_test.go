@@ -4,6 +4,7 @@
 package enforce_test
 
 import (
+	"reflect"
 	"testing"
 
 	"github.com/muster-fleet/muster/enforce"
@@ -165,6 +166,24 @@ func TestDecisionAudit(t *testing.T) {
 			{rules(c, block(file, "/f", dryRun)), op(file, "", "", noPath), unmatched},
 		}},
 	})
+}
+
+// TestTwoObjects: "when one operation touches several objects the first denied one decides, old name before new", and
+// "audit rules never change the verdict", nor does the verdict change what they report.
+func TestTwoObjects(t *testing.T) {
+	t.Parallel()
+	rs := rules(with(container1), block(file, "/a"), audit("/b", of("q")), audit("/a", of("r")), block(file, "/c", of("s")))
+	for names, want := range map[[2]string]enforce.Decision{
+		{"/a", "/b"}: auditedBy(denied(0), 1, 2),
+		{"/b", "/a"}: auditedBy(denied(0), 1, 2),
+		{"/c", "/a"}: auditedBy(denied(3), 2),
+		{"/b", "/x"}: auditedBy(unmatched, 1),
+	} {
+		got := rs.DecideAll(op(file, names[0], ""), op(file, names[1], ""))
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, want %+v", names, got, want)
+		}
+	}
 }
 
 func TestObjects(t *testing.T) {

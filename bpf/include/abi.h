@@ -138,6 +138,8 @@ enum class_flag {
 	CLASS_VISIBLE = 2048,
 	/* Some source has an allow-list. */
 	CLASS_POSTURE = 4096,
+	/* A rule only reports: of an operation that is denied, too. */
+	CLASS_AUDITS = 16384,
 };
 
 /* A reference is the number of a 16-byte unit from the image's start; 0 is none. */
@@ -425,28 +427,6 @@ struct script_path {
 	char path[508];
 };
 
-/* Input and output of the test entry. */
-struct probe {
-	u64 path; /* user pointer */
-	u32 length; /* 0: no name, or with EVENT_UNBUILDABLE in flags a path that could not be built */
-	u32 class;
-	u64 sources[SOURCES];
-	u64 marks[OBJECT_MARKS];
-	u64 names; /* of an object that has no path */
-	u32 attributes; /* row_bit */
-	u32 verdict;
-	u32 rule;
-	u32 flags;
-	u32 audits[AUDIT_LISTS];
-	u32 call; /* of class syscalls */
-	u32 source_lengths[2];
-	u32 reserved;
-	u64 source_paths[2]; /* user pointers to the executable's and the script's path, for their directories */
-	u32 arguments; /* enum arguments_state */
-	u32 argument_count;
-	u64 argument_hashes[8];
-};
-
 enum arguments_state {
 	ARGUMENTS_UNKNOWN = 0, /* they count as not listed */
 	ARGUMENTS_UNREAD = 1,
@@ -454,14 +434,7 @@ enum arguments_state {
 	ARGUMENTS_KNOWN = 3,
 };
 
-struct found_inode {
-	u32 fd;
-	u32 device;
-	u64 inode;
-	u32 generation;
-	u32 reserved;
-};
-
 #include "abi_event.h"
+#include "abi_probe.h"
 
 #endif

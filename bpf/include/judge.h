@@ -223,12 +223,20 @@ __noinline int judge_sources(struct scratch *s)
 	return 0;
 }
 
+/* Above every rule's. */
+#define PRIORITY_DECIDED (~0U)
+
 static __always_inline void judge_built(struct scratch *s, struct object *o, enum deciding what)
 {
-	s->result.before = s->result.flags;
-	s->result.priority = 0;
-	s->result.rule = 0;
-	s->result.flags = 0;
+	if (s->result.verdict == VERDICT_DENY) {
+		/* What is denied stays so, by what denied it: the reports of the other objects are added. */
+		s->result.priority = PRIORITY_DECIDED;
+	} else {
+		s->result.before = s->result.flags;
+		s->result.priority = 0;
+		s->result.rule = 0;
+		s->result.flags = 0;
+	}
 	decide(s, o, what);
 	if (s->cursor.broken)
 		broken(s);
@@ -253,19 +261,25 @@ static __always_inline bool home_begin(struct scratch *s, struct object *o)
 	return true;
 }
 
-/* What is told is the name that decided. */
-static __always_inline void home_end(struct scratch *s, struct object *o)
+/* What is told is the name that decided. denied: something else did before. */
+static __always_inline void home_end(struct scratch *s, struct object *o, bool denied)
 {
 	s->lenient = s->lenient_before;
-	if (s->result.verdict != VERDICT_DENY && (notable(s) || visible(s)))
+	if (denied || (s->result.verdict != VERDICT_DENY && (notable(s) || visible(s))))
 		walk(o);
 }
 
-/* Decides one object by the name that the caller used, or by its home name. A pipe, socket or memfd is no object of
+/* Decides one object by the name that the caller used, or by its home name. When another one was denied already it is
+ * asked what is reported of this one. A pipe, socket or memfd is no object of
  * class file; run, a memfd has no name. */
 static __always_inline int judge_name(struct scratch *s, struct object *o, bool home, enum deciding what)
 {
-	if (!s || !o || !o->present || s->result.verdict == VERDICT_DENY)
+	bool denied;
+
+	if (!s || !o || !o->present)
+		return 0;
+	denied = s->result.verdict == VERDICT_DENY;
+	if (denied && !(s->flags & CLASS_AUDITS))
 		return 0;
 	if (home && !home_begin(s, o))
 		return 0;
@@ -283,11 +297,11 @@ static __always_inline int judge_name(struct scratch *s, struct object *o, bool 
 			o->protects = 0;
 		if (o->protects && o->inode)
 			mark_add(o->inode, o->protects);
-	} else if (o->status != PATH_INTERNAL && o->status != PATH_HOMELESS) {
+	} else if (!denied && o->status != PATH_INTERNAL && o->status != PATH_HOMELESS) {
 		unbuildable(s, o);
 	}
 	if (home)
-		home_end(s, o);
+		home_end(s, o, denied);
 	return 0;
 }
 

@@ -319,6 +319,30 @@ func TestTwoNames(t *testing.T) {
 	want(t, events[len(events)-1:], "rename "+d+"/a "+d+"/other would-deny by posture")
 }
 
+// TestTwoNamesReported denies a rename and a link for one name, and reports the other by a rule that only reports.
+func TestTwoNamesReported(t *testing.T) {
+	vm.Require(t, vm.BPFLSM)
+	g := newGuard(t)
+	d := t.TempDir()
+	write(t, d+"/a", "x", 0o644)
+	audit := func(name string) enforce.Rule {
+		return rule(policies.ClassFile, policies.ActionAudit, policies.ObjectPath, d+"/"+name)
+	}
+	g.apply(t, enforce.StepPublish{Ruleset: rules(enforce.ModeEnforce, enforce.PostureAudit, block(d+"/a"), audit("b"))})
+	want(t, try(t, "rename "+d+"/a "+d+"/b", "link "+d+"/a "+d+"/b"), "EACCES", "EACCES")
+	want(t, g.seen(t), "rename "+d+"/a "+d+"/b denied by p00000 audited-by p00001", "link "+d+"/a "+d+"/b denied by p00000 audited-by p00001")
+	// In a mount namespace of its own a file has a second name, the host's.
+	for _, step := range []func() error{directories(d+"/home", d+"/else"), func() error { return os.WriteFile(d+"/home/f", nil, 0o600) }} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.apply(t, enforce.StepPublish{Ruleset: rules(enforce.ModeEnforce, enforce.PostureAudit,
+		rule(policies.ClassFile, policies.ActionBlock, policies.ObjectPattern, d+"/else/*"), audit("home/f"))})
+	want(t, try(t, inApart("root", "/proc/self/exe", "bind "+d+"/home "+d+"/else", "read "+d+"/else/f")), "ok,EACCES")
+	want(t, g.seen(t), "open "+d+"/else/f denied by p00000 audited-by p00001")
+}
+
 // TestStackedMarks renames on overlayfs, which renames below within the same call.
 func TestStackedMarks(t *testing.T) {
 	vm.Require(t, vm.BPFLSM)

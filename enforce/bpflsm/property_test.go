@@ -65,12 +65,20 @@ func ownPrograms(t testing.TB) *ebpf.CollectionSpec {
 
 func (p *prober) decide(t testing.TB, a *attempt) outcome {
 	t.Helper()
+	var in bpf.MusterProbe
+	return p.decideNext(t, a, &in)
+}
+
+// decideNext decides on one object of an operation that touches several: in has what the one before has come to.
+func (p *prober) decideNext(t testing.TB, a *attempt, in *bpf.MusterProbe) outcome {
+	t.Helper()
 	path := []byte(a.path + "\x00")
 	// The kernel reads by these addresses: not from a stack that grows meanwhile, nor what is collected.
 	var pin runtime.Pinner
 	defer pin.Unpin()
 	pin.Pin(&path[0])
-	in := bpf.MusterProbe{
+	*in = bpf.MusterProbe{
+		Verdict: in.Verdict, Rule: in.Rule, Flags: in.Flags, Audits: in.Audits, Second: in.Second, Unfinished: in.Unfinished,
 		Path: uint64(uintptr(unsafe.Pointer(&path[0]))), Length: uint32(len(a.path)), Class: uint32(a.class),
 		Sources: a.sources, Marks: a.marks, Names: a.names, Attributes: a.attributes,
 	}
@@ -85,7 +93,8 @@ func (p *prober) decide(t testing.TB, a *attempt) outcome {
 		in.Flags = uint32(bpf.MusterEventFlagEVENT_UNBUILDABLE)
 	}
 	var out bpf.MusterProbe
-	answer, err := p.program.Run(&ebpf.RunOptions{Context: &in, ContextOut: &out})
+	answer, err := p.program.Run(&ebpf.RunOptions{Context: in, ContextOut: &out})
+	*in = out
 	if err != nil || answer != 0 {
 		t.Fatalf("matcher: error %d: %v", int32(answer), err)
 	}
@@ -195,16 +204,68 @@ func TestGeneratedDecisionsAgree(t *testing.T) {
 	}
 }
 
+// TestTwoObjectsAgree compares decisions on operations with two names, as a rename is one.
+func TestTwoObjectsAgree(t *testing.T) {
+	t.Parallel()
+	p := newProber(t)
+	added := 0
+	for seed := range uint64(40) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		rs := randomRuleset(r)
+		image, err := render(rs, testKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := publish(p.slots, p.inner, image.Bytes); err != nil {
+			t.Fatal(err)
+		}
+		for range 300 {
+			old, fresh := randomOperation(r, rs), randomOperation(r, rs)
+			fresh.Class, fresh.Source, fresh.Args, fresh.Mapped = old.Class, old.Source, old.Args, old.Mapped
+			old.NoPath, fresh.NoPath = false, false
+			if one, both := rs.Decide(old), rs.DecideAll(old, fresh); one.Verdict == enforce.Deny && len(both.Audits) > len(one.Audits) {
+				added++
+			}
+			p.agreeOnTwo(t, image, old, fresh)
+		}
+	}
+	if added < 100 {
+		t.Errorf("%d operations were denied for one object and reported of the other", added)
+	}
+}
+
+func (p *prober) agreeOnTwo(t *testing.T, image *Image, old, fresh enforce.Operation) {
+	t.Helper()
+	bound(&old)
+	bound(&fresh)
+	want := image.ruleset.DecideAll(old, fresh)
+	first, second := attemptOf(&old, testKey), attemptOf(&fresh, testKey)
+	in := bpf.MusterProbe{Unfinished: 1}
+	p.decideNext(t, &first, &in)
+	in.Second, in.Unfinished = 1, 0
+	got := decisionOf(image, p.decideNext(t, &second, &in))
+	if got.Verdict == enforce.Permit && !got.WouldDeny {
+		got.Rule = -1 // nobody is told of what permits
+	}
+	if !equal(want, got) {
+		t.Fatalf("%+v\n%+v\n decide %+v\n kernel %+v\n%s", old, fresh, want, got, dump(image.ruleset))
+	}
+}
+
+// bound leaves no more marks than the kernel keeps.
+func bound(op *enforce.Operation) {
+	op.Marks = op.Marks[:min(len(op.Marks), int(bpf.MusterLimitOBJECT_MARKS))]
+	for _, marks := range []*[]string{&op.Source.ExecutableMarks, &op.Source.ScriptMarks} {
+		*marks = (*marks)[:min(len(*marks), int(bpf.MusterLimitSOURCE_MARKS))]
+	}
+}
+
 func isEnforced(class policies.Class) bool { return slices.Contains(classes[:], class) }
 
 // agree compares the three decisions of one operation.
 func (p *prober) agree(t *testing.T, image *Image, op *enforce.Operation) {
 	t.Helper()
-	// No more marks than the kernel keeps.
-	op.Marks = op.Marks[:min(len(op.Marks), int(bpf.MusterLimitOBJECT_MARKS))]
-	for _, marks := range []*[]string{&op.Source.ExecutableMarks, &op.Source.ScriptMarks} {
-		*marks = (*marks)[:min(len(*marks), int(bpf.MusterLimitSOURCE_MARKS))]
-	}
+	bound(op)
 	a := attemptOf(op, testKey)
 	want := image.ruleset.Decide(*op)
 	inGo := decisionOf(image, interpret(image.Bytes, &a))

@@ -179,6 +179,9 @@ func (r *renderer) class(class int) (bpf.MusterImageClass, error) {
 	if r.ruleset.Restricts(classes[class]) {
 		c.Flags |= uint32(bpf.MusterClassFlagCLASS_CLOSED)
 	}
+	if r.ruleset.Reports(classes[class]) {
+		c.Flags |= uint32(bpf.MusterClassFlagCLASS_AUDITS)
+	}
 	if slices.ContainsFunc(r.ruleset.Rules, func(rule enforce.Rule) bool { return rule.Rule.Class == classes[class] && rule.Rule.HasArgs }) {
 		c.Flags |= uint32(bpf.MusterClassFlagCLASS_ARGUMENTS)
 	}
