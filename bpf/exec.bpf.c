@@ -21,8 +21,27 @@ static __always_inline void script_note(struct scratch *s)
 	bpf_map_update_elem(&scripts, &s->hash, path, BPF_ANY);
 }
 
+/* The executable of the pass before was a script in the middle: neither the first one nor the last. */
+static __noinline void chain_note(struct label *l)
+{
+	struct chain *c = bpf_task_storage_get(&chains, bpf_get_current_task_btf(), 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	u64 middle = l->pending_count - 2;
+
+	if (!c) {
+		count(COUNT_LABEL_MEMORY);
+		return;
+	}
+	if (!middle)
+		__builtin_memset(c->pending, 0, sizeof(c->pending));
+	BOUND(middle, MIDDLES - 1);
+	c->pending[middle] = l->pending[0];
+	for (u64 i = 0; i < SOURCE_MARKS; i++)
+		c->pending[CHAIN_MARK(middle, i)] = l->pending[SOURCE_MARKS + i];
+}
+
 /* Notes what is being started; it becomes the label when the exec can no longer fail. The kernel comes by
- * once for a script and once more for each interpreter: the first is the script, the last the executable. */
+ * once for a script and once more for each interpreter: the first is the script, the last the executable, and what is
+ * between them a chain of scripts. */
 __noinline int exec_note(struct scratch *s)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -42,6 +61,8 @@ __noinline int exec_note(struct scratch *s)
 		return 0;
 	if (!l->pending_count)
 		source_note(l->pending, &s->object[0], hash, 1);
+	if (l->pending_count >= 2)
+		chain_note(l);
 	source_note(l->pending, &s->object[0], hash, 0);
 	l->pending_count++;
 	s->hash = hash;

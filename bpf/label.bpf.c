@@ -17,13 +17,55 @@ int BPF_PROG(label_exec_begins, struct linux_binprm *bprm, int ret)
 	return ret;
 }
 
+/* What becomes of the chains of a thread that has started a program. Answers the label's flags for them. */
+static __noinline u32 chain_started(u32 flags, u32 passes)
+{
+	struct chain *c = bpf_task_storage_get(&chains, bpf_get_current_task_btf(), 0, 0);
+	u32 now = 0;
+
+	if (!c)
+		return 0;
+	if (flags & LABEL_CHAINED) {
+		for (int i = 0; i < CHAIN; i++)
+			c->caller[i] = c->source[i];
+		now |= LABEL_CALLER_CHAINED;
+	}
+	if (passes > 2) {
+		for (int i = 0; i < CHAIN; i++)
+			c->source[i] = c->pending[i];
+		now |= LABEL_CHAINED;
+	}
+	return now;
+}
+
+/* A thread's chains go on in its child. */
+static __noinline bool chain_fork(struct task_struct *task)
+{
+	struct chain *parent = bpf_task_storage_get(&chains, bpf_get_current_task_btf(), 0, 0), *child;
+
+	child = bpf_task_storage_get(&chains, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!parent || !child) {
+		count(COUNT_LABEL_MEMORY);
+		return false;
+	}
+	for (int i = 0; i < CHAIN; i++) {
+		child->source[i] = parent->source[i];
+		child->caller[i] = parent->caller[i];
+		child->classes[i] = parent->classes[i];
+	}
+	return true;
+}
+
 SEC("lsm/bprm_committed_creds")
 void BPF_PROG(label_exec_done, struct linux_binprm *bprm)
 {
 	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+	u32 chained = 0;
 
 	if (!l || !l->pending_count)
 		return;
+	if (l->flags & LABEL_CHAINED || l->pending_count > 2)
+		chained = chain_started(l->flags, l->pending_count);
 	for (int i = 0; i < SOURCES; i++) {
 		l->caller[i] = l->source[i];
 		l->source[i] = l->pending[i];
@@ -35,7 +77,7 @@ void BPF_PROG(label_exec_done, struct linux_binprm *bprm)
 	}
 	l->pending_count = 0;
 	l->image = 0;
-	l->flags = LABEL_KNOWN | LABEL_FRESH;
+	l->flags = LABEL_KNOWN | LABEL_FRESH | chained;
 	l->started = publication(host_image());
 	for (int i = 0; i < USED_DESCRIPTORS; i++)
 		l->used_file[i] = 0;
@@ -66,6 +108,8 @@ int BPF_PROG(label_fork, struct task_struct *task, unsigned long clone_flags, in
 	child->postures = parent->postures;
 	child->image = parent->image;
 	child->flags = parent->flags;
+	if (parent->flags & (LABEL_CHAINED | LABEL_CALLER_CHAINED) && !chain_fork(task))
+		child->flags = parent->flags & ~(LABEL_CHAINED | LABEL_CALLER_CHAINED);
 	child->started = parent->started;
 	return 0;
 }

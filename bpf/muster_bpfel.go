@@ -413,8 +413,10 @@ type MusterLabel struct {
 type MusterLabelFlag uint32
 
 const (
-	MusterLabelFlagLABEL_KNOWN MusterLabelFlag = 1
-	MusterLabelFlagLABEL_FRESH MusterLabelFlag = 2
+	MusterLabelFlagLABEL_KNOWN          MusterLabelFlag = 1
+	MusterLabelFlagLABEL_FRESH          MusterLabelFlag = 2
+	MusterLabelFlagLABEL_CHAINED        MusterLabelFlag = 4
+	MusterLabelFlagLABEL_CALLER_CHAINED MusterLabelFlag = 8
 )
 
 type MusterLimit uint32
@@ -436,6 +438,9 @@ const (
 	MusterLimitOBJECT_MARKS     MusterLimit = 4
 	MusterLimitSOURCE_MARKS     MusterLimit = 2
 	MusterLimitSOURCES          MusterLimit = 6
+	MusterLimitMIDDLES          MusterLimit = 4
+	MusterLimitCHAIN            MusterLimit = 12
+	MusterLimitCHAIN_CLASSES    MusterLimit = 8
 	MusterLimitSEARCH_STEPS     MusterLimit = 24
 	MusterLimitSCRATCH_PER_CPU  MusterLimit = 4
 	MusterLimitCLEARANCES       MusterLimit = 16384
@@ -518,6 +523,7 @@ const (
 type MusterOwner struct {
 	_      structs.HostLayout
 	Source [6]uint64
+	Chain  [12]uint64
 	Pid    uint32
 	Ppid   uint32
 	Uid    uint32
@@ -554,6 +560,7 @@ type MusterProbe struct {
 	Length         uint32
 	Class          uint32
 	Sources        [6]uint64
+	Chain          [12]uint64
 	Marks          [4]uint64
 	Names          uint64
 	Attributes     uint32
@@ -638,6 +645,7 @@ const (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	MusterMapCalls                 = "calls"
+	MusterMapChains                = "chains"
 	MusterMapClearances            = "clearances"
 	MusterMapClearing              = "clearing"
 	MusterMapConfig                = "config"
@@ -885,6 +893,7 @@ type MusterProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type MusterMapSpecs struct {
 	Calls      *ebpf.MapSpec `ebpf:"calls"`
+	Chains     *ebpf.MapSpec `ebpf:"chains"`
 	Clearances *ebpf.MapSpec `ebpf:"clearances"`
 	Clearing   *ebpf.MapSpec `ebpf:"clearing"`
 	Config     *ebpf.MapSpec `ebpf:"config"`
@@ -974,6 +983,7 @@ func (o *MusterObjects) Close() error {
 // It can be passed to LoadMusterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MusterMaps struct {
 	Calls      *ebpf.Map `ebpf:"calls"`
+	Chains     *ebpf.Map `ebpf:"chains"`
 	Clearances *ebpf.Map `ebpf:"clearances"`
 	Clearing   *ebpf.Map `ebpf:"clearing"`
 	Config     *ebpf.Map `ebpf:"config"`
@@ -994,6 +1004,7 @@ type MusterMaps struct {
 func (m *MusterMaps) Close() error {
 	return _MusterClose(
 		m.Calls,
+		m.Chains,
 		m.Clearances,
 		m.Clearing,
 		m.Config,

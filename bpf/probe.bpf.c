@@ -44,6 +44,8 @@ static __noinline s32 probe_call(struct probe *p, struct scratch *s)
 	if (probe_path(p, &s->source, p->source_paths[1], p->source_lengths[1]))
 		return -1;
 	script = directories_class(s, h->directories);
+	for (int i = 0; i < MIDDLES; i++)
+		s->within[i] = 0;
 	ref = h->calls + number / 2;
 	page = page_of(image, ref);
 	if (!page)
@@ -114,6 +116,13 @@ int probe_decision(struct probe *p)
 #pragma unroll
 	for (int i = 0; i < SOURCES; i++)
 		s->label.source[i] = p->sources[i];
+	s->chained = 0;
+#pragma unroll
+	for (int i = 0; i < CHAIN; i++) {
+		s->chain[i] = p->chain[i];
+		if (p->chain[i])
+			s->chained = 1;
+	}
 #pragma unroll
 	for (int i = 0; i < OBJECT_MARKS; i++)
 		s->object[0].marks[i] = p->marks[i];

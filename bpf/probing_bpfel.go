@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	ProbingMapCalls                 = "calls"
+	ProbingMapChains                = "chains"
 	ProbingMapClearances            = "clearances"
 	ProbingMapClearing              = "clearing"
 	ProbingMapConfig                = "config"
@@ -264,6 +265,7 @@ type ProbingProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbingMapSpecs struct {
 	Calls      *ebpf.MapSpec `ebpf:"calls"`
+	Chains     *ebpf.MapSpec `ebpf:"chains"`
 	Clearances *ebpf.MapSpec `ebpf:"clearances"`
 	Clearing   *ebpf.MapSpec `ebpf:"clearing"`
 	Config     *ebpf.MapSpec `ebpf:"config"`
@@ -353,6 +355,7 @@ func (o *ProbingObjects) Close() error {
 // It can be passed to LoadProbingObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbingMaps struct {
 	Calls      *ebpf.Map `ebpf:"calls"`
+	Chains     *ebpf.Map `ebpf:"chains"`
 	Clearances *ebpf.Map `ebpf:"clearances"`
 	Clearing   *ebpf.Map `ebpf:"clearing"`
 	Config     *ebpf.Map `ebpf:"config"`
@@ -373,6 +376,7 @@ type ProbingMaps struct {
 func (m *ProbingMaps) Close() error {
 	return _ProbingClose(
 		m.Calls,
+		m.Chains,
 		m.Clearances,
 		m.Clearing,
 		m.Config,

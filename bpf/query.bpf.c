@@ -143,6 +143,9 @@ static __always_inline int packet_asks(struct __sk_buff *skb, struct scratch *s,
 	s->hook = HOOK_PACKET;
 	for (int i = 0; i < SOURCES; i++)
 		s->label.source[i] = a.owner ? a.owner->source[i] : 0;
+	s->chained = a.owner && a.owner->flags & OWNER_CHAINED;
+	for (int i = 0; i < CHAIN; i++)
+		s->chain[i] = s->chained && a.owner ? a.owner->chain[i] : 0;
 	query_endpoint(s);
 	s->packet.question = s->packet.at;
 	s->packet.denied = 0;

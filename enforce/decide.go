@@ -175,11 +175,10 @@ func (rs *Ruleset) allowListed(class policies.Class, source *ProcessSource) bool
 	return false
 }
 
-// isOneOf says whether the executable or the script is one of paths, by name or by mark.
+// isOneOf says whether the executable or a script is one of paths, by name or by mark.
 func (s *ProcessSource) isOneOf(paths []string) bool {
-	return slices.ContainsFunc(paths, func(p string) bool {
-		return p == s.Executable || p == s.Script || slices.Contains(s.ExecutableMarks, p) || slices.Contains(s.ScriptMarks, p)
-	})
+	known := append(s.Names(), s.Marks()...)
+	return slices.ContainsFunc(paths, func(p string) bool { return slices.Contains(known, p) })
 }
 
 // Of is the posture of a class: "Process and file […] both use the file posture"; sockets, names and flows all use

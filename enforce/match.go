@@ -86,7 +86,7 @@ func underDomain(domain, name string) bool {
 	return name == domain || strings.HasSuffix(name, "."+domain)
 }
 
-// matchSource says whether the rule holds for who acts: the executable, or the script it was started from.
+// matchSource says whether the rule holds for who acts: the executable, or a script it was started from.
 //
 // "A source that is renamed or linked keeps its class for Block and gains none for Allow": a mark of the
 // executable's or script's inode counts for Block and Audit rules only.
@@ -94,8 +94,8 @@ func matchSource(r *Rule, source *ProcessSource) (spelling string, byMark, ok bo
 	if len(r.Rule.Sources) == 0 {
 		return "", false, true
 	}
-	for _, name := range [2]string{source.Executable, source.Script} {
-		if name != "" && slices.Contains(r.Sources, name) {
+	for _, name := range source.Names() {
+		if slices.Contains(r.Sources, name) {
 			return name, false, true
 		}
 	}
@@ -105,11 +105,9 @@ func matchSource(r *Rule, source *ProcessSource) (spelling string, byMark, ok bo
 	if r.Rule.Action == policies.ActionAllow {
 		return "", false, false
 	}
-	for _, marks := range [2][]string{source.ExecutableMarks, source.ScriptMarks} {
-		for _, m := range marks {
-			if slices.Contains(r.Sources, m) {
-				return m, true, true
-			}
+	for _, m := range source.Marks() {
+		if slices.Contains(r.Sources, m) {
+			return m, true, true
 		}
 	}
 	return "", false, false

@@ -9,7 +9,11 @@
 // tested against it.
 package enforce
 
-import "github.com/muster-fleet/muster/policies"
+import (
+	"slices"
+
+	"github.com/muster-fleet/muster/policies"
+)
 
 // SubjectID names a subject on this host: "host", or a container's id.
 type SubjectID string
@@ -121,6 +125,19 @@ type ProcessSource struct {
 	ExecutableMarks []string `json:"executableMarks,omitempty"`
 	Script          string   `json:"script,omitempty"`
 	ScriptMarks     []string `json:"scriptMarks,omitempty"`
+	// Chain are the scripts between that one and the executable: of a script whose interpreter is a script.
+	Chain      []string `json:"chain,omitempty"`
+	ChainMarks []string `json:"chainMarks,omitempty"`
+}
+
+// Names are the paths that a process is known as a source by.
+func (s *ProcessSource) Names() []string {
+	return slices.DeleteFunc(append([]string{s.Executable, s.Script}, s.Chain...), func(name string) bool { return name == "" })
+}
+
+// Marks are those that its files are known by, whatever their names are now.
+func (s *ProcessSource) Marks() []string {
+	return slices.Concat(s.ExecutableMarks, s.ScriptMarks, s.ChainMarks)
 }
 
 // Operation is one attempt, as the kernel sees it, on one object.

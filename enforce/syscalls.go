@@ -102,11 +102,11 @@ func syscallPath(o policies.Object) policies.Object {
 	return o
 }
 
-// within says whether the executable or the script lies in one of the rule's source directories.
+// within says whether the executable or a script lies in one of the rule's source directories.
 func (s *ProcessSource) within(list []Directory) (string, bool) {
 	for _, d := range list {
-		for _, path := range [2]string{s.Executable, s.Script} {
-			if path != "" && inDirectory(d.Path, d.Recursive, path) {
+		for _, path := range s.Names() {
+			if inDirectory(d.Path, d.Recursive, path) {
 				return d.Path, true
 			}
 		}

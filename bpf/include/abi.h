@@ -21,6 +21,9 @@ enum limit {
 	OBJECT_MARKS = 4, /* protected paths that one inode can be known by */
 	SOURCE_MARKS = 2,
 	SOURCES = 6, /* executable, script, and the marks of each */
+	MIDDLES = 4, /* scripts between the first one and the executable: the kernel follows no longer chain */
+	CHAIN = 12, /* these, then the marks of each */
+	CHAIN_CLASSES = 8, /* where their classes begin behind those of the SOURCES */
 	SEARCH_STEPS = 24,
 	SCRATCH_PER_CPU = 4,
 	CLEARANCES = 16384, /* a power of two */
@@ -358,11 +361,13 @@ struct flow_entry {
 enum owner_flag {
 	OWNER_AGENT = 1,
 	OWNER_TERMINAL = 2,
+	OWNER_CHAINED = 4,
 };
 
 /* Who used a socket last. */
 struct owner {
 	u64 source[SOURCES];
+	u64 chain[CHAIN]; /* with OWNER_CHAINED */
 	u32 pid;
 	u32 ppid;
 	u32 uid;
@@ -385,6 +390,9 @@ enum label_flag {
 	/* Started without an ELF interpreter, and no other file mapped executable since: the next one that is
 	 * counts as run, by who started this one. */
 	LABEL_FRESH = 2,
+	/* The thread was started from a script whose interpreter is a script, and so was who started it. */
+	LABEL_CHAINED = 4,
+	LABEL_CALLER_CHAINED = 8,
 };
 
 /* The label of one thread: who it is, apart from any ruleset, and beside it the answer of one ruleset. */

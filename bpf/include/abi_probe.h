@@ -9,6 +9,7 @@ struct probe {
 	u32 length; /* 0: no name, or with EVENT_UNBUILDABLE in flags a path that could not be built */
 	u32 class;
 	u64 sources[SOURCES];
+	u64 chain[CHAIN];
 	u64 marks[OBJECT_MARKS];
 	u64 names; /* of an object that has no path */
 	u32 attributes; /* row_bit */

@@ -126,13 +126,29 @@ __noinline int group_decide(struct scratch *s, u32 group, u32 executable, u32 sc
 		return 0;
 	group_sets(s, unit(page, group, 0), ((struct image_any *)unit(page, group, 1))->set);
 	combine_sets(s, 0);
-	if (!executable && !script)
+	s->chained = s->within[0] || s->within[1] || s->within[2] || s->within[3];
+	if (!executable && !script && !s->chained)
 		return 0;
-	for (int i = 0; i < SOURCES; i++)
+	for (int i = 0; i < CHAIN_CLASSES + CHAIN; i++)
 		s->classes[i] = 0;
+	for (int i = 0; i < MIDDLES; i++)
+		s->classes[CHAIN_CLASSES + i] = s->within[i];
 	s->classes[0] = executable;
 	s->classes[1] = script;
 	combine_sets(s, 0);
+	return 0;
+}
+
+/* The classes of the directories that the scripts of a chain lie in, into s->within. */
+__noinline int chain_directories(struct scratch *s, u32 start)
+{
+	if (!s)
+		return 0;
+#pragma clang loop unroll(disable)
+	for (u64 i = 0; i < MIDDLES; i++) {
+		script_source(s, s->chain[i]);
+		s->within[i] = directories_class(s, start);
+	}
 	return 0;
 }
 
@@ -146,6 +162,10 @@ static __always_inline void call_attempt(struct made *m, struct scratch *s)
 	s->again = 0;
 	s->cursor.broken = 0;
 	classify_current(s);
+	for (int i = 0; i < MIDDLES; i++)
+		s->within[i] = 0;
+	if (start && s->chained)
+		chain_directories(s, start);
 	if (start) {
 		if (executable_find(s, false))
 			executable = directories_class(s, start);

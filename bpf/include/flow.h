@@ -163,6 +163,7 @@ static __always_inline int flow_decide(struct scratch *s)
 {
 	packet_object(s);
 	/* No rule on flows names a source. */
+	s->chained = 0;
 	for (int i = 0; i < SOURCES; i++)
 		s->label.source[i] = 0;
 	if (s->packet.unreadable)

@@ -63,6 +63,38 @@ static __always_inline void source_note(u64 *source, struct object *o, u64 hash,
 		count(COUNT_MARK_OVERFLOW);
 }
 
+/* Where a chain has the hash of one of its scripts' marks. */
+#define CHAIN_MARK(middle, n) (MIDDLES + (middle) * SOURCE_MARKS + (n))
+
+/* Takes the chain of the caller, or of who started it, into s->chain. */
+__noinline int chain_take(struct scratch *s, bool caller)
+{
+	struct chain *c = bpf_task_storage_get(&chains, bpf_get_current_task_btf(), 0, 0);
+
+	if (!s || !c)
+		return 0;
+	for (int i = 0; i < CHAIN; i++)
+		s->chain[i] = caller ? c->caller[i] : c->source[i];
+	s->chained = 1;
+	return 0;
+}
+
+/* The classes of the caller's chain, as its label has those of the other sources. */
+__noinline int chain_classes(struct scratch *s, bool keep)
+{
+	struct chain *c = bpf_task_storage_get(&chains, bpf_get_current_task_btf(), 0, 0);
+
+	if (!s || !c)
+		return 0;
+	for (int i = 0; i < CHAIN; i++) {
+		if (keep)
+			c->classes[i] = s->classes[CHAIN_CLASSES + i];
+		else
+			s->classes[CHAIN_CLASSES + i] = c->classes[i];
+	}
+	return 0;
+}
+
 /* Derives s->label from the executable that executable_of put into s->source. */
 static __always_inline void label_derive(struct scratch *s)
 {
@@ -103,15 +135,20 @@ static __always_inline void classify_current(struct scratch *s)
 {
 	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
 
+	s->chained = 0;
 	if (!l || !(l->flags & LABEL_KNOWN)) {
 		label_current(s);
 		classify(s);
 		return;
 	}
+	if (l->flags & LABEL_CHAINED)
+		chain_take(s, false);
 	s->label.source[1] = l->source[1];
 	if (l->image == s->image) {
 		for (int i = 0; i < SOURCES; i++)
 			s->classes[i] = l->classes[i];
+		if (s->chained)
+			chain_classes(s, false);
 		s->postures = l->postures;
 		return;
 	}
@@ -124,6 +161,8 @@ static __always_inline void classify_current(struct scratch *s)
 		l->classes[i] = s->classes[i];
 	for (int i = 0; i < NAMED_CLASSES; i++)
 		l->names[i] = s->names[i];
+	if (s->chained)
+		chain_classes(s, true);
 	l->postures = s->postures;
 	l->image = s->image;
 }
@@ -133,8 +172,11 @@ static __always_inline bool classify_caller(struct scratch *s)
 {
 	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
 
+	s->chained = 0;
 	if (!l)
 		return false;
+	if (l->flags & LABEL_CALLER_CHAINED)
+		chain_take(s, true);
 	for (int i = 0; i < SOURCES; i++)
 		s->label.source[i] = l->caller[i];
 	classify(s);

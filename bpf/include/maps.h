@@ -66,6 +66,23 @@ struct {
 	__type(value, struct label);
 } labels SEC(".maps");
 
+/* The scripts between the first one and the executable, of a thread that was started from a chain of them: hashes of the
+ * MIDDLES, then their marks. */
+struct chain {
+	u64 source[CHAIN];
+	u64 pending[CHAIN];
+	u64 caller[CHAIN];
+	u32 classes[CHAIN]; /* with those of the label */
+};
+
+/* Few threads have one. Without memory for it these scripts are no sources (counted). */
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct chain);
+} chains SEC(".maps");
+
 /* An exec under way. Without memory for one its arguments count as not listed. */
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
@@ -315,7 +332,10 @@ struct scratch {
 	struct {
 		u64 source[SOURCES];
 	} label; /* of who is judged, as far as it is needed here */
-	u32 classes[8]; /* of the SOURCES; room for a mask */
+	u64 chain[CHAIN]; /* the same, of scripts in the middle, when chained is set */
+	u32 chained;
+	u32 within[MIDDLES]; /* of class syscalls: the classes of the directories of these */
+	u32 classes[32]; /* of the SOURCES, from CHAIN_CLASSES on of the chain; room for a mask */
 	u32 sets[8]; /* of the object's path in the AUTOMATA or of its OBJECT_NAMES, and of its OBJECT_MARKS */
 	u64 names[NAMED_CLASSES]; /* that anything is said of to the caller */
 	u64 postures; /* of the caller, two bits for each class */

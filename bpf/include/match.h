@@ -155,6 +155,21 @@ __noinline int match_path(struct scratch *s, struct object *o, u32 start)
 	return s->cursor.set;
 }
 
+/* From s->chain into s->classes: the MIDDLES by name, their marks by inode. */
+__noinline int classify_chain(struct scratch *s)
+{
+	struct image_header *h;
+
+	if (!s || !image_judged(s, &h))
+		return 0;
+#pragma clang loop unroll(disable)
+	for (u64 i = 0; i < CHAIN; i++) {
+		table_find(s, h->sources, h->source_mask, s->chain[i]);
+		s->classes[CHAIN_CLASSES + i] = s->cursor.values[i >= MIDDLES];
+	}
+	return 0;
+}
+
 /* From s->label.source into s->classes (index 0 and 1 by name, the rest by inode), and what these are concerned with. */
 __noinline int classify(struct scratch *s)
 {
@@ -176,6 +191,8 @@ __noinline int classify(struct scratch *s)
 		table_find(s, h->sources, h->source_mask, s->label.source[i]);
 		s->classes[i] = s->cursor.values[1];
 	}
+	if (s->chained)
+		classify_chain(s);
 	concern(s);
 	return 0;
 }
@@ -187,6 +204,7 @@ struct combine {
 	u32 attributes;
 	u32 set;
 	u32 class;
+	u32 first; /* of the classes that are looked at */
 };
 
 static long search_step(u32 index, struct combine *c)
@@ -230,18 +248,18 @@ static __always_inline u32 exception_row(struct combine *c, u32 count)
 
 static long combine_step(u32 index, struct combine *c)
 {
-	u64 object = index / 8, source = index % 8;
+	u64 object = index / 8, source = c->first + index % 8;
 	struct image_entry *e;
 	struct image_set *s;
 	void *page;
 	u32 row;
 
 	BOUND(object, 7);
-	BOUND(source, 7);
+	BOUND(source, 31);
 	c->set = c->scratch->sets[object];
 	c->class = c->scratch->classes[source];
 	/* The executable always counts, if only as "no known source"; the others when they are there. */
-	if (source >= SOURCES || !c->set || (source && !c->class))
+	if ((source >= SOURCES && source < CHAIN_CLASSES) || !c->set || (source && !c->class))
 		return 0;
 	page = page_of(c->image, c->set);
 	if (!page) {
@@ -271,6 +289,15 @@ static long combine_step(u32 index, struct combine *c)
 	return 0;
 }
 
+/* The same for the classes of the chain, eight at a time. */
+static __noinline void combine_chain(struct combine *c)
+{
+	c->first = CHAIN_CLASSES;
+	bpf_loop((AUTOMATA + OBJECT_MARKS) * 8, combine_step, c, 0);
+	c->first = CHAIN_CLASSES + 8;
+	bpf_loop((AUTOMATA + OBJECT_MARKS) * 8, combine_step, c, 0);
+}
+
 /* Decides by the rules of s->sets for s->classes, into s->result. */
 __noinline int combine_sets(struct scratch *s, u32 attributes)
 {
@@ -280,8 +307,11 @@ __noinline int combine_sets(struct scratch *s, u32 attributes)
 	if (!s)
 		return 0;
 	c.image = image_judged(s, &h);
-	if (c.image)
-		bpf_loop((AUTOMATA + OBJECT_MARKS) * 8, combine_step, &c, 0);
+	if (!c.image)
+		return 0;
+	bpf_loop((AUTOMATA + OBJECT_MARKS) * 8, combine_step, &c, 0);
+	if (s->chained)
+		combine_chain(&c);
 	return 0;
 }
 

@@ -90,13 +90,15 @@ __noinline int concern_class(struct scratch *s, u32 class)
  * are there. */
 static __always_inline void concern(struct scratch *s)
 {
+	u64 end = s->chained ? CHAIN_CLASSES + CHAIN : SOURCES;
+
 	for (u32 i = 0; i < NAMED_CLASSES; i++)
 		s->names[i] = 0;
 	s->postures = 0;
 	concern_class(s, s->classes[0]);
 #pragma clang loop unroll(disable)
-	for (u64 i = 1; i < SOURCES; i++)
-		if (s->classes[i])
+	for (u64 i = 1; i < CHAIN_CLASSES + CHAIN && i < end; i++)
+		if (s->classes[i] && (i < SOURCES || i >= CHAIN_CLASSES))
 			concern_class(s, s->classes[i]);
 }
 

@@ -5,6 +5,18 @@
 
 #include "judge.h"
 
+/* The scripts in the middle that the caller was started from. */
+static __noinline void owner_chain(struct owner *o)
+{
+	struct chain *c = bpf_task_storage_get(&chains, bpf_get_current_task_btf(), 0, 0);
+
+	if (!c)
+		return;
+	for (int i = 0; i < CHAIN; i++)
+		o->chain[i] = c->source[i];
+	o->flags |= OWNER_CHAINED;
+}
+
 /* Notes the caller. */
 static __noinline void owner_note(struct sock *sk)
 {
@@ -23,6 +35,8 @@ static __noinline void owner_note(struct sock *sk)
 	o->flags = caller_is_agent() ? OWNER_AGENT : 0;
 	if (BPF_CORE_READ(task, signal, tty))
 		o->flags |= OWNER_TERMINAL;
+	if (l && l->flags & LABEL_CHAINED)
+		owner_chain(o);
 	bpf_get_current_comm(o->comm, sizeof(o->comm));
 }
 

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"strings"
 
+	"github.com/muster-fleet/muster/bpf"
 	"github.com/muster-fleet/muster/enforce"
 	"github.com/muster-fleet/muster/policies"
 )
@@ -117,6 +118,12 @@ func randomOperation(r *rand.Rand, rs *enforce.Ruleset) enforce.Operation {
 	}
 	if chance(r, 10) && op.Source.Script != "" {
 		op.Source.ScriptMarks = []string{pick(r, testSources)}
+	}
+	for op.Source.Script != "" && len(op.Source.Chain) < int(bpf.MusterLimitMIDDLES) && chance(r, 40) {
+		op.Source.Chain = append(op.Source.Chain, pick(r, append([]string{"/root/t"}, testSources...)))
+		if chance(r, 20) {
+			op.Source.ChainMarks = append(op.Source.ChainMarks, pick(r, testSources))
+		}
 	}
 	return op
 }

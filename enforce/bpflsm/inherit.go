@@ -21,7 +21,7 @@ import (
 // lasting are the maps that an upgrade takes along when the layout of others has changed: what a process came from, and
 // which files have had a protected name, cannot be read again from anywhere. The very maps are taken, so that the
 // programs of both agents keep them while both decide.
-var lasting = []string{bpf.MusterMapLabels, bpf.MusterMapMarks}
+var lasting = []string{bpf.MusterMapLabels, bpf.MusterMapChains, bpf.MusterMapMarks}
 
 // lastingLayout tells apart what their entries say: the names, places and sizes of everything in them. Who changes the
 // meaning of a field gives it another name.

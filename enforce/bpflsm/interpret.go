@@ -16,6 +16,7 @@ type attempt struct {
 	path       string // "" without noPath: a memfd, which has no name
 	noPath     bool   // it could not be built
 	sources    [bpf.MusterLimitSOURCES]uint64
+	chain      [bpf.MusterLimitCHAIN]uint64
 	marks      [bpf.MusterLimitOBJECT_MARKS]uint64
 	attributes uint32
 	args       []uint64  // hashes
@@ -41,14 +42,17 @@ func interpret(image []byte, a *attempt) outcome {
 		o.verdict, o.flags = bpf.MusterVerdictVERDICT_DENY, bpf.MusterEventFlagEVENT_UNBUILDABLE
 		return o.inMode(h)
 	}
-	var known [bpf.MusterLimitSOURCES]uint32
+	var known []uint32
 	for i, hash := range a.sources {
-		known[i] = sourceClass(image, h, hash, i >= 2)
+		known = append(known, sourceClass(image, h, hash, i >= 2))
+	}
+	for i, hash := range a.chain {
+		known = append(known, sourceClass(image, h, hash, i >= int(bpf.MusterLimitMIDDLES)))
 	}
 	if a.class == int(bpf.MusterClassCLASS_SYSCALLS) {
-		return o.call(image, h, a, known[:])
+		return o.call(image, h, a, known)
 	}
-	if isNamed(a.class) && concerned(image, h, a.class, known[:])&a.names == 0 {
+	if isNamed(a.class) && concerned(image, h, a.class, known)&a.names == 0 {
 		return o // the hooks would not even ask
 	}
 	for _, set := range objectSets(image, h, a) {
@@ -61,7 +65,7 @@ func interpret(image []byte, a *attempt) outcome {
 		}
 	}
 	if best.Priority == 0 && !a.mapped() && h.Postures != 0 {
-		o.posture(image, h, a.class, known[:])
+		o.posture(image, h, a.class, known)
 	}
 	return o.inMode(h)
 }

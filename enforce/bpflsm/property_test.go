@@ -80,7 +80,7 @@ func (p *prober) decideNext(t testing.TB, a *attempt, in *bpf.MusterProbe) outco
 	*in = bpf.MusterProbe{
 		Verdict: in.Verdict, Rule: in.Rule, Flags: in.Flags, Audits: in.Audits, Second: in.Second, Unfinished: in.Unfinished,
 		Path: uint64(uintptr(unsafe.Pointer(&path[0]))), Length: uint32(len(a.path)), Class: uint32(a.class),
-		Sources: a.sources, Marks: a.marks, Names: a.names, Attributes: a.attributes,
+		Sources: a.sources, Chain: a.chain, Marks: a.marks, Names: a.names, Attributes: a.attributes,
 	}
 	in.Call = a.call
 	for i, source := range a.paths {
@@ -138,6 +138,8 @@ func attemptOf(op *enforce.Operation, key hashKey) attempt {
 	hash(a.sources[0:], op.Source.Executable, op.Source.Script)
 	hash(a.sources[2:4], op.Source.ExecutableMarks...)
 	hash(a.sources[4:6], op.Source.ScriptMarks...)
+	hash(a.chain[:], op.Source.Chain...)
+	hash(a.chain[bpf.MusterLimitMIDDLES:], op.Source.ChainMarks...)
 	hash(a.marks[:], op.Marks...)
 	for _, arg := range op.Args {
 		a.args = append(a.args, key.hash(arg))
@@ -252,8 +254,13 @@ func (p *prober) agreeOnTwo(t *testing.T, image *Image, old, fresh enforce.Opera
 	}
 }
 
-// bound leaves no more marks than the kernel keeps.
+// bound leaves no more marks than the kernel keeps, and no scripts in the middle whose directories count: the test entry
+// has none.
 func bound(op *enforce.Operation) {
+	op.Source.ChainMarks = op.Source.ChainMarks[:min(len(op.Source.ChainMarks), int(bpf.MusterLimitCHAIN-bpf.MusterLimitMIDDLES))]
+	if op.Class == policies.ClassSyscalls {
+		op.Source.Chain, op.Source.ChainMarks = nil, nil
+	}
 	op.Marks = op.Marks[:min(len(op.Marks), int(bpf.MusterLimitOBJECT_MARKS))]
 	for _, marks := range []*[]string{&op.Source.ExecutableMarks, &op.Source.ScriptMarks} {
 		*marks = (*marks)[:min(len(*marks), int(bpf.MusterLimitSOURCE_MARKS))]

@@ -114,7 +114,7 @@ func (e *Engine) best(op *enforce.Operation, identities []identity) (enforce.Ent
 	return best, audits
 }
 
-// within are the source directories that the executable or the script lies in.
+// within are the source directories that the executable or a script lies in.
 func (e *Engine) within(source *enforce.ProcessSource) []enforce.Directory {
 	list := e.rs.Directories()
 	var matchers []automaton.Matcher
@@ -124,10 +124,7 @@ func (e *Engine) within(source *enforce.ProcessSource) []enforce.Directory {
 	var found []enforce.Directory
 	automata, _ := automaton.Compile(matchers, automaton.Options{})
 	for _, dfa := range automata {
-		for _, path := range []string{source.Executable, source.Script} {
-			if path == "" {
-				continue
-			}
+		for _, path := range source.Names() {
 			for _, i := range dfa.Match(path) {
 				found = append(found, list[i])
 			}
@@ -187,9 +184,10 @@ func (e *Engine) identities(source *enforce.ProcessSource) []identity {
 			list = append(list, identity{class, byMark})
 		}
 	}
-	add(source.Executable, false)
-	add(source.Script, false)
-	for _, m := range slices.Concat(source.ExecutableMarks, source.ScriptMarks) {
+	for _, name := range source.Names() {
+		add(name, false)
+	}
+	for _, m := range source.Marks() {
 		add(m, true)
 	}
 	return list

@@ -208,6 +208,10 @@ func (g *Generator) Operation(rs *enforce.Ruleset) enforce.Operation {
 	if g.r.IntN(4) == 0 {
 		op.Source.Script, op.Source.ScriptMarks = g.source(rs)
 	}
+	for op.Source.Script != "" && len(op.Source.Chain) < 4 && g.r.IntN(3) == 0 {
+		name, marks := g.source(rs)
+		op.Source.Chain, op.Source.ChainMarks = append(op.Source.Chain, name), append(op.Source.ChainMarks, marks...)
+	}
 	return op
 }
 
