@@ -30,22 +30,45 @@ func (b *backend) close(log *slog.Logger) {
 	}
 }
 
-// openBackend opens the backend that the configuration names, or the one that this kernel has.
-func openBackend(cfg *config.Config, log *slog.Logger) (*backend, error) {
+// claimEarly prepares the backend where it is by default and makes this process its agent, before the configuration is
+// read: the ruleset that is pinned there may keep everybody else from reading it.
+func claimEarly(log *slog.Logger) (*bpflsm.Backend, error) {
+	b, err := bpflsm.New(bpflsm.Config{Root: config.Default().BPFFS, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	claim(b, false, log)
+	return b, nil
+}
+
+// claim goes on without: what the agent needs until it is attached is on the protect list.
+func claim(b *bpflsm.Backend, locked bool, log *slog.Logger) {
+	if _, err := b.Claim(locked); err != nil {
+		log.Warn("not exempt from the pinned ruleset until the programs are attached", "error", err)
+	}
+}
+
+// openBackend opens the backend that the configuration names, or the one that this kernel has. There is no other agent
+// with this configuration.
+func openBackend(cfg *config.Config, early *bpflsm.Backend, log *slog.Logger) (*backend, error) {
 	observe := &backend{backend: reconciler.ObserveOnly{}, features: bpflsm.Features}
 	if cfg.Backend == "observe" {
 		return observe, nil
 	}
+	b := early
+	if cfg.BPFFS != config.Default().BPFFS {
+		var err error
+		if b, err = bpflsm.New(bpflsm.Config{Root: cfg.BPFFS, Log: log}); err != nil {
+			return nil, err
+		}
+	}
+	claim(b, true, log)
 	if err := bpflsm.Usable(); err != nil {
 		if cfg.Backend != "auto" {
 			return nil, err
 		}
 		log.Warn("nothing can be enforced here: every rule is a gap", "backend", "observe", "reason", err)
 		return observe, nil
-	}
-	b, err := bpflsm.New(bpflsm.Config{Root: cfg.BPFFS, Log: log})
-	if err != nil {
-		return nil, err
 	}
 	return &backend{backend: b, events: b, features: b.Features, closer: b.Close}, nil
 }

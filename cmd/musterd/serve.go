@@ -36,11 +36,17 @@ func (wallClock) After(d time.Duration) <-chan time.Time { return time.After(d) 
 
 // serve wires the agent and runs it until ctx ends. What is in the kernel stays there.
 func serve(ctx context.Context, path string, stdout, stderr io.Writer) error {
+	var verbosity slog.LevelVar
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: &verbosity}))
+	early, err := claimEarly(log)
+	if err != nil {
+		return err
+	}
 	cfg, err := loadConfig(path)
 	if err != nil {
 		return err
 	}
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level(cfg.LogLevel)}))
+	verbosity.Set(level(cfg.LogLevel))
 	for _, dir := range []string{cfg.StateDir, cfg.CacheDir, filepath.Dir(cfg.HostKey)} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("state: %w", err)
@@ -51,7 +57,7 @@ func serve(ctx context.Context, path string, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer unlock()
-	back, err := openBackend(cfg, log)
+	back, err := openBackend(cfg, early, log)
 	if err != nil {
 		return err
 	}

@@ -363,12 +363,8 @@ func (b *Backend) claim() error {
 	if err != nil {
 		return err
 	}
-	if s.AgentStart, err = selfStart(); err != nil {
-		return fmt.Errorf("read own start: %w", err)
-	}
-	s.AgentTgid = uint32(os.Getpid())
-	if err := b.maps[bpf.MusterMapConfig].Put(uint32(0), &s); err != nil {
-		return fmt.Errorf("write settings: %w", err)
+	if err := claim(b.maps[bpf.MusterMapConfig], &s); err != nil {
+		return err
 	}
 	b.settled = &s
 	return nil

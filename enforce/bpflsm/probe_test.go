@@ -116,6 +116,10 @@ func operate(f []string) error {
 		return closed(os.OpenFile(f[1], os.O_WRONLY, 0))
 	case "create":
 		return closed(os.OpenFile(f[1], os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644))
+	case "claim":
+		return claimed(false)
+	case "claim-locked":
+		return claimed(true)
 	case "truncate":
 		return os.Truncate(f[1], 0)
 	case "list":
