@@ -74,6 +74,28 @@ int BPF_PROG(clear_unlinked, struct inode *dir, struct dentry *dentry, int ret)
 	return ret;
 }
 
+/* What lies under the root of a mount: next, and below everything that is mounted at the same place. */
+static __always_inline void found_under(struct file *file, struct found_inode *found)
+{
+	struct dentry *dentry = BPF_CORE_READ(file, f_path.dentry), *on = 0;
+	struct mount *mount = mount_of(BPF_CORE_READ(file, f_path.mnt)), *parent;
+	struct inode *inode;
+
+#pragma unroll
+	for (int i = 0; i < 8; i++) {
+		parent = BPF_CORE_READ(mount, mnt_parent);
+		if (parent == mount || dentry != BPF_CORE_READ(mount, mnt.mnt_root))
+			break;
+		on = BPF_CORE_READ(mount, mnt_mountpoint);
+		inode = BPF_CORE_READ(on, d_inode);
+		found->under[!!i] = BPF_CORE_READ(inode, i_ino);
+		found->under_device[!!i] = BPF_CORE_READ(inode, i_sb, s_dev);
+		found->under_generation[!!i] = place_generation(inode);
+		dentry = on;
+		mount = parent;
+	}
+}
+
 /* Tells the device, number and generation of the files that the agent holds open. */
 SEC("iter/task_file")
 int mark_inodes(struct bpf_iter__task_file *ctx)
@@ -81,6 +103,7 @@ int mark_inodes(struct bpf_iter__task_file *ctx)
 	struct task_struct *task = ctx->task;
 	struct file *file = ctx->file;
 	struct found_inode found = {};
+	struct mount *mount;
 	struct mark_key key;
 	struct settings *c;
 	u32 zero = 0;
@@ -95,6 +118,10 @@ int mark_inodes(struct bpf_iter__task_file *ctx)
 	found.device = key.device;
 	found.inode = key.inode;
 	found.generation = key.generation;
+	found.place_generation = place_generation(BPF_CORE_READ(file, f_inode));
+	mount = mount_of(BPF_CORE_READ(file, f_path.mnt));
+	found.mounts = namespace_number(BPF_CORE_READ(mount, mnt_ns));
+	found_under(file, &found);
 	bpf_seq_write(ctx->meta->seq, &found, sizeof(found));
 	return 0;
 }

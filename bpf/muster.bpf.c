@@ -16,6 +16,8 @@
 #include "include/packet.h"
 #include "include/owner.h"
 #include "include/keep.h"
+#include "include/self_map.h"
+#include "include/self_mount.h"
 
 #include "label.bpf.c"
 #include "mark.bpf.c"
@@ -36,5 +38,6 @@
 #include "syscalls.bpf.c"
 #include "preset.bpf.c"
 #include "probe.bpf.c"
+#include "self.bpf.c"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -99,7 +99,8 @@ const (
 	MusterCounterCOUNT_FOLDED            MusterCounter = 16
 	MusterCounterCOUNT_CALL_MEMORY       MusterCounter = 17
 	MusterCounterCOUNT_NAMES_MOVED       MusterCounter = 18
-	MusterCounterCOUNTERS                MusterCounter = 19
+	MusterCounterCOUNT_SELF              MusterCounter = 19
+	MusterCounterCOUNTERS                MusterCounter = 20
 )
 
 type MusterEndpoint struct {
@@ -215,12 +216,16 @@ const (
 )
 
 type MusterFoundInode struct {
-	_          structs.HostLayout
-	Fd         uint32
-	Device     uint32
-	Inode      uint64
-	Generation uint32
-	Reserved   uint32
+	_               structs.HostLayout
+	Fd              uint32
+	Device          uint32
+	Inode           uint64
+	Generation      uint32
+	PlaceGeneration uint32
+	Mounts          uint64
+	Under           [2]uint64
+	UnderDevice     [2]uint32
+	UnderGeneration [2]uint32
 }
 
 type MusterHook uint32
@@ -448,7 +453,7 @@ const (
 	MusterLimitEVENT_PATHS      MusterLimit = 4
 	MusterLimitARGUMENTS        MusterLimit = 512
 	MusterLimitSCRIPT_ARGUMENTS MusterLimit = 4
-	MusterLimitPROGRAMS         MusterLimit = 64
+	MusterLimitPROGRAMS         MusterLimit = 128
 	MusterLimitCALLS            MusterLimit = 2048
 	MusterLimitCALLS_I386       MusterLimit = 1024
 	MusterLimitCALL_DATA        MusterLimit = 7168
@@ -529,6 +534,26 @@ type MusterOwner struct {
 	Uid    uint32
 	Flags  uint32
 	Comm   [16]int8
+}
+
+type MusterPlace uint32
+
+const (
+	MusterPlacePLACE_TREE   MusterPlace = 1
+	MusterPlacePLACE_RUN    MusterPlace = 2
+	MusterPlacePLACE_UNITS  MusterPlace = 4
+	MusterPlacePLACE_GROUPS MusterPlace = 8
+	MusterPlacePLACE_ABOVE  MusterPlace = 16
+	MusterPlacePLACE_MOUNT  MusterPlace = 32
+	MusterPlacePLACE_EVERY  MusterPlace = 64
+	MusterPlacePLACE_ABSENT MusterPlace = 128
+)
+
+type MusterPlaceKey struct {
+	_          structs.HostLayout
+	Inode      uint64
+	Device     uint32
+	Generation uint32
 }
 
 type MusterPosture uint32
@@ -613,6 +638,31 @@ type MusterScriptPath struct {
 	Path   [508]int8
 }
 
+type MusterSelf struct {
+	_                 structs.HostLayout
+	Unit              [8]uint64
+	UnitMask          [8]uint64
+	UnitExact         [8]uint64
+	GroupParent       uint64
+	LauncherGroup     uint64
+	OwnMounts         uint64
+	Program           uint64
+	Starter           uint64
+	LauncherStart     uint64
+	ProgramDevice     uint32
+	StarterDevice     uint32
+	Launcher          uint32
+	ProgramGeneration uint32
+	StarterGeneration uint32
+	Off               uint32
+}
+
+type MusterSelfLimit uint32
+
+const (
+	MusterSelfLimitSELF_UNIT_WORDS MusterSelfLimit = 8
+)
+
 type MusterSettings struct {
 	_          structs.HostLayout
 	HashKey    [2]uint64
@@ -621,7 +671,7 @@ type MusterSettings struct {
 	AgentTgid  uint32
 	Layout     uint32
 	Build      uint64
-	Tags       [64]uint64
+	Tags       [128]uint64
 }
 
 type MusterStateKind uint32
@@ -644,6 +694,7 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	MusterMapAgent                 = "agent"
 	MusterMapCalls                 = "calls"
 	MusterMapChains                = "chains"
 	MusterMapClearances            = "clearances"
@@ -656,8 +707,10 @@ const (
 	MusterMapLabels                = "labels"
 	MusterMapMarks                 = "marks"
 	MusterMapOwners                = "owners"
+	MusterMapPlaces                = "places"
 	MusterMapScratches             = "scratches"
 	MusterMapScripts               = "scripts"
+	MusterMapSelfMarks             = "self_marks"
 	MusterMapSequences             = "sequences"
 	MusterMapSlots                 = "slots"
 	MusterMapStarts                = "starts"
@@ -719,6 +772,32 @@ const (
 	MusterProgPresetOpen           = "preset_open"
 	MusterProgPresetProtect        = "preset_protect"
 	MusterProgProbeDecision        = "probe_decision"
+	MusterProgSelfCommand          = "self_command"
+	MusterProgSelfCreate           = "self_create"
+	MusterProgSelfExec             = "self_exec"
+	MusterProgSelfFork             = "self_fork"
+	MusterProgSelfJoin             = "self_join"
+	MusterProgSelfKill             = "self_kill"
+	MusterProgSelfLink             = "self_link"
+	MusterProgSelfLock             = "self_lock"
+	MusterProgSelfLockedDown       = "self_locked_down"
+	MusterProgSelfMap              = "self_map"
+	MusterProgSelfMkdir            = "self_mkdir"
+	MusterProgSelfMknod            = "self_mknod"
+	MusterProgSelfMount            = "self_mount"
+	MusterProgSelfMove             = "self_move"
+	MusterProgSelfOpen             = "self_open"
+	MusterProgSelfPivot            = "self_pivot"
+	MusterProgSelfProgram          = "self_program"
+	MusterProgSelfPtrace           = "self_ptrace"
+	MusterProgSelfRename           = "self_rename"
+	MusterProgSelfRlimit           = "self_rlimit"
+	MusterProgSelfRmdir            = "self_rmdir"
+	MusterProgSelfSetattr          = "self_setattr"
+	MusterProgSelfSigio            = "self_sigio"
+	MusterProgSelfSymlink          = "self_symlink"
+	MusterProgSelfUmount           = "self_umount"
+	MusterProgSelfUnlink           = "self_unlink"
 	MusterProgSocketAccept         = "socket_accept"
 	MusterProgSocketBind           = "socket_bind"
 	MusterProgSocketConnect        = "socket_connect"
@@ -765,15 +844,19 @@ const (
 	MusterVarKeepMagic             = "keep_magic"
 	MusterVarKeepMode              = "keep_mode"
 	MusterVarKeepOperation         = "keep_operation"
+	MusterVarKeepPlace             = "keep_place"
 	MusterVarKeepPosture           = "keep_posture"
 	MusterVarKeepPreset            = "keep_preset"
 	MusterVarKeepPriorityBit       = "keep_priority_bit"
 	MusterVarKeepProtocol          = "keep_protocol"
 	MusterVarKeepRowBit            = "keep_row_bit"
+	MusterVarKeepSelfLimit         = "keep_self_limit"
 	MusterVarKeepStateKind         = "keep_state_kind"
 	MusterVarKeepVerdict           = "keep_verdict"
+	MusterVarLsmReturnsChecked     = "lsm_returns_checked"
 	MusterVarMountLockAddr         = "mount_lock_addr"
 	MusterVarRenameLockAddr        = "rename_lock_addr"
+	MusterVarSetattrIdmap          = "setattr_idmap"
 )
 
 // LoadMuster returns the embedded CollectionSpec for Muster.
@@ -876,6 +959,32 @@ type MusterProgramSpecs struct {
 	PresetOpen           *ebpf.ProgramSpec `ebpf:"preset_open"`
 	PresetProtect        *ebpf.ProgramSpec `ebpf:"preset_protect"`
 	ProbeDecision        *ebpf.ProgramSpec `ebpf:"probe_decision"`
+	SelfCommand          *ebpf.ProgramSpec `ebpf:"self_command"`
+	SelfCreate           *ebpf.ProgramSpec `ebpf:"self_create"`
+	SelfExec             *ebpf.ProgramSpec `ebpf:"self_exec"`
+	SelfFork             *ebpf.ProgramSpec `ebpf:"self_fork"`
+	SelfJoin             *ebpf.ProgramSpec `ebpf:"self_join"`
+	SelfKill             *ebpf.ProgramSpec `ebpf:"self_kill"`
+	SelfLink             *ebpf.ProgramSpec `ebpf:"self_link"`
+	SelfLock             *ebpf.ProgramSpec `ebpf:"self_lock"`
+	SelfLockedDown       *ebpf.ProgramSpec `ebpf:"self_locked_down"`
+	SelfMap              *ebpf.ProgramSpec `ebpf:"self_map"`
+	SelfMkdir            *ebpf.ProgramSpec `ebpf:"self_mkdir"`
+	SelfMknod            *ebpf.ProgramSpec `ebpf:"self_mknod"`
+	SelfMount            *ebpf.ProgramSpec `ebpf:"self_mount"`
+	SelfMove             *ebpf.ProgramSpec `ebpf:"self_move"`
+	SelfOpen             *ebpf.ProgramSpec `ebpf:"self_open"`
+	SelfPivot            *ebpf.ProgramSpec `ebpf:"self_pivot"`
+	SelfProgram          *ebpf.ProgramSpec `ebpf:"self_program"`
+	SelfPtrace           *ebpf.ProgramSpec `ebpf:"self_ptrace"`
+	SelfRename           *ebpf.ProgramSpec `ebpf:"self_rename"`
+	SelfRlimit           *ebpf.ProgramSpec `ebpf:"self_rlimit"`
+	SelfRmdir            *ebpf.ProgramSpec `ebpf:"self_rmdir"`
+	SelfSetattr          *ebpf.ProgramSpec `ebpf:"self_setattr"`
+	SelfSigio            *ebpf.ProgramSpec `ebpf:"self_sigio"`
+	SelfSymlink          *ebpf.ProgramSpec `ebpf:"self_symlink"`
+	SelfUmount           *ebpf.ProgramSpec `ebpf:"self_umount"`
+	SelfUnlink           *ebpf.ProgramSpec `ebpf:"self_unlink"`
 	SocketAccept         *ebpf.ProgramSpec `ebpf:"socket_accept"`
 	SocketBind           *ebpf.ProgramSpec `ebpf:"socket_bind"`
 	SocketConnect        *ebpf.ProgramSpec `ebpf:"socket_connect"`
@@ -892,6 +1001,7 @@ type MusterProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type MusterMapSpecs struct {
+	Agent      *ebpf.MapSpec `ebpf:"agent"`
 	Calls      *ebpf.MapSpec `ebpf:"calls"`
 	Chains     *ebpf.MapSpec `ebpf:"chains"`
 	Clearances *ebpf.MapSpec `ebpf:"clearances"`
@@ -904,8 +1014,10 @@ type MusterMapSpecs struct {
 	Labels     *ebpf.MapSpec `ebpf:"labels"`
 	Marks      *ebpf.MapSpec `ebpf:"marks"`
 	Owners     *ebpf.MapSpec `ebpf:"owners"`
+	Places     *ebpf.MapSpec `ebpf:"places"`
 	Scratches  *ebpf.MapSpec `ebpf:"scratches"`
 	Scripts    *ebpf.MapSpec `ebpf:"scripts"`
+	SelfMarks  *ebpf.MapSpec `ebpf:"self_marks"`
 	Sequences  *ebpf.MapSpec `ebpf:"sequences"`
 	Slots      *ebpf.MapSpec `ebpf:"slots"`
 	Starts     *ebpf.MapSpec `ebpf:"starts"`
@@ -951,15 +1063,19 @@ type MusterVariableSpecs struct {
 	KeepMagic           *ebpf.VariableSpec `ebpf:"keep_magic"`
 	KeepMode            *ebpf.VariableSpec `ebpf:"keep_mode"`
 	KeepOperation       *ebpf.VariableSpec `ebpf:"keep_operation"`
+	KeepPlace           *ebpf.VariableSpec `ebpf:"keep_place"`
 	KeepPosture         *ebpf.VariableSpec `ebpf:"keep_posture"`
 	KeepPreset          *ebpf.VariableSpec `ebpf:"keep_preset"`
 	KeepPriorityBit     *ebpf.VariableSpec `ebpf:"keep_priority_bit"`
 	KeepProtocol        *ebpf.VariableSpec `ebpf:"keep_protocol"`
 	KeepRowBit          *ebpf.VariableSpec `ebpf:"keep_row_bit"`
+	KeepSelfLimit       *ebpf.VariableSpec `ebpf:"keep_self_limit"`
 	KeepStateKind       *ebpf.VariableSpec `ebpf:"keep_state_kind"`
 	KeepVerdict         *ebpf.VariableSpec `ebpf:"keep_verdict"`
+	LsmReturnsChecked   *ebpf.VariableSpec `ebpf:"lsm_returns_checked"`
 	MountLockAddr       *ebpf.VariableSpec `ebpf:"mount_lock_addr"`
 	RenameLockAddr      *ebpf.VariableSpec `ebpf:"rename_lock_addr"`
+	SetattrIdmap        *ebpf.VariableSpec `ebpf:"setattr_idmap"`
 }
 
 // MusterObjects contains all objects after they have been loaded into the kernel.
@@ -982,6 +1098,7 @@ func (o *MusterObjects) Close() error {
 //
 // It can be passed to LoadMusterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MusterMaps struct {
+	Agent      *ebpf.Map `ebpf:"agent"`
 	Calls      *ebpf.Map `ebpf:"calls"`
 	Chains     *ebpf.Map `ebpf:"chains"`
 	Clearances *ebpf.Map `ebpf:"clearances"`
@@ -994,8 +1111,10 @@ type MusterMaps struct {
 	Labels     *ebpf.Map `ebpf:"labels"`
 	Marks      *ebpf.Map `ebpf:"marks"`
 	Owners     *ebpf.Map `ebpf:"owners"`
+	Places     *ebpf.Map `ebpf:"places"`
 	Scratches  *ebpf.Map `ebpf:"scratches"`
 	Scripts    *ebpf.Map `ebpf:"scripts"`
+	SelfMarks  *ebpf.Map `ebpf:"self_marks"`
 	Sequences  *ebpf.Map `ebpf:"sequences"`
 	Slots      *ebpf.Map `ebpf:"slots"`
 	Starts     *ebpf.Map `ebpf:"starts"`
@@ -1003,6 +1122,7 @@ type MusterMaps struct {
 
 func (m *MusterMaps) Close() error {
 	return _MusterClose(
+		m.Agent,
 		m.Calls,
 		m.Chains,
 		m.Clearances,
@@ -1015,8 +1135,10 @@ func (m *MusterMaps) Close() error {
 		m.Labels,
 		m.Marks,
 		m.Owners,
+		m.Places,
 		m.Scratches,
 		m.Scripts,
+		m.SelfMarks,
 		m.Sequences,
 		m.Slots,
 		m.Starts,
@@ -1063,15 +1185,19 @@ type MusterVariables struct {
 	KeepMagic           *ebpf.Variable `ebpf:"keep_magic"`
 	KeepMode            *ebpf.Variable `ebpf:"keep_mode"`
 	KeepOperation       *ebpf.Variable `ebpf:"keep_operation"`
+	KeepPlace           *ebpf.Variable `ebpf:"keep_place"`
 	KeepPosture         *ebpf.Variable `ebpf:"keep_posture"`
 	KeepPreset          *ebpf.Variable `ebpf:"keep_preset"`
 	KeepPriorityBit     *ebpf.Variable `ebpf:"keep_priority_bit"`
 	KeepProtocol        *ebpf.Variable `ebpf:"keep_protocol"`
 	KeepRowBit          *ebpf.Variable `ebpf:"keep_row_bit"`
+	KeepSelfLimit       *ebpf.Variable `ebpf:"keep_self_limit"`
 	KeepStateKind       *ebpf.Variable `ebpf:"keep_state_kind"`
 	KeepVerdict         *ebpf.Variable `ebpf:"keep_verdict"`
+	LsmReturnsChecked   *ebpf.Variable `ebpf:"lsm_returns_checked"`
 	MountLockAddr       *ebpf.Variable `ebpf:"mount_lock_addr"`
 	RenameLockAddr      *ebpf.Variable `ebpf:"rename_lock_addr"`
+	SetattrIdmap        *ebpf.Variable `ebpf:"setattr_idmap"`
 }
 
 // MusterPrograms contains all programs after they have been loaded into the kernel.
@@ -1136,6 +1262,32 @@ type MusterPrograms struct {
 	PresetOpen           *ebpf.Program `ebpf:"preset_open"`
 	PresetProtect        *ebpf.Program `ebpf:"preset_protect"`
 	ProbeDecision        *ebpf.Program `ebpf:"probe_decision"`
+	SelfCommand          *ebpf.Program `ebpf:"self_command"`
+	SelfCreate           *ebpf.Program `ebpf:"self_create"`
+	SelfExec             *ebpf.Program `ebpf:"self_exec"`
+	SelfFork             *ebpf.Program `ebpf:"self_fork"`
+	SelfJoin             *ebpf.Program `ebpf:"self_join"`
+	SelfKill             *ebpf.Program `ebpf:"self_kill"`
+	SelfLink             *ebpf.Program `ebpf:"self_link"`
+	SelfLock             *ebpf.Program `ebpf:"self_lock"`
+	SelfLockedDown       *ebpf.Program `ebpf:"self_locked_down"`
+	SelfMap              *ebpf.Program `ebpf:"self_map"`
+	SelfMkdir            *ebpf.Program `ebpf:"self_mkdir"`
+	SelfMknod            *ebpf.Program `ebpf:"self_mknod"`
+	SelfMount            *ebpf.Program `ebpf:"self_mount"`
+	SelfMove             *ebpf.Program `ebpf:"self_move"`
+	SelfOpen             *ebpf.Program `ebpf:"self_open"`
+	SelfPivot            *ebpf.Program `ebpf:"self_pivot"`
+	SelfProgram          *ebpf.Program `ebpf:"self_program"`
+	SelfPtrace           *ebpf.Program `ebpf:"self_ptrace"`
+	SelfRename           *ebpf.Program `ebpf:"self_rename"`
+	SelfRlimit           *ebpf.Program `ebpf:"self_rlimit"`
+	SelfRmdir            *ebpf.Program `ebpf:"self_rmdir"`
+	SelfSetattr          *ebpf.Program `ebpf:"self_setattr"`
+	SelfSigio            *ebpf.Program `ebpf:"self_sigio"`
+	SelfSymlink          *ebpf.Program `ebpf:"self_symlink"`
+	SelfUmount           *ebpf.Program `ebpf:"self_umount"`
+	SelfUnlink           *ebpf.Program `ebpf:"self_unlink"`
 	SocketAccept         *ebpf.Program `ebpf:"socket_accept"`
 	SocketBind           *ebpf.Program `ebpf:"socket_bind"`
 	SocketConnect        *ebpf.Program `ebpf:"socket_connect"`
@@ -1208,6 +1360,32 @@ func (p *MusterPrograms) Close() error {
 		p.PresetOpen,
 		p.PresetProtect,
 		p.ProbeDecision,
+		p.SelfCommand,
+		p.SelfCreate,
+		p.SelfExec,
+		p.SelfFork,
+		p.SelfJoin,
+		p.SelfKill,
+		p.SelfLink,
+		p.SelfLock,
+		p.SelfLockedDown,
+		p.SelfMap,
+		p.SelfMkdir,
+		p.SelfMknod,
+		p.SelfMount,
+		p.SelfMove,
+		p.SelfOpen,
+		p.SelfPivot,
+		p.SelfProgram,
+		p.SelfPtrace,
+		p.SelfRename,
+		p.SelfRlimit,
+		p.SelfRmdir,
+		p.SelfSetattr,
+		p.SelfSigio,
+		p.SelfSymlink,
+		p.SelfUmount,
+		p.SelfUnlink,
 		p.SocketAccept,
 		p.SocketBind,
 		p.SocketConnect,

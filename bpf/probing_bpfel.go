@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	ProbingMapAgent                 = "agent"
 	ProbingMapCalls                 = "calls"
 	ProbingMapChains                = "chains"
 	ProbingMapClearances            = "clearances"
@@ -28,8 +29,10 @@ const (
 	ProbingMapLabels                = "labels"
 	ProbingMapMarks                 = "marks"
 	ProbingMapOwners                = "owners"
+	ProbingMapPlaces                = "places"
 	ProbingMapScratches             = "scratches"
 	ProbingMapScripts               = "scripts"
+	ProbingMapSelfMarks             = "self_marks"
 	ProbingMapSequences             = "sequences"
 	ProbingMapSlots                 = "slots"
 	ProbingMapStarts                = "starts"
@@ -91,6 +94,32 @@ const (
 	ProbingProgPresetOpen           = "preset_open"
 	ProbingProgPresetProtect        = "preset_protect"
 	ProbingProgProbeDecision        = "probe_decision"
+	ProbingProgSelfCommand          = "self_command"
+	ProbingProgSelfCreate           = "self_create"
+	ProbingProgSelfExec             = "self_exec"
+	ProbingProgSelfFork             = "self_fork"
+	ProbingProgSelfJoin             = "self_join"
+	ProbingProgSelfKill             = "self_kill"
+	ProbingProgSelfLink             = "self_link"
+	ProbingProgSelfLock             = "self_lock"
+	ProbingProgSelfLockedDown       = "self_locked_down"
+	ProbingProgSelfMap              = "self_map"
+	ProbingProgSelfMkdir            = "self_mkdir"
+	ProbingProgSelfMknod            = "self_mknod"
+	ProbingProgSelfMount            = "self_mount"
+	ProbingProgSelfMove             = "self_move"
+	ProbingProgSelfOpen             = "self_open"
+	ProbingProgSelfPivot            = "self_pivot"
+	ProbingProgSelfProgram          = "self_program"
+	ProbingProgSelfPtrace           = "self_ptrace"
+	ProbingProgSelfRename           = "self_rename"
+	ProbingProgSelfRlimit           = "self_rlimit"
+	ProbingProgSelfRmdir            = "self_rmdir"
+	ProbingProgSelfSetattr          = "self_setattr"
+	ProbingProgSelfSigio            = "self_sigio"
+	ProbingProgSelfSymlink          = "self_symlink"
+	ProbingProgSelfUmount           = "self_umount"
+	ProbingProgSelfUnlink           = "self_unlink"
 	ProbingProgSocketAccept         = "socket_accept"
 	ProbingProgSocketBind           = "socket_bind"
 	ProbingProgSocketConnect        = "socket_connect"
@@ -137,15 +166,19 @@ const (
 	ProbingVarKeepMagic             = "keep_magic"
 	ProbingVarKeepMode              = "keep_mode"
 	ProbingVarKeepOperation         = "keep_operation"
+	ProbingVarKeepPlace             = "keep_place"
 	ProbingVarKeepPosture           = "keep_posture"
 	ProbingVarKeepPreset            = "keep_preset"
 	ProbingVarKeepPriorityBit       = "keep_priority_bit"
 	ProbingVarKeepProtocol          = "keep_protocol"
 	ProbingVarKeepRowBit            = "keep_row_bit"
+	ProbingVarKeepSelfLimit         = "keep_self_limit"
 	ProbingVarKeepStateKind         = "keep_state_kind"
 	ProbingVarKeepVerdict           = "keep_verdict"
+	ProbingVarLsmReturnsChecked     = "lsm_returns_checked"
 	ProbingVarMountLockAddr         = "mount_lock_addr"
 	ProbingVarRenameLockAddr        = "rename_lock_addr"
+	ProbingVarSetattrIdmap          = "setattr_idmap"
 )
 
 // LoadProbing returns the embedded CollectionSpec for Probing.
@@ -248,6 +281,32 @@ type ProbingProgramSpecs struct {
 	PresetOpen           *ebpf.ProgramSpec `ebpf:"preset_open"`
 	PresetProtect        *ebpf.ProgramSpec `ebpf:"preset_protect"`
 	ProbeDecision        *ebpf.ProgramSpec `ebpf:"probe_decision"`
+	SelfCommand          *ebpf.ProgramSpec `ebpf:"self_command"`
+	SelfCreate           *ebpf.ProgramSpec `ebpf:"self_create"`
+	SelfExec             *ebpf.ProgramSpec `ebpf:"self_exec"`
+	SelfFork             *ebpf.ProgramSpec `ebpf:"self_fork"`
+	SelfJoin             *ebpf.ProgramSpec `ebpf:"self_join"`
+	SelfKill             *ebpf.ProgramSpec `ebpf:"self_kill"`
+	SelfLink             *ebpf.ProgramSpec `ebpf:"self_link"`
+	SelfLock             *ebpf.ProgramSpec `ebpf:"self_lock"`
+	SelfLockedDown       *ebpf.ProgramSpec `ebpf:"self_locked_down"`
+	SelfMap              *ebpf.ProgramSpec `ebpf:"self_map"`
+	SelfMkdir            *ebpf.ProgramSpec `ebpf:"self_mkdir"`
+	SelfMknod            *ebpf.ProgramSpec `ebpf:"self_mknod"`
+	SelfMount            *ebpf.ProgramSpec `ebpf:"self_mount"`
+	SelfMove             *ebpf.ProgramSpec `ebpf:"self_move"`
+	SelfOpen             *ebpf.ProgramSpec `ebpf:"self_open"`
+	SelfPivot            *ebpf.ProgramSpec `ebpf:"self_pivot"`
+	SelfProgram          *ebpf.ProgramSpec `ebpf:"self_program"`
+	SelfPtrace           *ebpf.ProgramSpec `ebpf:"self_ptrace"`
+	SelfRename           *ebpf.ProgramSpec `ebpf:"self_rename"`
+	SelfRlimit           *ebpf.ProgramSpec `ebpf:"self_rlimit"`
+	SelfRmdir            *ebpf.ProgramSpec `ebpf:"self_rmdir"`
+	SelfSetattr          *ebpf.ProgramSpec `ebpf:"self_setattr"`
+	SelfSigio            *ebpf.ProgramSpec `ebpf:"self_sigio"`
+	SelfSymlink          *ebpf.ProgramSpec `ebpf:"self_symlink"`
+	SelfUmount           *ebpf.ProgramSpec `ebpf:"self_umount"`
+	SelfUnlink           *ebpf.ProgramSpec `ebpf:"self_unlink"`
 	SocketAccept         *ebpf.ProgramSpec `ebpf:"socket_accept"`
 	SocketBind           *ebpf.ProgramSpec `ebpf:"socket_bind"`
 	SocketConnect        *ebpf.ProgramSpec `ebpf:"socket_connect"`
@@ -264,6 +323,7 @@ type ProbingProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbingMapSpecs struct {
+	Agent      *ebpf.MapSpec `ebpf:"agent"`
 	Calls      *ebpf.MapSpec `ebpf:"calls"`
 	Chains     *ebpf.MapSpec `ebpf:"chains"`
 	Clearances *ebpf.MapSpec `ebpf:"clearances"`
@@ -276,8 +336,10 @@ type ProbingMapSpecs struct {
 	Labels     *ebpf.MapSpec `ebpf:"labels"`
 	Marks      *ebpf.MapSpec `ebpf:"marks"`
 	Owners     *ebpf.MapSpec `ebpf:"owners"`
+	Places     *ebpf.MapSpec `ebpf:"places"`
 	Scratches  *ebpf.MapSpec `ebpf:"scratches"`
 	Scripts    *ebpf.MapSpec `ebpf:"scripts"`
+	SelfMarks  *ebpf.MapSpec `ebpf:"self_marks"`
 	Sequences  *ebpf.MapSpec `ebpf:"sequences"`
 	Slots      *ebpf.MapSpec `ebpf:"slots"`
 	Starts     *ebpf.MapSpec `ebpf:"starts"`
@@ -323,15 +385,19 @@ type ProbingVariableSpecs struct {
 	KeepMagic           *ebpf.VariableSpec `ebpf:"keep_magic"`
 	KeepMode            *ebpf.VariableSpec `ebpf:"keep_mode"`
 	KeepOperation       *ebpf.VariableSpec `ebpf:"keep_operation"`
+	KeepPlace           *ebpf.VariableSpec `ebpf:"keep_place"`
 	KeepPosture         *ebpf.VariableSpec `ebpf:"keep_posture"`
 	KeepPreset          *ebpf.VariableSpec `ebpf:"keep_preset"`
 	KeepPriorityBit     *ebpf.VariableSpec `ebpf:"keep_priority_bit"`
 	KeepProtocol        *ebpf.VariableSpec `ebpf:"keep_protocol"`
 	KeepRowBit          *ebpf.VariableSpec `ebpf:"keep_row_bit"`
+	KeepSelfLimit       *ebpf.VariableSpec `ebpf:"keep_self_limit"`
 	KeepStateKind       *ebpf.VariableSpec `ebpf:"keep_state_kind"`
 	KeepVerdict         *ebpf.VariableSpec `ebpf:"keep_verdict"`
+	LsmReturnsChecked   *ebpf.VariableSpec `ebpf:"lsm_returns_checked"`
 	MountLockAddr       *ebpf.VariableSpec `ebpf:"mount_lock_addr"`
 	RenameLockAddr      *ebpf.VariableSpec `ebpf:"rename_lock_addr"`
+	SetattrIdmap        *ebpf.VariableSpec `ebpf:"setattr_idmap"`
 }
 
 // ProbingObjects contains all objects after they have been loaded into the kernel.
@@ -354,6 +420,7 @@ func (o *ProbingObjects) Close() error {
 //
 // It can be passed to LoadProbingObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbingMaps struct {
+	Agent      *ebpf.Map `ebpf:"agent"`
 	Calls      *ebpf.Map `ebpf:"calls"`
 	Chains     *ebpf.Map `ebpf:"chains"`
 	Clearances *ebpf.Map `ebpf:"clearances"`
@@ -366,8 +433,10 @@ type ProbingMaps struct {
 	Labels     *ebpf.Map `ebpf:"labels"`
 	Marks      *ebpf.Map `ebpf:"marks"`
 	Owners     *ebpf.Map `ebpf:"owners"`
+	Places     *ebpf.Map `ebpf:"places"`
 	Scratches  *ebpf.Map `ebpf:"scratches"`
 	Scripts    *ebpf.Map `ebpf:"scripts"`
+	SelfMarks  *ebpf.Map `ebpf:"self_marks"`
 	Sequences  *ebpf.Map `ebpf:"sequences"`
 	Slots      *ebpf.Map `ebpf:"slots"`
 	Starts     *ebpf.Map `ebpf:"starts"`
@@ -375,6 +444,7 @@ type ProbingMaps struct {
 
 func (m *ProbingMaps) Close() error {
 	return _ProbingClose(
+		m.Agent,
 		m.Calls,
 		m.Chains,
 		m.Clearances,
@@ -387,8 +457,10 @@ func (m *ProbingMaps) Close() error {
 		m.Labels,
 		m.Marks,
 		m.Owners,
+		m.Places,
 		m.Scratches,
 		m.Scripts,
+		m.SelfMarks,
 		m.Sequences,
 		m.Slots,
 		m.Starts,
@@ -435,15 +507,19 @@ type ProbingVariables struct {
 	KeepMagic           *ebpf.Variable `ebpf:"keep_magic"`
 	KeepMode            *ebpf.Variable `ebpf:"keep_mode"`
 	KeepOperation       *ebpf.Variable `ebpf:"keep_operation"`
+	KeepPlace           *ebpf.Variable `ebpf:"keep_place"`
 	KeepPosture         *ebpf.Variable `ebpf:"keep_posture"`
 	KeepPreset          *ebpf.Variable `ebpf:"keep_preset"`
 	KeepPriorityBit     *ebpf.Variable `ebpf:"keep_priority_bit"`
 	KeepProtocol        *ebpf.Variable `ebpf:"keep_protocol"`
 	KeepRowBit          *ebpf.Variable `ebpf:"keep_row_bit"`
+	KeepSelfLimit       *ebpf.Variable `ebpf:"keep_self_limit"`
 	KeepStateKind       *ebpf.Variable `ebpf:"keep_state_kind"`
 	KeepVerdict         *ebpf.Variable `ebpf:"keep_verdict"`
+	LsmReturnsChecked   *ebpf.Variable `ebpf:"lsm_returns_checked"`
 	MountLockAddr       *ebpf.Variable `ebpf:"mount_lock_addr"`
 	RenameLockAddr      *ebpf.Variable `ebpf:"rename_lock_addr"`
+	SetattrIdmap        *ebpf.Variable `ebpf:"setattr_idmap"`
 }
 
 // ProbingPrograms contains all programs after they have been loaded into the kernel.
@@ -508,6 +584,32 @@ type ProbingPrograms struct {
 	PresetOpen           *ebpf.Program `ebpf:"preset_open"`
 	PresetProtect        *ebpf.Program `ebpf:"preset_protect"`
 	ProbeDecision        *ebpf.Program `ebpf:"probe_decision"`
+	SelfCommand          *ebpf.Program `ebpf:"self_command"`
+	SelfCreate           *ebpf.Program `ebpf:"self_create"`
+	SelfExec             *ebpf.Program `ebpf:"self_exec"`
+	SelfFork             *ebpf.Program `ebpf:"self_fork"`
+	SelfJoin             *ebpf.Program `ebpf:"self_join"`
+	SelfKill             *ebpf.Program `ebpf:"self_kill"`
+	SelfLink             *ebpf.Program `ebpf:"self_link"`
+	SelfLock             *ebpf.Program `ebpf:"self_lock"`
+	SelfLockedDown       *ebpf.Program `ebpf:"self_locked_down"`
+	SelfMap              *ebpf.Program `ebpf:"self_map"`
+	SelfMkdir            *ebpf.Program `ebpf:"self_mkdir"`
+	SelfMknod            *ebpf.Program `ebpf:"self_mknod"`
+	SelfMount            *ebpf.Program `ebpf:"self_mount"`
+	SelfMove             *ebpf.Program `ebpf:"self_move"`
+	SelfOpen             *ebpf.Program `ebpf:"self_open"`
+	SelfPivot            *ebpf.Program `ebpf:"self_pivot"`
+	SelfProgram          *ebpf.Program `ebpf:"self_program"`
+	SelfPtrace           *ebpf.Program `ebpf:"self_ptrace"`
+	SelfRename           *ebpf.Program `ebpf:"self_rename"`
+	SelfRlimit           *ebpf.Program `ebpf:"self_rlimit"`
+	SelfRmdir            *ebpf.Program `ebpf:"self_rmdir"`
+	SelfSetattr          *ebpf.Program `ebpf:"self_setattr"`
+	SelfSigio            *ebpf.Program `ebpf:"self_sigio"`
+	SelfSymlink          *ebpf.Program `ebpf:"self_symlink"`
+	SelfUmount           *ebpf.Program `ebpf:"self_umount"`
+	SelfUnlink           *ebpf.Program `ebpf:"self_unlink"`
 	SocketAccept         *ebpf.Program `ebpf:"socket_accept"`
 	SocketBind           *ebpf.Program `ebpf:"socket_bind"`
 	SocketConnect        *ebpf.Program `ebpf:"socket_connect"`
@@ -580,6 +682,32 @@ func (p *ProbingPrograms) Close() error {
 		p.PresetOpen,
 		p.PresetProtect,
 		p.ProbeDecision,
+		p.SelfCommand,
+		p.SelfCreate,
+		p.SelfExec,
+		p.SelfFork,
+		p.SelfJoin,
+		p.SelfKill,
+		p.SelfLink,
+		p.SelfLock,
+		p.SelfLockedDown,
+		p.SelfMap,
+		p.SelfMkdir,
+		p.SelfMknod,
+		p.SelfMount,
+		p.SelfMove,
+		p.SelfOpen,
+		p.SelfPivot,
+		p.SelfProgram,
+		p.SelfPtrace,
+		p.SelfRename,
+		p.SelfRlimit,
+		p.SelfRmdir,
+		p.SelfSetattr,
+		p.SelfSigio,
+		p.SelfSymlink,
+		p.SelfUmount,
+		p.SelfUnlink,
 		p.SocketAccept,
 		p.SocketBind,
 		p.SocketConnect,

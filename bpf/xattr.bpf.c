@@ -4,13 +4,6 @@
 // Class file: extended attributes, file capabilities and access control lists among them, and times. Their hooks are
 // not told the mount, which system calls name just before, when they ask whether it can be written to.
 
-#define ATTR_MODE 0x1
-#define ATTR_UID 0x2
-#define ATTR_GID 0x4
-#define ATTR_SIZE 0x8
-#define ATTR_ATIME 0x10
-#define ATTR_MTIME 0x20
-
 static __always_inline void write_begins(struct vfsmount *mnt)
 {
 	struct label *l;

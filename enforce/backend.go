@@ -87,6 +87,10 @@ type State struct {
 	Foreign []string
 	// Unlabelled counts processes of a subject that could not be classified.
 	Unlabelled int
+	// Resisted counts acts against the agent that self-protection denied, since the programs were attached.
+	Resisted uint64
+	// SelfFault says why self-protection, which was asked for, is not in force as it should be; "" when it is, or was not.
+	SelfFault string
 }
 
 // Component is one kernel object of ours.

@@ -31,7 +31,7 @@ enum limit {
 	EVENT_PATHS = 4,
 	ARGUMENTS = 512, /* of one program, after argv[0]; of more some count as not listed */
 	SCRIPT_ARGUMENTS = 4, /* that the kernel puts before a script's own */
-	PROGRAMS = 64,
+	PROGRAMS = 128,
 	CALLS = 2048, /* numbers of system calls: those of 64 bits and of x32, then those of i386 */
 	CALLS_I386 = 1024, /* the first of i386 */
 	CALL_DATA = 7168, /* of paths that a call under way keeps */
@@ -328,53 +328,6 @@ struct clearing_state {
 	u64 off; /* not 0: none is given, and none holds */
 };
 
-/* One flow, as the subject's end of it is named. */
-struct flow_key {
-	u64 net;
-	u8 peer[16];
-	u16 peer_port;
-	u16 port;
-	u8 family;
-	u8 protocol;
-	u8 reserved[2];
-};
-
-enum flow_said {
-	FLOW_UNDECIDED,
-	FLOW_PERMITTED,
-	FLOW_DENIED,
-	FLOW_WATCHED, /* permitted, and to be told of */
-};
-
-/* What is known of a flow: who began it, and what one ruleset says of it on one interface. */
-struct flow_entry {
-	u64 seen; /* CLOCK_BOOTTIME */
-	u64 image;
-	u32 class; /* CLASS_INGRESS or CLASS_EGRESS */
-	u32 said; /* enum flow_said */
-	u32 interface;
-	u32 begun; /* sequence number that a TCP connection began with */
-	u32 asked; /* the segment whose question was decided last, and the ruleset */
-	u32 answered; /* enum flow_said */
-};
-
-enum owner_flag {
-	OWNER_AGENT = 1,
-	OWNER_TERMINAL = 2,
-	OWNER_CHAINED = 4,
-};
-
-/* Who used a socket last. */
-struct owner {
-	u64 source[SOURCES];
-	u64 chain[CHAIN]; /* with OWNER_CHAINED */
-	u32 pid;
-	u32 ppid;
-	u32 uid;
-	u32 flags;
-	char comm[16];
-};
-
 struct mark_key {
 	u64 inode;
 	u32 device;
@@ -443,6 +396,8 @@ enum arguments_state {
 };
 
 #include "abi_event.h"
+#include "abi_flow.h"
 #include "abi_probe.h"
+#include "abi_self.h"
 
 #endif

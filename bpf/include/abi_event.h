@@ -61,6 +61,7 @@ enum counter {
 	COUNT_FOLDED, /* an event was counted in a fold instead of told by itself */
 	COUNT_CALL_MEMORY, /* no memory to keep what a system call is made on: it is not told */
 	COUNT_NAMES_MOVED, /* a directory or a symlink got a name: names that policies know may lead elsewhere now */
+	COUNT_SELF, /* self-protection denied something */
 	COUNTERS,
 };
 

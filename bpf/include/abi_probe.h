@@ -33,7 +33,11 @@ struct found_inode {
 	u32 device;
 	u64 inode;
 	u32 generation;
-	u32 reserved;
+	u32 place_generation; /* as in struct place_key */
+	u64 mounts; /* the mount namespace that it was opened in, by a number that is not given again */
+	u64 under[2]; /* the root of a mount: inode of what that is mounted on, and below what else is mounted there */
+	u32 under_device[2];
+	u32 under_generation[2];
 };
 
 #endif

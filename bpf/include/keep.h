@@ -26,6 +26,8 @@ KEEP(enum, priority_bit);
 KEEP(enum, arguments_state);
 KEEP(enum, call_flag);
 KEEP(enum, call_bit);
+KEEP(enum, place);
+KEEP(enum, self_limit);
 KEEP(struct, image_call);
 KEEP(struct, image_group);
 KEEP(struct, image_any);

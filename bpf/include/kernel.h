@@ -74,6 +74,14 @@ typedef _Bool bool;
 #define S_IFBLK 0060000
 #define S_IFREG 0100000
 
+/* Of struct iattr. */
+#define ATTR_MODE 0x1
+#define ATTR_UID 0x2
+#define ATTR_GID 0x4
+#define ATTR_SIZE 0x8
+#define ATTR_ATIME 0x10
+#define ATTR_MTIME 0x20
+
 #define RENAME_EXCHANGE 2
 #define PROC_SUPER_MAGIC 0x9fa0
 #define AT_FDCWD -100

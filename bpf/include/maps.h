@@ -14,6 +14,10 @@ const volatile u64 rename_lock_addr = 0;
 const volatile u64 mount_lock_addr = 0;
 const volatile u64 init_nsproxy_addr = 0;
 const volatile u64 init_user_ns_addr = 0;
+/* Whether the hook inode_setattr begins with an id map: from 6.9. */
+const volatile u64 setattr_idmap = 0;
+/* Whether the verifier refuses programs of security hooks that return what is no answer: from 6.12. */
+const volatile u64 lsm_returns_checked = 0;
 /* The number of this loading of the programs; see struct settings. */
 const volatile u64 instance = 0;
 
@@ -132,6 +136,31 @@ struct {
 	__type(key, u64);
 	__type(value, struct script_path);
 } scripts SEC(".maps");
+
+/* Key 0. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct self);
+} agent SEC(".maps");
+
+/* What is the agent's: enum place. Written by the agent alone, which says so when it is full. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct place_key);
+	__type(value, u32);
+} places SEC(".maps");
+
+/* enum self_mark, of a process's leader. Without memory for it the next agent is not known as one. */
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, u32);
+} self_marks SEC(".maps");
 
 /* Full: the event is lost and counted; the verdict stands. */
 struct {

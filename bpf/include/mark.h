@@ -80,4 +80,12 @@ static __always_inline void names_moved(void)
 		count(COUNT_NAMES_MOVED);
 }
 
+#define BTRFS_SUPER_MAGIC 0x9123683e
+
+/* struct place_key. Elsewhere a generation can be set by whoever owns the file (FS_IOC_SETVERSION). */
+static __always_inline u32 place_generation(struct inode *inode)
+{
+	return BPF_CORE_READ(inode, i_sb, s_magic) == BTRFS_SUPER_MAGIC ? BPF_CORE_READ(inode, i_generation) : 0;
+}
+
 #endif

@@ -182,7 +182,7 @@ func reloadOnHangup(ctx context.Context, loop *reconciler.Loop, log *slog.Logger
 		case <-ctx.Done():
 			return nil
 		case <-hangup:
-			if err := loop.Reload(ctx); err != nil {
+			if err := loop.Reload(ctx); err != nil && ctx.Err() == nil { // who is stopped meanwhile has not failed
 				log.Error("reload", "error", err)
 			}
 		}

@@ -51,7 +51,7 @@ func (b *Backend) attach(ctx context.Context) error {
 		b.loaded.close()
 	}
 	b.loaded = fresh
-	if err := b.retire(wanted); err != nil {
+	if err := b.retire(wanted | b.constant()); err != nil {
 		return err
 	}
 	b.log.Info("programs attached", "adopted", adopted, "programs", len(fresh.links))
@@ -62,7 +62,10 @@ func (b *Backend) attach(ctx context.Context) error {
 	if err := prepareFolds(b.maps[bpf.MusterMapFolds], folds); err != nil {
 		return err
 	}
-	return b.reader.attach(b.maps, folds)
+	if err := b.reader.attach(b.maps, folds); err != nil {
+		return err
+	}
+	return b.guard(ctx)
 }
 
 // load loads what is in demand, or beside an adopted set the iterators.

@@ -37,6 +37,8 @@ type Config struct {
 	Log *slog.Logger
 }
 
+const defaultRoot = "/sys/fs/bpf/muster"
+
 // Backend is the BPF-LSM backend. Its methods may be called from several goroutines.
 type Backend struct {
 	ringBytes int
@@ -49,6 +51,11 @@ type Backend struct {
 	calls     map[string]bool // names of the system calls of this kernel, nil when they are not known
 
 	mu sync.Mutex
+	// self is what self-protection covers, nil while it is off. selfFault is why it is not in force as it should be, and
+	// nextGuard when that is tried again.
+	self      *Self
+	selfFault error
+	nextGuard time.Time
 	// loaded is this process's own loading: attached, or kept for its iterators beside an adopted set.
 	loaded *programSet
 	// machine is what was read of it, once.
@@ -91,7 +98,7 @@ func New(config Config) (*Backend, error) {
 	}
 	b := &Backend{
 		ringBytes: cmp.Or(config.RingBytes, 2<<20), log: log, spec: spec,
-		pins: newPins(cmp.Or(config.Root, "/sys/fs/bpf/muster"), spec), namesMoved: make(chan struct{}, 1),
+		pins: newPins(cmp.Or(config.Root, defaultRoot), spec), namesMoved: make(chan struct{}, 1),
 	}
 	b.reader.init()
 	return b, nil
@@ -173,7 +180,7 @@ func (b *Backend) publish(ctx context.Context, rs *enforce.Ruleset) error {
 	if b.machine != nil {
 		b.machine.forget()
 	}
-	return errors.Join(b.retire(demanded), b.sweepMarks(image), b.pins.removeOthers())
+	return errors.Join(b.retire(demanded|b.constant()), b.sweepMarks(image), b.pins.removeOthers())
 }
 
 func (b *Backend) withdraw(subject enforce.SubjectID) error {
@@ -193,7 +200,7 @@ func (b *Backend) withdraw(subject enforce.SubjectID) error {
 		return err
 	}
 	b.needed = 0
-	return errors.Join(b.retire(0), b.pins.removeOthers())
+	return errors.Join(b.retire(b.constant()), b.pins.removeOthers())
 }
 
 func (b *Backend) detach() error {

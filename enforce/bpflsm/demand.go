@@ -36,6 +36,7 @@ const (
 	demandSockets                         // … of class network
 	demandQueries                         // … of class dns
 	demandFlows                           // … of the classes ingress and egress
+	demandSelf                            // self-protection is on, whatever the ruleset
 	demandEnd
 
 	everyDemand = demandEnd - 1

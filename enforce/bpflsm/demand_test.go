@@ -65,6 +65,7 @@ func TestEveryDemand(t *testing.T) {
 	for _, p := range attached {
 		used |= p.demand
 	}
+	asked |= (&Backend{self: &Self{}}).constant()
 	if asked != everyDemand || used != everyDemand {
 		t.Errorf("asked for %b, used %b, of %b", asked, used, everyDemand)
 	}

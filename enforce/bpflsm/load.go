@@ -122,6 +122,8 @@ func (set *programSet) specialise(spec *ebpf.CollectionSpec, h *host, ringBytes 
 		spec.Variables[bpf.MusterVarMountLockAddr].Set(h.addresses["mount_lock"]),
 		spec.Variables[bpf.MusterVarInitNsproxyAddr].Set(h.addresses["init_nsproxy"]),
 		spec.Variables[bpf.MusterVarInitUserNsAddr].Set(h.addresses["init_user_ns"]),
+		spec.Variables[bpf.MusterVarSetattrIdmap].Set(h.setattrIdmap),
+		spec.Variables[bpf.MusterVarLsmReturnsChecked].Set(h.returnsChecked),
 		spec.Variables[bpf.MusterVarInstance].Set(set.instance),
 	)
 }
@@ -168,14 +170,19 @@ func randomNumber() uint64 {
 
 // selfStart is this process's start in ticks, as the kernel side compares it.
 func selfStart() (uint64, error) {
-	stat, err := os.ReadFile("/proc/self/stat")
+	return processStart(os.Getpid())
+}
+
+// processStart is a process's.
+func processStart(pid int) (uint64, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
 	}
 	// The name in parentheses may hold anything; starttime is the 20th field behind it.
 	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
 	if len(fields) < 20 {
-		return 0, errors.New("/proc/self/stat is too short")
+		return 0, fmt.Errorf("/proc/%d/stat is too short", pid)
 	}
 	return strconv.ParseUint(fields[19], 10, 64)
 }

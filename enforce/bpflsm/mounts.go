@@ -19,6 +19,7 @@ const mountTable = "/proc/self/mountinfo"
 
 // mountPoint is a line of proc(5)'s mountinfo.
 type mountPoint struct {
+	id         uint64 // as fdinfo of /proc calls it
 	device     uint32 // as the kernel has it: see kernelDevice
 	root       string // the directory of the filesystem that is mounted
 	at         string
@@ -43,7 +44,11 @@ func readMounts(table io.Reader) ([]mountPoint, error) {
 		if err != nil {
 			return nil, err
 		}
-		found = append(found, mountPoint{device, unescape(fields[3]), unescape(fields[4]), fields[end+1]})
+		id, err := strconv.ParseUint(fields[0], 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("read mounts: number %q: %w", fields[0], err)
+		}
+		found = append(found, mountPoint{id, device, unescape(fields[3]), unescape(fields[4]), fields[end+1]})
 	}
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("read mounts: %w", err)

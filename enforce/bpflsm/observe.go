@@ -27,15 +27,18 @@ func (b *Backend) Observe(ctx context.Context, want []*enforce.Ruleset) (enforce
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	state := enforce.State{Backend: Name, Subjects: map[enforce.SubjectID]enforce.SubjectState{}}
+	if err := b.keepGuard(ctx); err != nil {
+		return state, err
+	}
 	demanded, err := b.demanded()
 	if err != nil {
 		return state, err
 	}
-	wanted, tags, err := b.reference(demanded)
-	if err != nil {
+	if err := b.observeIdle(&state, demanded|b.constant()); err != nil {
 		return state, err
 	}
-	if err := b.observeIdle(&state, demanded); err != nil {
+	wanted, tags, err := b.reference(demanded | b.observeSelf(&state))
+	if err != nil {
 		return state, err
 	}
 	ours, err := b.loadedIDs()
@@ -70,17 +73,23 @@ func (b *Backend) Observe(ctx context.Context, want []*enforce.Ruleset) (enforce
 	if err := b.observeSubject(ctx, &state, maps, want); err != nil {
 		return state, err
 	}
+	if err := observeResisted(&state, maps); err != nil {
+		return state, err
+	}
 	if state.Foreign, err = foreign(ours); err != nil {
 		return state, err
 	}
-	if b.loaded != nil {
-		missing, err := runIterator(ctx, b.loaded.Programs[bpf.MusterProgLabelMissing])
-		if err != nil {
-			return state, err
-		}
-		state.Unlabelled = len(missing) / 4
+	return state, b.observeUnlabelled(ctx, &state)
+}
+
+// observeUnlabelled counts the processes that have no label.
+func (b *Backend) observeUnlabelled(ctx context.Context, state *enforce.State) error {
+	if b.loaded == nil {
+		return nil
 	}
-	return state, nil
+	missing, err := runIterator(ctx, b.loaded.Programs[bpf.MusterProgLabelMissing])
+	state.Unlabelled = len(missing) / 4
+	return err
 }
 
 // reference are the programs that should be attached, and their tags: those that this process attached, else

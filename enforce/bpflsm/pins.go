@@ -75,7 +75,7 @@ func (p pins) openMap(name string) (*ebpf.Map, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open pinned map %s: %w", name, err)
+		return nil, fmt.Errorf("open pinned map %s: %w", name, recognition(err))
 	}
 	return m, nil
 }

@@ -211,7 +211,7 @@ func operate(f []string) error {
 	if f[0] == "way" {
 		return way(f)
 	}
-	for _, operate := range []func([]string) (bool, error){held, heldMap, namespaced} {
+	for _, operate := range []func([]string) (bool, error){held, heldMap, namespaced, selfAct} {
 		if known, err := operate(f); known {
 			return err
 		}

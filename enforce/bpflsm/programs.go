@@ -99,6 +99,33 @@ var attached = []program{
 	{name: bpf.MusterProgPresetOpen, demand: demandPresetOpen},
 	{name: bpf.MusterProgPacketOut, cgroup: true, egress: true, demand: demandQueries | demandFlows},
 	{name: bpf.MusterProgPacketIn, cgroup: true, demand: demandFlows},
+	// What keeps others from detaching comes last: whoever attaches is the agent by then.
+	{name: bpf.MusterProgSelfFork, demand: demandSelf},
+	{name: bpf.MusterProgSelfExec, demand: demandSelf},
+	{name: bpf.MusterProgSelfJoin, tracing: true, demand: demandSelf},
+	{name: bpf.MusterProgSelfMap, demand: demandSelf},
+	{name: bpf.MusterProgSelfProgram, demand: demandSelf},
+	{name: bpf.MusterProgSelfCommand, demand: demandSelf},
+	{name: bpf.MusterProgSelfLockedDown, demand: demandSelf},
+	{name: bpf.MusterProgSelfPtrace, demand: demandSelf},
+	{name: bpf.MusterProgSelfKill, demand: demandSelf},
+	{name: bpf.MusterProgSelfSigio, demand: demandSelf},
+	{name: bpf.MusterProgSelfRlimit, demand: demandSelf},
+	{name: bpf.MusterProgSelfCreate, demand: demandSelf},
+	{name: bpf.MusterProgSelfMkdir, demand: demandSelf},
+	{name: bpf.MusterProgSelfMknod, demand: demandSelf},
+	{name: bpf.MusterProgSelfSymlink, demand: demandSelf},
+	{name: bpf.MusterProgSelfLink, demand: demandSelf},
+	{name: bpf.MusterProgSelfUnlink, demand: demandSelf},
+	{name: bpf.MusterProgSelfRmdir, demand: demandSelf},
+	{name: bpf.MusterProgSelfRename, demand: demandSelf},
+	{name: bpf.MusterProgSelfSetattr, demand: demandSelf},
+	{name: bpf.MusterProgSelfOpen, demand: demandSelf},
+	{name: bpf.MusterProgSelfLock, demand: demandSelf},
+	{name: bpf.MusterProgSelfMount, demand: demandSelf},
+	{name: bpf.MusterProgSelfMove, demand: demandSelf},
+	{name: bpf.MusterProgSelfUmount, demand: demandSelf},
+	{name: bpf.MusterProgSelfPivot, demand: demandSelf},
 }
 
 // iterators are run by the agent and attached for the moment only.
@@ -110,6 +137,10 @@ type host struct {
 	addresses map[string]uint64
 	// programs are those that are made for this kernel.
 	programs *ebpf.CollectionSpec
+	// setattrIdmap is 1 where the hook inode_setattr begins with an id map, else 0.
+	setattrIdmap uint64
+	// returnsChecked is 1 where the verifier knows what a program of a security hook may return, else 0.
+	returnsChecked uint64
 	// types are the kernel's, which take some megabytes: see forget.
 	types *btf.Cache
 }
@@ -138,12 +169,40 @@ func readHost(programs *ebpf.CollectionSpec) (*host, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &host{hooks: hooks, addresses: addresses, programs: programs, types: types}, nil
+	idmap, err := setattrIdmap(kernel)
+	if err != nil {
+		return nil, err
+	}
+	return &host{
+		hooks: hooks, addresses: addresses, programs: programs, types: types,
+		setattrIdmap: idmap, returnsChecked: returnsChecked(kernel),
+	}, nil
 }
 
 // forget gives back the memory that is needed to load programs. What is loaded later reads the kernel's types again.
 func (h *host) forget() {
 	h.types = btf.NewCache()
+}
+
+// returnsChecked looks for what the verifier asks for the range of a hook's answers: from 6.12.
+func returnsChecked(kernel *btf.Spec) uint64 {
+	var answers *btf.Func
+	if kernel.TypeByName("bpf_lsm_get_retval_range", &answers) != nil {
+		return 0 // it is not there, or not known: then nobody else loads such programs
+	}
+	return 1
+}
+
+// setattrIdmap looks how many arguments the hook inode_setattr has: one more from 6.9.
+func setattrIdmap(kernel *btf.Spec) (uint64, error) {
+	var hook *btf.Func
+	if err := kernel.TypeByName("bpf_lsm_inode_setattr", &hook); err != nil {
+		return 0, fmt.Errorf("look for the hook inode_setattr: %w", err)
+	}
+	if proto, is := hook.Type.(*btf.FuncProto); is && len(proto.Params) > 2 {
+		return 1, nil
+	}
+	return 0, nil
 }
 
 func (b *Backend) host() (*host, error) {
