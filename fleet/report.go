@@ -33,9 +33,17 @@ const (
 // ConditionRestartNeeded says that the configuration was changed where only a restart takes it up.
 const ConditionRestartNeeded = "RestartNeeded"
 
+// ConditionStoodDown says that a signed stand-down lifts the host's self-protection, ConditionResisted that acts against the
+// agent were denied, ConditionExposed that self-protection was asked for and is not in force as it should be.
+const (
+	ConditionStoodDown = "StoodDown"
+	ConditionResisted  = "Resisted"
+	ConditionExposed   = "Exposed"
+)
+
 // Condition is one thing about a host besides its state.
 type Condition struct {
-	Type    string    `json:"type"`             // Stale Refused Reverted Revoked Forked StateLost HistoryRewritten Suspended Lost Unprotected ClockBackwards MirrorFailed MirrorRefused RestartNeeded
+	Type    string    `json:"type"`             // Stale Refused Reverted Revoked Forked StateLost HistoryRewritten Suspended Lost Unprotected ClockBackwards MirrorFailed MirrorRefused RestartNeeded StoodDown Resisted Exposed
 	Tenant  string    `json:"tenant,omitempty"` // whose release it is about; "" is the host's own, or the host
 	Since   time.Time `json:"since"`
 	Digest  string    `json:"digest,omitempty"`

@@ -78,8 +78,12 @@ type knowledge struct {
 	adopted    bool // the backend holds what is pinned
 	kernel     backoff
 	suspension *control.Suspension
-	repairs    []control.Repair
-	timings    map[string]float64
+	standDowns standDowns
+	// resisted is the kernel's count at the last look, resistedHere what came since the start.
+	resisted     *uint64
+	resistedHere uint64
+	repairs      []control.Repair
+	timings      map[string]float64
 
 	concluded *fleet.Report
 	sent      [sha256.Size]byte // the gist of what was handed over last, zero before

@@ -85,7 +85,7 @@ type Clock interface {
 	After(d time.Duration) <-chan time.Time
 }
 
-// Deps is everything the loop needs of others; all are required.
+// Deps is everything the loop needs of others; all but the protector are required.
 type Deps struct {
 	// Load reads the settings, at the start and at every reload.
 	Load     func(ctx context.Context) (*Settings, error)
@@ -93,10 +93,12 @@ type Deps struct {
 	Host     Host
 	Backend  enforce.Backend
 	Reporter Reporter
-	Counters Counters
-	Watcher  Watcher
-	Clock    Clock
-	Log      *slog.Logger
+	// Protector is nil where the agent does not protect itself.
+	Protector Protector
+	Counters  Counters
+	Watcher   Watcher
+	Clock     Clock
+	Log       *slog.Logger
 	// Identified is told whenever what events say of this host changes.
 	Identified func(fleetName, hostname string, postures enforce.Postures)
 	// Audited is told after each round without a failure which policies are in force and deny nothing yet.
@@ -131,13 +133,13 @@ type Loop struct {
 
 // deadlines say when something is to be done; the zero time means never.
 type deadlines struct {
-	observe, verify, report, retry, resume, watchdog time.Time
+	observe, verify, report, retry, resume, standDown, watchdog time.Time
 }
 
 // earliest returns how long to wait from now.
 func (d deadlines) earliest(now time.Time) time.Duration {
 	wait := time.Hour
-	for _, at := range []time.Time{d.observe, d.verify, d.report, d.retry, d.resume, d.watchdog} {
+	for _, at := range []time.Time{d.observe, d.verify, d.report, d.retry, d.resume, d.standDown, d.watchdog} {
 		if !at.IsZero() {
 			wait = min(wait, max(at.Sub(now), 0))
 		}
@@ -229,6 +231,9 @@ func (l *Loop) work(ctx context.Context) {
 	now := l.deps.Clock.Now()
 	if l.suspensionIsOver(now) {
 		l.endSuspension(ctx, "its time is over")
+	}
+	if past(l.due.standDown, now) {
+		l.standDownIsOver(ctx)
 	}
 	for _, t := range l.tenants {
 		if past(t.poll, now) || past(t.scheduled, now) {

@@ -39,6 +39,7 @@ func (l *Loop) start(ctx context.Context) error {
 	}
 	l.restoreSuspension(now)
 	l.restoreKept(now)
+	l.restoreStandDown(ctx, now)
 	l.converge(ctx, CauseStart)
 	giveBack(l.own().inForce())
 	return nil
@@ -117,6 +118,7 @@ func (l *Loop) observe(ctx context.Context, want Want) (Plan, error) {
 		return Plan{}, fmt.Errorf("observe: %w", err)
 	}
 	l.know.state = &state
+	l.selfProtection(l.deps.Clock.Now())
 	input := enforce.DiffInput{Want: want.Rulesets, Have: state, Gaps: l.know.compiled.gaps, Before: l.know.drift, Now: l.deps.Clock.Now()}
 	if !want.Known {
 		// Nobody said what the host should obey: what the kernel holds is then neither missing nor extra.

@@ -37,30 +37,32 @@ var outputs = map[string]struct {
 	value  any
 	note   string
 }{
-	"muster approve":       {"published", bundles.Published{}, "With `--plan`: [review](schema/cli/review.json)."},
-	"muster bundle export": {"carried", carried{}, ""},
-	"muster bundle import": {"carried", carried{}, ""},
-	"muster drift":         {"drift", driftResult{}, ""},
-	"muster explain":       {"explain", explainResult{}, ""},
-	"muster fleet collect": {"collect", collectResult{}, "With `--every` one such document after another."},
-	"muster init":          {"init", []scaffold.Written{}, ""},
-	"muster join":          {"join", joined{}, ""},
-	"muster keys new":      {"key", newKey{}, ""},
-	"muster lint":          {"lint", []finding{}, ""},
-	"muster logs":          {"event", events.Record{}, "One such document a line."},
-	"muster plan":          {"plan", control.Plan{}, ""},
-	"muster promote":       {"promote", promotion{}, ""},
-	"muster publish":       {"publish", publishResult{}, ""},
-	"muster pull":          {"carried", carried{}, ""},
-	"muster resume":        {"resume", resumeResult{}, ""},
-	"muster roll":          {"roll", rollResult{}, ""},
-	"muster status":        {"status", control.Status{}, ""},
-	"muster suspend":       {"suspension", control.Suspension{}, ""},
-	"muster sync":          {"sync", control.SyncResult{}, ""},
-	"muster trust check":   {"trust", trustView{}, ""},
-	"muster trust next":    {"trust-next", trustNext{}, ""},
-	"muster trust show":    {"trust", trustView{}, ""},
-	"muster verify":        {"verify", verifyResult{}, ""},
+	"muster approve":         {"published", bundles.Published{}, "With `--plan`: [review](schema/cli/review.json)."},
+	"muster bundle export":   {"carried", carried{}, ""},
+	"muster bundle import":   {"carried", carried{}, ""},
+	"muster drift":           {"drift", driftResult{}, ""},
+	"muster explain":         {"explain", explainResult{}, ""},
+	"muster fleet collect":   {"collect", collectResult{}, "With `--every` one such document after another."},
+	"muster init":            {"init", []scaffold.Written{}, ""},
+	"muster join":            {"join", joined{}, ""},
+	"muster keys new":        {"key", newKey{}, ""},
+	"muster lint":            {"lint", []finding{}, ""},
+	"muster logs":            {"event", events.Record{}, "One such document a line."},
+	"muster plan":            {"plan", control.Plan{}, ""},
+	"muster promote":         {"promote", promotion{}, ""},
+	"muster publish":         {"publish", publishResult{}, ""},
+	"muster pull":            {"carried", carried{}, ""},
+	"muster resume":          {"resume", resumeResult{}, ""},
+	"muster roll":            {"roll", rollResult{}, ""},
+	"muster status":          {"status", control.Status{}, ""},
+	"muster stand-down":      {"stand-down", control.StandDown{}, ""},
+	"muster stand-down sign": {"stand-down-sign", signedStandDown{}, ""},
+	"muster suspend":         {"suspension", control.Suspension{}, ""},
+	"muster sync":            {"sync", control.SyncResult{}, ""},
+	"muster trust check":     {"trust", trustView{}, ""},
+	"muster trust next":      {"trust-next", trustNext{}, ""},
+	"muster trust show":      {"trust", trustView{}, ""},
+	"muster verify":          {"verify", verifyResult{}, ""},
 }
 
 // verbs lists the commands that do something.
@@ -71,7 +73,7 @@ func verbs() []*cobra.Command {
 		for _, sub := range cmd.Commands() {
 			look(sub)
 		}
-		if !cmd.HasSubCommands() {
+		if !cmd.HasSubCommands() || cmd.Flags().ShorthandLookup("o") != nil {
 			all = append(all, cmd)
 		}
 	}

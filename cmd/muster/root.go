@@ -35,6 +35,7 @@ func newRootCmd() *cobra.Command {
 	root.AddCommand(newLogsCmd())
 	root.AddCommand(newPromoteCmd())
 	root.AddCommand(newSyncCmd())
+	root.AddCommand(newStandDownCmd())
 	root.AddCommand(newSuspendCmd())
 	root.AddCommand(newResumeCmd())
 	root.SetFlagErrorFunc(misused)

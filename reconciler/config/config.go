@@ -66,6 +66,8 @@ type Config struct {
 	Backend string `yaml:"backend"`
 	// BPFFS is the directory for pinned objects, on a bpf file system.
 	BPFFS string `yaml:"bpffs"`
+	// ProtectSelf keeps other processes, root's too, from taking enforcement or the agent away.
+	ProtectSelf bool `yaml:"protectSelf"`
 }
 
 // Source is where releases come from and how often to look.

@@ -80,6 +80,7 @@ func TestRefused(t *testing.T) {
 		"visibility":          {least + "visibility: [process, syscalls]\n", `visibility[1] is "syscalls"`, "process, file, network"},
 		"relative path":       {least + "stateDir: var/muster\n", "stateDir must be an absolute path", ""},
 		"relative credential": {"source: {url: x, credentials: {tokenFile: token}}\n", "source.credentials.tokenFile must be an absolute path", ""},
+		"self":                {least + "protectSelf: true\n", "hostId is needed with protectSelf", "host name"},
 		"host id":             {least + "hostId: Web_1\n", "hostId must match", "hostname"},
 		"protect":             {least + "protect: [{source: sshd, object: /bin/sh}]\n", "protect[0] needs an absolute source", ""},
 		"protect is no list":  {least + "protect: {source: /a, object: /b}\n", "protect must be a list", ""},

@@ -24,6 +24,7 @@ func NeedRestart(running, loaded *Config) []string {
 		{"logLevel", func(c *Config) any { return c.LogLevel }},
 		{"backend", func(c *Config) any { return c.Backend }},
 		{"bpffs", func(c *Config) any { return c.BPFFS }},
+		{"protectSelf", func(c *Config) any { return c.ProtectSelf }},
 	} {
 		if !reflect.DeepEqual(key.of(running), key.of(loaded)) {
 			out = append(out, key.name)

@@ -55,6 +55,7 @@ func validate(file string, root *yaml.Node, c *Config) []Problem {
 	v.oneOf("logLevel", c.LogLevel, "debug", "info", "warn", "error")
 	v.oneOf("backend", c.Backend, "auto", "bpflsm", "observe")
 	v.require(c.HostID == "" || hostIDPattern.MatchString(c.HostID), "hostId", "must match [a-z0-9.-]{1,63}", "leave it out to use the hostname")
+	v.require(!c.ProtectSelf || c.HostID != "", "hostId", "is needed with protectSelf", "root can change the host name, and a stand-down is for one host")
 	v.paths(c)
 	v.events(c)
 	if c.Metrics.Listen != "" {

@@ -88,6 +88,11 @@ func (c *Client) Reload(ctx context.Context) error {
 	return err
 }
 
+// StandDown gives the agent a signed stand-down.
+func (c *Client) StandDown(ctx context.Context, file []byte) (*StandDown, error) {
+	return call[StandDown](ctx, c, http.MethodPost, pathStandDown, json.RawMessage(file))
+}
+
 // Flush returns when every event that the kernel emitted before the call is in the event sinks.
 func (c *Client) Flush(ctx context.Context) error {
 	_, err := call[struct{}](ctx, c, http.MethodPost, pathFlush, nil)

@@ -156,17 +156,25 @@ type Suspension struct {
 	Since  time.Time `json:"since"`
 }
 
+// StandDown is a signed stand-down in force.
+type StandDown struct {
+	Until   time.Time `json:"until"`
+	Signers []string  `json:"signers"`
+	Reason  string    `json:"reason"`
+}
+
 // The paths of the API.
 const (
-	pathStatus   = "/v1/status"
-	pathSync     = "/v1/sync"
-	pathPlan     = "/v1/plan"
-	pathRulesets = "/v1/rulesets"
-	pathSuspend  = "/v1/suspend"
-	pathResume   = "/v1/resume"
-	pathReload   = "/v1/reload"
-	pathEvents   = "/v1/events"
-	pathFlush    = "/v1/events/flush"
+	pathStatus    = "/v1/status"
+	pathSync      = "/v1/sync"
+	pathPlan      = "/v1/plan"
+	pathRulesets  = "/v1/rulesets"
+	pathSuspend   = "/v1/suspend"
+	pathResume    = "/v1/resume"
+	pathReload    = "/v1/reload"
+	pathStandDown = "/v1/stand-down"
+	pathEvents    = "/v1/events"
+	pathFlush     = "/v1/events/flush"
 )
 
 // Limits of one request; answers of the agent are trusted and larger.

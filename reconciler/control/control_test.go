@@ -38,6 +38,10 @@ func (a *agent) Suspend(_ context.Context, r SuspendRequest) (*Suspension, error
 	a.suspended = &Suspension{Reason: r.Reason, Until: r.Until}
 	return a.suspended, nil
 }
+
+func (a *agent) StandDown(_ context.Context, file []byte) (*StandDown, error) {
+	return &StandDown{Reason: string(file)}, nil
+}
 func (a *agent) Resume(context.Context) error    { a.suspended = nil; return nil }
 func (a *agent) Reload(context.Context) error    { return nil }
 func (a *agent) Flush(context.Context) error     { return nil }
@@ -105,6 +109,18 @@ func TestSuspensionsAreBounded(t *testing.T) {
 		var refusal *Error
 		if _, err := c.Suspend(t.Context(), r); !errors.As(err, &refusal) || refusal.Message == "" {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A stand-down of any size that its reader takes gets through: bundles bounds it by the same number.
+func TestStandDownFits(t *testing.T) {
+	t.Parallel()
+	_, path := serve(t)
+	for size, fits := range map[int]bool{maxRequest: true, maxRequest + 1: false} {
+		s, err := NewClient(path).StandDown(t.Context(), []byte(`"`+strings.Repeat("x", size-2)+`"`))
+		if fits != (err == nil && len(s.Reason) == size) {
+			t.Errorf("%d bytes: %v", size, err)
 		}
 	}
 }

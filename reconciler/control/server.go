@@ -28,6 +28,7 @@ type Doer interface {
 	Suspend(ctx context.Context, request SuspendRequest) (*Suspension, error)
 	Resume(ctx context.Context) error
 	Reload(ctx context.Context) error
+	StandDown(ctx context.Context, file []byte) (*StandDown, error)
 }
 
 // Streamer gives out events.
@@ -76,6 +77,13 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("POST "+pathSuspend, answer(s.suspend))
 	mux.HandleFunc("POST "+pathResume, answer(func(r *http.Request) (any, error) { return nil, s.Do.Resume(r.Context()) }))
 	mux.HandleFunc("POST "+pathReload, answer(func(r *http.Request) (any, error) { return nil, s.Do.Reload(r.Context()) }))
+	mux.HandleFunc("POST "+pathStandDown, answer(func(r *http.Request) (any, error) {
+		file, err := io.ReadAll(r.Body)
+		if err != nil {
+			return nil, &Error{Name: "request", Message: "request not understood: " + err.Error()}
+		}
+		return s.Do.StandDown(r.Context(), file)
+	}))
 	mux.HandleFunc("POST "+pathFlush, answer(func(r *http.Request) (any, error) { return nil, s.Stream.Flush(r.Context()) }))
 	mux.HandleFunc("GET "+pathEvents, s.events)
 	return mux

@@ -27,6 +27,9 @@ type kernel struct {
 	blind   bool
 	// kept is what a boot would make it forget, restored what it was given back.
 	kept, restored string
+	// selfFault and resisted are what it tells of self-protection.
+	selfFault string
+	resisted  uint64
 	// hold is called once, by the next Observe.
 	hold func()
 }
@@ -66,7 +69,9 @@ func (k *kernel) Observe(context.Context, []*enforce.Ruleset) (enforce.State, er
 	if k.blind {
 		return enforce.State{}, errPretended
 	}
-	state := enforce.State{Backend: "bpflsm", Subjects: map[enforce.SubjectID]enforce.SubjectState{}}
+	state := enforce.State{
+		Backend: "bpflsm", Subjects: map[enforce.SubjectID]enforce.SubjectState{}, SelfFault: k.selfFault, Resisted: k.resisted,
+	}
 	link := enforce.Component{Kind: "link", Name: "file_open"}
 	if !k.attached {
 		link.Condition = enforce.DriftDetached
@@ -74,6 +79,12 @@ func (k *kernel) Observe(context.Context, []*enforce.Ruleset) (enforce.State, er
 	state.Components = append(state.Components, link)
 	maps.Copy(state.Subjects, k.subjects)
 	return state, nil
+}
+
+func (k *kernel) setSelf(fault string, resisted uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.selfFault, k.resisted = fault, resisted
 }
 
 func (k *kernel) Apply(_ context.Context, step enforce.Step) error {

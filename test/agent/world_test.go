@@ -53,6 +53,10 @@ type world struct {
 	// notify hears what the service manager is told, watchdog is how often it wants to.
 	notify   func(string)
 	watchdog time.Duration
+	// early is how far the next agent's clock is set back.
+	early time.Duration
+	// shield is there where the agent protects itself.
+	shield *shield
 
 	mu       sync.Mutex
 	reported []*fleet.Report
@@ -172,9 +176,14 @@ func (w *world) publish(files map[string][]byte, by []string, sequence int64, ac
 func (w *world) start() {
 	w.t.Helper()
 	log := slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	var protector reconciler.Protector
+	if w.shield != nil {
+		protector = w.shield
+	}
 	w.loop = reconciler.New(reconciler.Deps{
-		Load: w.load, StateDir: w.cfg.StateDir,
-		Host: w, Backend: w.kernel, Reporter: w, Counters: w, Watcher: w, Clock: wall{}, Log: log,
+		Protector: protector,
+		Load:      w.load, StateDir: w.cfg.StateDir,
+		Host: w, Backend: w.kernel, Reporter: w, Counters: w, Watcher: w, Clock: setBack{early: w.early}, Log: log,
 		Identified: func(string, string, enforce.Postures) {}, Audited: func([]enforce.AuditedPolicy) {}, Notify: w.notify, Watchdog: w.watchdog, Version: "test",
 	})
 	w.stop = running.Start(w.t, w.loop)
@@ -246,6 +255,14 @@ func (w *world) await(what string, ok func() bool) {
 		}
 	}
 }
+
+// setBack is a clock that shows too little.
+type setBack struct {
+	wall
+	early time.Duration
+}
+
+func (c setBack) Now() time.Time { return c.wall.Now().Add(-c.early) }
 
 // wall is the real clock.
 type wall struct{}
