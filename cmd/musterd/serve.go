@@ -21,6 +21,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/enforce/bpflsm"
 	"github.com/muster-fleet/muster/reconciler"
 	"github.com/muster-fleet/muster/reconciler/config"
 	"github.com/muster-fleet/muster/reconciler/control"
@@ -47,14 +48,17 @@ func serve(ctx context.Context, path string, stdout, stderr io.Writer) error {
 		return err
 	}
 	verbosity.Set(level(cfg.LogLevel))
+	if err := bpflsm.KnownPlaces(cfg.BPFFS, decidingOf(path, cfg)); err != nil {
+		return err
+	}
 	for _, dir := range []string{cfg.StateDir, cfg.CacheDir, filepath.Dir(cfg.HostKey)} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return fmt.Errorf("state: %w", err)
+			return fmt.Errorf("state: %w", bpflsm.Recognition(cfg.BPFFS, err))
 		}
 	}
 	unlock, err := lock(filepath.Join(cfg.StateDir, "lock"))
 	if err != nil {
-		return err
+		return bpflsm.Recognition(cfg.BPFFS, err)
 	}
 	defer unlock()
 	back, err := openBackend(cfg, early, log)
@@ -85,7 +89,7 @@ func runAgent(ctx context.Context, path string, cfg *config.Config, log *slog.Lo
 	}
 	loop := reconciler.New(reconciler.Deps{
 		Load: loader.load, StateDir: cfg.StateDir,
-		Host: node, Backend: back.backend, Reporter: reporter, Counters: counters, Watcher: shown, Clock: wallClock{}, Log: log,
+		Host: node, Backend: back.backend, Reporter: reporter, Protector: newProtector(path, cfg, back), Counters: counters, Watcher: shown, Clock: wallClock{}, Log: log,
 		Identified: func(fleetName, hostname string, postures enforce.Postures) {
 			pipe.SetIdentity(events.Identity{Fleet: fleetName, Hostname: hostname, Backend: back.backend.Name(), Postures: postures})
 		},

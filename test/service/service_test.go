@@ -41,6 +41,7 @@ func TestService(t *testing.T) {
 	for _, kernel := range vm.Kernels() {
 		t.Run(kernel, func(t *testing.T) {
 			t.Parallel()
+			t.Run("protected", func(t *testing.T) { protected(t, kernel, installed) }) //nolint:paralleltest // its machine is gone before the next one boots
 			kept := t.TempDir()
 			t.Run("joined", func(t *testing.T) { joined(t, kernel, installed, kept) }) //nolint:paralleltest // its machine is gone before the next one boots
 			if !t.Failed() {
