@@ -290,7 +290,7 @@ static long combine_step(u32 index, struct combine *c)
 }
 
 /* The same for the classes of the chain, eight at a time. */
-static __noinline void combine_chain(struct combine *c)
+static __always_inline void combine_chain(struct combine *c)
 {
 	c->first = CHAIN_CLASSES;
 	bpf_loop((AUTOMATA + OBJECT_MARKS) * 8, combine_step, c, 0);
