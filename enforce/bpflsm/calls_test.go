@@ -367,7 +367,7 @@ func TestDemand(t *testing.T) {
 	other := rules(enforce.ModeEnforce, enforce.PostureAudit, blockRun(d+"/f"))
 	want(t, faults(g.observe(t, other)))
 	g.apply(t, enforce.StepPublish{Ruleset: other})
-	want(t, links(), "file_mprotect", "file_open", "path_link", "path_rename")
+	want(t, links(), "file_mprotect", "file_open", "path_symlink", "path_link", "path_rename")
 	// A link that nothing in force needs: every open would pay for it.
 	idle, err := link.LoadPinnedLink(g.pins.linkPath(bpf.MusterProgFileOpen), nil)
 	if err != nil {
@@ -383,5 +383,5 @@ func TestDemand(t *testing.T) {
 	want(t, faults(g.observe(t, other)), "link path_unlink extra", "link file_open missing")
 	g.apply(t, enforce.StepAttach{Reason: "test"})
 	want(t, faults(g.observe(t, other)))
-	want(t, links(), "file_mprotect", "file_open", "path_link", "path_rename")
+	want(t, links(), "file_mprotect", "file_open", "path_symlink", "path_link", "path_rename")
 }
