@@ -126,7 +126,8 @@ type MusterEvent struct {
 	Uid       uint32
 	Rule      uint32
 	Audits    [8]uint32
-	Lengths   [4]uint16
+	Lengths   [5]uint16
+	Arguments uint16
 	Class     uint8
 	Operation uint8
 	Hook      uint8
@@ -136,7 +137,6 @@ type MusterEvent struct {
 	Error     uint16
 	Comm      [16]int8
 	Tty       [24]int8
-	_         [4]byte
 }
 
 type MusterEventFlag uint32
@@ -147,6 +147,14 @@ const (
 	MusterEventFlagEVENT_UNBUILDABLE MusterEventFlag = 4
 	MusterEventFlagEVENT_FALLBACK    MusterEventFlag = 8
 	MusterEventFlagEVENT_VISIBLE     MusterEventFlag = 16
+	MusterEventFlagEVENT_CUT         MusterEventFlag = 32
+)
+
+type MusterEventLimit uint32
+
+const (
+	MusterEventLimitEVENT_DIRECTORY MusterEventLimit = 4
+	MusterEventLimitEVENT_ARGUMENTS MusterEventLimit = 512
 )
 
 type MusterFlowEntry struct {
@@ -450,7 +458,7 @@ const (
 	MusterLimitSCRATCH_PER_CPU  MusterLimit = 4
 	MusterLimitCLEARANCES       MusterLimit = 16384
 	MusterLimitAUDIT_LISTS      MusterLimit = 8
-	MusterLimitEVENT_PATHS      MusterLimit = 4
+	MusterLimitEVENT_PATHS      MusterLimit = 5
 	MusterLimitARGUMENTS        MusterLimit = 512
 	MusterLimitSCRIPT_ARGUMENTS MusterLimit = 4
 	MusterLimitPROGRAMS         MusterLimit = 128
@@ -819,6 +827,7 @@ const (
 	MusterVarKeepClearingState     = "keep_clearing_state"
 	MusterVarKeepCounter           = "keep_counter"
 	MusterVarKeepEventFlag         = "keep_event_flag"
+	MusterVarKeepEventLimit        = "keep_event_limit"
 	MusterVarKeepFold              = "keep_fold"
 	MusterVarKeepFoldKind          = "keep_fold_kind"
 	MusterVarKeepFoundInode        = "keep_found_inode"
@@ -1038,6 +1047,7 @@ type MusterVariableSpecs struct {
 	KeepClearingState   *ebpf.VariableSpec `ebpf:"keep_clearing_state"`
 	KeepCounter         *ebpf.VariableSpec `ebpf:"keep_counter"`
 	KeepEventFlag       *ebpf.VariableSpec `ebpf:"keep_event_flag"`
+	KeepEventLimit      *ebpf.VariableSpec `ebpf:"keep_event_limit"`
 	KeepFold            *ebpf.VariableSpec `ebpf:"keep_fold"`
 	KeepFoldKind        *ebpf.VariableSpec `ebpf:"keep_fold_kind"`
 	KeepFoundInode      *ebpf.VariableSpec `ebpf:"keep_found_inode"`
@@ -1160,6 +1170,7 @@ type MusterVariables struct {
 	KeepClearingState   *ebpf.Variable `ebpf:"keep_clearing_state"`
 	KeepCounter         *ebpf.Variable `ebpf:"keep_counter"`
 	KeepEventFlag       *ebpf.Variable `ebpf:"keep_event_flag"`
+	KeepEventLimit      *ebpf.Variable `ebpf:"keep_event_limit"`
 	KeepFold            *ebpf.Variable `ebpf:"keep_fold"`
 	KeepFoldKind        *ebpf.Variable `ebpf:"keep_fold_kind"`
 	KeepFoundInode      *ebpf.Variable `ebpf:"keep_found_inode"`

@@ -141,6 +141,7 @@ const (
 	ProbingVarKeepClearingState     = "keep_clearing_state"
 	ProbingVarKeepCounter           = "keep_counter"
 	ProbingVarKeepEventFlag         = "keep_event_flag"
+	ProbingVarKeepEventLimit        = "keep_event_limit"
 	ProbingVarKeepFold              = "keep_fold"
 	ProbingVarKeepFoldKind          = "keep_fold_kind"
 	ProbingVarKeepFoundInode        = "keep_found_inode"
@@ -360,6 +361,7 @@ type ProbingVariableSpecs struct {
 	KeepClearingState   *ebpf.VariableSpec `ebpf:"keep_clearing_state"`
 	KeepCounter         *ebpf.VariableSpec `ebpf:"keep_counter"`
 	KeepEventFlag       *ebpf.VariableSpec `ebpf:"keep_event_flag"`
+	KeepEventLimit      *ebpf.VariableSpec `ebpf:"keep_event_limit"`
 	KeepFold            *ebpf.VariableSpec `ebpf:"keep_fold"`
 	KeepFoldKind        *ebpf.VariableSpec `ebpf:"keep_fold_kind"`
 	KeepFoundInode      *ebpf.VariableSpec `ebpf:"keep_found_inode"`
@@ -482,6 +484,7 @@ type ProbingVariables struct {
 	KeepClearingState   *ebpf.Variable `ebpf:"keep_clearing_state"`
 	KeepCounter         *ebpf.Variable `ebpf:"keep_counter"`
 	KeepEventFlag       *ebpf.Variable `ebpf:"keep_event_flag"`
+	KeepEventLimit      *ebpf.Variable `ebpf:"keep_event_limit"`
 	KeepFold            *ebpf.Variable `ebpf:"keep_fold"`
 	KeepFoldKind        *ebpf.Variable `ebpf:"keep_fold_kind"`
 	KeepFoundInode      *ebpf.Variable `ebpf:"keep_found_inode"`

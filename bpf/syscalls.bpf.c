@@ -75,7 +75,7 @@ __noinline int call_tell(struct scratch *s, long result)
 		bpf_probe_read_kernel(s->data, size, c->data);
 	s->size = size;
 	if (!event_fold(s))
-		event_send(s);
+		event_send(s, true);
 	return 0;
 }
 

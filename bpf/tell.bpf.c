@@ -20,11 +20,8 @@ static __always_inline void packet_process(struct scratch *s)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct event *e = &s->event;
 
-	s->size = 0;
+	event_empty(s);
 	event_path(s, &s->object[0], 0);
-	e->lengths[1] = 0;
-	e->lengths[2] = 0;
-	e->lengths[3] = 0;
 	e->tty[0] = 0;
 	__builtin_memcpy(e->comm, s->packet.owner.comm, sizeof(e->comm));
 	if (task->tgid != s->packet.owner.pid)
@@ -56,7 +53,7 @@ __noinline int packet_tell(struct scratch *s)
 		return 0;
 	event_result(s);
 	packet_process(s);
-	event_send(s);
+	event_send(s, false);
 	return 0;
 }
 

@@ -143,9 +143,15 @@ type Event struct {
 	Comm       string
 	TTY        string
 	Data       string
-	Errno      int    // of class syscalls: what the call failed with, 0 when it did not
-	Sequence   uint64 // per CPU; 0 when Count tells of operations that were not told one by one
-	CPU        uint32
+	// Cwd is the directory that the caller was in, "" when it has no whole path. Args are those of a program that was
+	// started, without the first, as the caller had them at that moment; with ArgsCut there are more, or they could not be
+	// read. An event that tells of several operations has none of these.
+	Cwd      string
+	Args     []string
+	ArgsCut  bool
+	Errno    int    // of class syscalls: what the call failed with, 0 when it did not
+	Sequence uint64 // per CPU; 0 when Count tells of operations that were not told one by one
+	CPU      uint32
 	// Count is how many operations this tells of. Those of one rule, source and object that come fast are
 	// counted in the kernel and told together: Since is the first of them, Time the last, and the process
 	// is that of the last.

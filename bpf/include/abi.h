@@ -28,7 +28,7 @@ enum limit {
 	SCRATCH_PER_CPU = 4,
 	CLEARANCES = 16384, /* a power of two */
 	AUDIT_LISTS = 8, /* of one event; more are counted */
-	EVENT_PATHS = 4,
+	EVENT_PATHS = 5,
 	ARGUMENTS = 512, /* of one program, after argv[0]; of more some count as not listed */
 	SCRIPT_ARGUMENTS = 4, /* that the kernel puts before a script's own */
 	PROGRAMS = 128,

@@ -65,12 +65,18 @@ enum counter {
 	COUNTERS,
 };
 
+enum event_limit {
+	EVENT_DIRECTORY = 4, /* the last of the paths: where the caller was */
+	EVENT_ARGUMENTS = 512, /* bytes of a program's arguments */
+};
+
 enum event_flag {
 	EVENT_POSTURE = 1,
 	EVENT_WOULD_DENY = 2,
 	EVENT_UNBUILDABLE = 4,
 	EVENT_FALLBACK = 8, /* decided by the fail direction */
 	EVENT_VISIBLE = 16, /* told because the class is visible, by no rule */
+	EVENT_CUT = 32, /* there are more arguments than the event has, or they could not be read */
 };
 
 /* A socket and the other end of what it does; family 0: none. */
@@ -95,7 +101,8 @@ struct event {
 	u32 uid;
 	u32 rule; /* number + 1 */
 	u32 audits[AUDIT_LISTS];
-	u16 lengths[EVENT_PATHS]; /* resource, second name, source, parent; in this order behind the header */
+	u16 lengths[EVENT_PATHS]; /* resource, second name, source, parent, directory; in this order behind the header */
+	u16 arguments; /* then those of a program that is started, each with its NUL, without the first */
 	u8 class;
 	u8 operation;
 	u8 hook;

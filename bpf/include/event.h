@@ -15,7 +15,9 @@ __noinline int event_path(struct scratch *s, struct object *o, u32 which)
 	at = o->start;
 	to = s->size;
 	length = PATH_END - at;
-	BOUND(number, EVENT_PATHS - 1);
+	if (number >= EVENT_PATHS)
+		return 0;
+	BOUND(number, 7);
 	s->event.lengths[number] = 0;
 	if (o->status == PATH_NONE || o->status == PATH_NAMED || at >= PATH_END || to > EVENT_DATA - PATH_END)
 		return 0;
@@ -30,6 +32,8 @@ __noinline int event_path(struct scratch *s, struct object *o, u32 which)
 	s->size += length;
 	return 0;
 }
+
+#include "details.h"
 
 /* Who it was; the words for it come later, when the event is not folded. */
 static __always_inline void event_process(struct scratch *s, struct task_struct *task)
@@ -190,13 +194,19 @@ static __always_inline bool event_fold(struct scratch *s)
 	return folding == FOLD_COUNTED;
 }
 
+/* No text yet. */
+static __always_inline void event_empty(struct scratch *s)
+{
+	s->size = 0;
+	s->event.arguments = 0;
+	for (int i = 0; i < EVENT_PATHS; i++)
+		s->event.lengths[i] = 0;
+}
+
 /* The paths of the objects, of the caller and of who started it, into s->data; their size into s->size. */
 static __always_inline void event_paths(struct scratch *s)
 {
-	s->size = 0;
-	s->event.lengths[1] = 0;
-	s->event.lengths[2] = 0;
-	s->event.lengths[3] = 0;
+	event_empty(s);
 	event_path(s, &s->object[0], 0);
 	if (s->object[1].present)
 		event_path(s, &s->object[1], 1);
@@ -229,14 +239,18 @@ static __always_inline void event_begin(struct scratch *s)
 	bpf_map_update_elem(map, &s->key, &s->head, BPF_NOEXIST);
 }
 
-/* Sends s->event with the paths in s->data, and begins its fold when there is to be one. */
-static __always_inline void event_send(struct scratch *s)
+/* Sends s->event with the paths in s->data, and begins its fold when there is to be one. caller: the event is about who
+ * runs at this moment. */
+static __always_inline void event_send(struct scratch *s, bool caller)
 {
-	u64 size = s->size;
+	u64 size;
 
 	event_number(&s->event);
-	BOUND(size, EVENT_DATA - 1);
 	event_begin(s);
+	if (caller)
+		event_details(s);
+	size = s->size;
+	BOUND(size, EVENT_DATA - 1);
 	if (bpf_ringbuf_output(&events, &s->event, sizeof(s->event) + size, 0))
 		count(COUNT_RING_FULL);
 }
@@ -260,7 +274,7 @@ __noinline int event_emit(struct scratch *s)
 	event_result(s);
 	event_task(s, task);
 	event_paths(s);
-	event_send(s);
+	event_send(s, true);
 	return 0;
 }
 

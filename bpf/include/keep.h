@@ -20,6 +20,7 @@ KEEP(enum, operation);
 KEEP(enum, hook);
 KEEP(enum, counter);
 KEEP(enum, event_flag);
+KEEP(enum, event_limit);
 KEEP(enum, label_flag);
 KEEP(enum, fold_kind);
 KEEP(enum, priority_bit);

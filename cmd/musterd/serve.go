@@ -91,7 +91,9 @@ func runAgent(ctx context.Context, path string, cfg *config.Config, log *slog.Lo
 		Load: loader.load, StateDir: cfg.StateDir,
 		Host: node, Backend: back.backend, Reporter: reporter, Protector: newProtector(path, cfg, back), Counters: counters, Watcher: shown, Clock: wallClock{}, Log: log,
 		Identified: func(fleetName, hostname string, postures enforce.Postures) {
-			pipe.SetIdentity(events.Identity{Fleet: fleetName, Hostname: hostname, Backend: back.backend.Name(), Postures: postures})
+			pipe.SetIdentity(events.Identity{
+				Fleet: fleetName, Hostname: hostname, Backend: back.backend.Name(), Postures: postures, NoArguments: !cfg.Events.Arguments,
+			})
 		},
 		Audited: func(list []enforce.AuditedPolicy) { pipe.Audited(list, time.Now()) },
 		Notify:  notify(log), Watchdog: watchdog, Version: version,

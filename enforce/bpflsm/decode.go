@@ -104,7 +104,7 @@ func lossReason(err error) string {
 
 // decode makes an event of a sample; cut means that paths which found no room may be missing at its end.
 func (d *decoder) decode(sample []byte, cut bool) (enforce.Event, error) {
-	header, paths, err := parse(sample, cut)
+	header, paths, rest, err := parse(sample, cut)
 	if err != nil {
 		return enforce.Event{}, err
 	}
@@ -120,6 +120,7 @@ func (d *decoder) decode(sample []byte, cut bool) (enforce.Event, error) {
 	event.Resource, event.ResourceTo = d.name(paths[0]), d.name(paths[1])
 	describe(&event, header)
 	event.Source, event.Parent = d.name(paths[2]), d.name(paths[3])
+	event.Cwd, event.Args = d.name(paths[bpf.MusterEventLimitEVENT_DIRECTORY]), arguments(rest)
 	event.Comm, event.TTY = d.name(text(header.Comm[:])), d.name(text(header.Tty[:]))
 	if header.Script != 0 {
 		event.Script = d.scriptPath(header.Script)
@@ -177,25 +178,41 @@ func (d *decoder) scriptPath(hash uint64) string {
 // eventPaths are the paths of a sample, in the order of struct event.
 type eventPaths [bpf.MusterLimitEVENT_PATHS][]byte
 
-// parse takes the header and the paths of one sample apart. Nothing is copied.
-func parse(sample []byte, cut bool) (*bpf.MusterEvent, eventPaths, error) {
+// parse takes the header, the paths and the arguments of one sample apart. Nothing is copied.
+func parse(sample []byte, cut bool) (*bpf.MusterEvent, eventPaths, []byte, error) {
 	var paths eventPaths
 	size := int(unsafe.Sizeof(bpf.MusterEvent{}))
 	if len(sample) < size {
-		return nil, paths, errTruncated
+		return nil, paths, nil, errTruncated
 	}
 	header := view[bpf.MusterEvent](sample, 0, 0)
 	rest := sample[size:]
 	for i, n := range header.Lengths {
 		if int(n) > len(rest) {
 			if cut {
-				break
+				return header, paths, nil, nil
 			}
-			return nil, paths, errTruncated
+			return nil, paths, nil, errTruncated
 		}
 		paths[i], rest = rest[:n], rest[n:]
 	}
-	return header, paths, nil
+	if int(header.Arguments) > len(rest) {
+		if cut {
+			return header, paths, nil, nil
+		}
+		return nil, paths, nil, errTruncated
+	}
+	return header, paths, rest[:header.Arguments], nil
+}
+
+// arguments are strings that each end in a zero.
+func arguments(b []byte) []string {
+	var found []string
+	for len(b) > 0 {
+		s, rest, _ := bytes.Cut(b, []byte{0})
+		found, b = append(found, string(s)), rest
+	}
+	return found
 }
 
 // event looks the numbers of an event up in the ruleset that it was decided by.
@@ -211,6 +228,7 @@ func (image *Image) event(h *bpf.MusterEvent) (enforce.Event, error) {
 		Posture:   h.Flags&uint8(bpf.MusterEventFlagEVENT_POSTURE) != 0,
 		WouldDeny: h.Flags&uint8(bpf.MusterEventFlagEVENT_WOULD_DENY) != 0,
 		Visible:   h.Flags&uint8(bpf.MusterEventFlagEVENT_VISIBLE) != 0,
+		ArgsCut:   h.Flags&uint8(bpf.MusterEventFlagEVENT_CUT) != 0,
 		PID:       h.Pid, PPID: h.Ppid, UID: h.Uid, Sequence: h.Sequence, CPU: h.Cpu, Count: 1,
 		Errno: int(h.Error),
 	}

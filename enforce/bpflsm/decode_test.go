@@ -4,6 +4,7 @@
 package bpflsm
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"unsafe"
@@ -26,6 +27,18 @@ func sample(image *Image, paths ...string) []byte {
 	}
 	head := unsafe.Slice((*byte)(unsafe.Pointer(&h)), unsafe.Sizeof(h))
 	return append(append([]byte{}, head...), strings.Join(paths, "")...)
+}
+
+// execSample is an event of a program that is started in a directory with arguments, of which there are more.
+func execSample(image *Image, directory string, args ...string) []byte {
+	raw := sample(image, "/usr/bin/id", "", "/usr/bin/bash", "/usr/sbin/sshd", directory)
+	h := view[bpf.MusterEvent](aligned(raw), 0, 0)
+	h.Class, h.Operation = uint8(bpf.MusterClassCLASS_PROCESS), uint8(bpf.MusterOperationOP_EXEC)
+	h.Flags |= uint8(bpf.MusterEventFlagEVENT_CUT)
+	text := strings.Join(args, "\x00") + "\x00"
+	h.Arguments = uint16(len(text))
+	head := unsafe.Slice((*byte)(unsafe.Pointer(h)), unsafe.Sizeof(*h))
+	return append(append(append([]byte{}, head...), raw[len(head):]...), text...)
 }
 
 func testImage(t testing.TB) *Image {
@@ -74,6 +87,28 @@ func TestDecode(t *testing.T) {
 	d.deliver(sample(&other, "/x"), func(enforce.Event) { t.Error("an event of an unknown ruleset was handed on") })
 	if n := d.reader.losses[lossUnknownRuleset]; n != 1 {
 		t.Errorf("%d lost", n)
+	}
+}
+
+// TestDecodeArguments takes what an event says of a program that is started, and refuses it when it ends too early.
+func TestDecodeArguments(t *testing.T) {
+	t.Parallel()
+	image := testImage(t)
+	d := testDecoder(image)
+	raw := execSample(image, "/root", "-c", "", "rm -rf /")
+	e, err := d.decode(aligned(raw), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.Cwd != "/root" || !slices.Equal(e.Args, []string{"-c", "", "rm -rf /"}) || !e.ArgsCut || e.Parent != "/usr/sbin/sshd" {
+		t.Errorf("%+v", e)
+	}
+	short := aligned(raw[:len(raw)-1])
+	if _, err := d.decode(short, false); err == nil {
+		t.Error("a sample that ends within the arguments was taken")
+	}
+	if e, err := d.decode(short, true); err != nil || e.Cwd != "/root" || e.Args != nil {
+		t.Errorf("%+v %v", e, err)
 	}
 }
 

@@ -4,6 +4,7 @@
 package bpflsm
 
 import (
+	"math"
 	"testing"
 	"unsafe"
 
@@ -16,7 +17,7 @@ import (
 // whole fails when an event is not one that the rest of the agent can take.
 func whole(t *testing.T, image *Image, e *enforce.Event) {
 	t.Helper()
-	if e.Class == "" || e.Time.IsZero() || len(e.Resource)+len(e.Source) > 2*int(bpf.MusterLimitEVENT_DATA) {
+	if e.Class == "" || e.Time.IsZero() || len(e.Resource)+len(e.Source) > 2*int(bpf.MusterLimitEVENT_DATA) || len(e.Args) > math.MaxUint16 {
 		t.Fatalf("%+v", e)
 	}
 	for _, r := range append(e.Audits, e.Rule) {
@@ -35,6 +36,8 @@ func FuzzDecodeEvent(f *testing.F) {
 	f.Add(sample(image, "/etc/shadow", "", "/usr/bin/cat", "/usr/bin/bash"), false)
 	f.Add(sample(image, "/etc/shadow"), true)
 	f.Add(sample(image)[:7], true)
+	f.Add(execSample(image, "/root", "-c", "id"), false)
+	f.Add(execSample(image, "", "a", "", "b")[:200], true)
 	f.Fuzz(func(t *testing.T, raw []byte, cut bool) {
 		d := testDecoder(image)
 		e, err := d.decode(aligned(raw), cut)

@@ -158,6 +158,8 @@ type Events struct {
 	Compress   bool `yaml:"compress"`
 	// Queue is how many events may wait for the file; more are counted as lost.
 	Queue int `yaml:"queue"`
+	// Arguments says whether events have the arguments of programs, which may hold passwords.
+	Arguments bool `yaml:"arguments"`
 }
 
 // Metrics is where metrics can be read.
@@ -191,7 +193,8 @@ func Default() Config {
 		Events: Events{
 			Output: "file", File: "/var/log/muster/events.jsonl",
 			MaxSizeMB: 100, MaxBackups: 5, MaxAgeDays: 30, Compress: true,
-			Queue: 16384, // some seconds of a busy allow-list in audit
+			Queue:     16384, // some seconds of a busy allow-list in audit
+			Arguments: true,
 		},
 		Metrics:  Metrics{Socket: "/run/muster/metrics.sock"},
 		LogLevel: "info",

@@ -155,7 +155,8 @@ func TestRecordFields(t *testing.T) {
 	ev := enforce.Event{
 		Time: time.Unix(1700000000, 5000).UTC(), Subject: enforce.Host, Class: policies.ClassProcess, Hook: "SECURITY_BPRM_CHECK",
 		Rule: rule("p", policies.ActionBlock), Verdict: enforce.Deny, Resource: "/usr/bin/apt", Source: "/bin/bash", Parent: "/usr/sbin/sshd",
-		PID: 7, PPID: 5, UID: 1000, Comm: "bash", TTY: "pts0", Data: "args",
+		PID: 7, PPID: 5, UID: 1000, Comm: "bash", TTY: "pts0", Data: "data", Cwd: "/root",
+		Args: []string{"-y", "install", "", "a b", "it's", "\x1b[0m"}, ArgsCut: true,
 	}
 	line, err := json.Marshal(Translate(ev, identity)[0])
 	if err != nil {
@@ -170,11 +171,21 @@ func TestRecordFields(t *testing.T) {
 		"HostPID": float64(7), "PID": float64(7), "PPID": float64(5), "HostPPID": float64(5), "UID": float64(1000),
 		"ProcessName": "/usr/bin/apt", "ParentProcessName": "/usr/sbin/sshd", "Source": "/bin/bash", "Resource": "/usr/bin/apt",
 		"Operation": "Process", "Type": "MatchedHostPolicy", "Tags": "a,b", "Message": "m", "Enforcer": "BPFLSM",
-		"Data": "lsm=SECURITY_BPRM_CHECK args", "TTY": "pts0", "ContainerName": "",
+		"Data": `lsm=SECURITY_BPRM_CHECK data args=-y install '' 'a b' 'it'\''s' '` + "\x1b" + `[0m' …`,
+		"Cwd":  "/root", "TTY": "pts0", "ContainerName": "",
 	} {
 		if got[key] != want {
 			t.Errorf("%s: got %v, wanted %v", key, got[key], want)
 		}
+	}
+	silent := identity
+	silent.NoArguments = true
+	if r := Translate(ev, silent)[0]; r.Data != "lsm=SECURITY_BPRM_CHECK data" || r.Cwd != "/root" {
+		t.Errorf("without arguments: %+v", r)
+	}
+	ev.Args, ev.ArgsCut = nil, false
+	if r := Translate(ev, identity)[0]; r.Data != "lsm=SECURITY_BPRM_CHECK data" {
+		t.Errorf("of none: %+v", r)
 	}
 	ev.Subject = "c1"
 	if r := Translate(ev, identity)[0]; r.Type != "MatchedPolicy" || r.ContainerID != "c1" {

@@ -133,6 +133,8 @@ type Identity struct {
 	Hostname string
 	Backend  string
 	Postures enforce.Postures
+	// NoArguments keeps the arguments of programs, which may hold passwords, out of records.
+	NoArguments bool
 }
 
 // Translate returns the records of one event: one for the rule or posture that decided, when that is worth
@@ -231,8 +233,8 @@ func record(ev enforce.Event, id Identity, rule *enforce.Rule, action string) Re
 		ParentProcessName: ev.Parent, ProcessName: processName(ev),
 		PolicyName: DefaultPosture, ATags: []string{},
 		Type: "MatchedHostPolicy", Source: ev.Source, Operation: operations[ev.Class],
-		Resource: ev.Resource, Data: data(ev), EventData: eventData(ev),
-		Enforcer: enforcers[id.Backend], Action: action, Result: result(ev), TTY: ev.TTY, Count: max(1, ev.Count),
+		Resource: ev.Resource, Data: data(ev, id), EventData: eventData(ev),
+		Enforcer: enforcers[id.Backend], Action: action, Result: result(ev), Cwd: ev.Cwd, TTY: ev.TTY, Count: max(1, ev.Count),
 	}
 	if ev.Various {
 		r.Resource, r.EventData.Example = "", ev.Resource
@@ -299,7 +301,7 @@ func failure(errno int) string {
 	return strings.ToUpper(text[:1]) + text[1:]
 }
 
-func data(ev enforce.Event) string {
+func data(ev enforce.Event, id Identity) string {
 	parts := []string{"lsm=" + ev.Hook}
 	if ev.Class == policies.ClassSyscalls {
 		parts = []string{ev.Data}
@@ -314,7 +316,35 @@ func data(ev enforce.Event) string {
 	if ev.Data != "" {
 		parts = append(parts, ev.Data)
 	}
+	if args := arguments(ev); args != "" && !id.NoArguments {
+		parts = append(parts, "args="+args) // the last, so that none can be taken for anything else
+	}
 	return strings.Join(parts, " ")
+}
+
+// cutMark stands for arguments that an event does not have.
+const cutMark = "…"
+
+// arguments are words as a shell would read them.
+func arguments(ev enforce.Event) string {
+	words := make([]string, len(ev.Args))
+	for i, arg := range ev.Args {
+		words[i] = quoted(arg)
+	}
+	if ev.ArgsCut {
+		words = append(words, cutMark)
+	}
+	return strings.Join(words, " ")
+}
+
+// plain are the bytes that mean nothing to a shell.
+const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./=:,@+%"
+
+func quoted(arg string) string {
+	if arg != "" && strings.Trim(arg, plain) == "" {
+		return arg
+	}
+	return "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
 }
 
 func eventData(ev enforce.Event) EventData {
