@@ -77,7 +77,7 @@ SEC("lsm/socket_sendmsg")
 int BPF_PROG(socket_sendmsg, struct socket *sock, struct msghdr *message, int size, int ret)
 {
 	if (!ret)
-		ret = socket_use(sock, 0, OP_SEND, HOOK_SOCKET_SENDMSG);
+		ret = socket_use(sock, message->msg_name, OP_SEND, HOOK_SOCKET_SENDMSG);
 	if (!ret)
 		ret = dns_use(sock, message);
 	/* A connection may begin by sending. */

@@ -117,7 +117,7 @@ struct event {
 /* Events that agree in all of this are the same to an operator but for the process and the moment. */
 struct fold_key {
 	u64 image;
-	u64 objects[2]; /* 0 in FOLDS_RULE */
+	u64 objects[2]; /* the second may be a peer; 0 in FOLDS_RULE */
 	u64 source;
 	u64 script;
 	u32 audits[AUDIT_LISTS];

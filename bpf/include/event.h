@@ -98,6 +98,15 @@ __noinline u64 event_identity(struct object *o)
 	return o->status == PATH_OK ? path_hash(o) : 0;
 }
 
+/* The other end of what a socket does, where it was told; 0 for none. */
+static __always_inline u64 event_peer(struct scratch *s)
+{
+	if ((s->class != CLASS_NETWORK && s->class != CLASS_DNS) || !s->endpoint.port)
+		return 0;
+	__builtin_memcpy(s->source.buffer, &s->endpoint, sizeof(s->endpoint));
+	return bytes_hash(&s->source, 0, sizeof(s->endpoint));
+}
+
 /* Who, by which rule, on what: all that the events of one fold have in common. */
 static __always_inline void event_key_of(struct scratch *s, u64 source)
 {
@@ -105,7 +114,9 @@ static __always_inline void event_key_of(struct scratch *s, u64 source)
 
 	k->image = s->image;
 	k->objects[0] = event_identity(&s->object[0]);
-	k->objects[1] = event_identity(&s->object[1]);
+	k->objects[1] = event_peer(s);
+	if (!k->objects[1])
+		k->objects[1] = event_identity(&s->object[1]);
 	k->source = source;
 	k->script = s->label.source[1];
 	for (int i = 0; i < AUDIT_LISTS; i++)

@@ -71,3 +71,34 @@ func TestFoldsHaveNoDetails(t *testing.T) {
 		t.Errorf("%d told of, %d of them folded", all, folded)
 	}
 }
+
+// TestPeersAreTold: a scan of many hosts or ports names each of them, and what repeats is folded all the same.
+func TestPeersAreTold(t *testing.T) {
+	vm.Require(t, vm.BPFLSM)
+	g := newGuard(t)
+	g.apply(t, enforce.StepPublish{Ruleset: rules(enforce.ModeEnforce, enforce.PostureAudit,
+		protocol(policies.ActionAudit, "udp"), protocol(policies.ActionAudit, "tcp"))})
+	const peers, ports, times = 100, 50, 100
+	var operations []string
+	for i := range peers {
+		operations = append(operations, fmt.Sprintf("datagram 127.0.1.%d 9", 1+i))
+	}
+	for i := range ports {
+		operations = append(operations, fmt.Sprintf("tcp %d", 1+i))
+	}
+	operations = append(operations, slices.Repeat([]string{"datagram 127.0.0.1 9"}, times)...)
+	try(t, operations...)
+	named, records := map[string]uint64{}, 0
+	for _, e := range g.taken(t) {
+		if e.Operation != "socket" {
+			named[e.Operation+" "+e.Data] += e.Count
+			records++
+		}
+	}
+	if len(named) != peers+ports+1 || named["send remoteip=127.0.0.1 port=9"] != times || named["connect remoteip=127.0.0.1 port=9"] != 1 {
+		t.Errorf("%d peers are named: %v", len(named), named)
+	}
+	if records >= peers+ports+times {
+		t.Errorf("%d records: nothing was folded", records)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -52,6 +53,10 @@ func network(f []string) error {
 	case "udp": // PORT
 		return onSocket(unix.SOCK_DGRAM, func(fd int) error {
 			return unix.Sendto(fd, []byte("x"), 0, &unix.SockaddrInet4{Port: n[0], Addr: [4]byte{127, 0, 0, 1}})
+		})
+	case "datagram": // ADDRESS PORT
+		return onSocket(unix.SOCK_DGRAM, func(fd int) error {
+			return unix.Sendto(fd, []byte("x"), 0, &unix.SockaddrInet4{Port: n[1], Addr: netip.MustParseAddr(f[1]).As4()})
 		})
 	case "tcp": // PORT
 		return onSocket(unix.SOCK_STREAM, func(fd int) error {
