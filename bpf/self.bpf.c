@@ -292,8 +292,8 @@ int BPF_PROG(self_move, struct path *from, struct path *to, int ret)
 	if (ret)
 		return ret;
 	/* One that was made just now is in no namespace yet. */
-	if (BPF_CORE_READ(from, dentry) == BPF_CORE_READ(mnt, mnt_root) && self_mounts_of(mount) && self_on_way(mount) &&
-	    self_is_way(self_number(mount)) && !self_caller_is())
+	if (BPF_CORE_READ(from, dentry) == BPF_CORE_READ(mnt, mnt_root) && self_mounts_of(mount) &&
+	    self_on_way(mount) && self_is_way(self_number(mount)) && !self_caller_is())
 		return self_deny(EACCES);
 	return self_over(to);
 }

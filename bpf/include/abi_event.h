@@ -101,7 +101,8 @@ struct event {
 	u32 uid;
 	u32 rule; /* number + 1 */
 	u32 audits[AUDIT_LISTS];
-	u16 lengths[EVENT_PATHS]; /* resource, second name, source, parent, directory; in this order behind the header */
+	u16 lengths
+		[EVENT_PATHS]; /* resource, second name, source, parent, directory; in this order behind the header */
 	u16 arguments; /* then those of a program that is started, each with its NUL, without the first */
 	u8 class;
 	u8 operation;

@@ -64,7 +64,7 @@ static __always_inline void source_note(u64 *source, struct object *o, u64 hash,
 }
 
 /* Where a chain has the hash of one of its scripts' marks. */
-#define CHAIN_MARK(middle, n) (MIDDLES + (middle) * SOURCE_MARKS + (n))
+#define CHAIN_MARK(middle, n) (MIDDLES + (middle)*SOURCE_MARKS + (n))
 
 /* Takes the chain of the caller, or of who started it, into s->chain. */
 __noinline int chain_take(struct scratch *s, bool caller)
