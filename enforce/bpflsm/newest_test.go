@@ -56,7 +56,7 @@ func TestEachClass(t *testing.T) {
 		domain(policies.ActionBlock, "blocked.example"),
 		egress(policies.ActionBlock, farAddress+"/32", "UDP", 9, 9),
 		presetRule(policies.ActionBlock, "filelessExec"),
-		onCalls(d+"/other", "openat", "chmod"),
+		onCalls(d+"/other", "openat", "fchmodat"),
 	))
 	g.taken(t)
 	for _, try := range []struct{ does, denied, permits string }{
@@ -76,7 +76,7 @@ func TestEachClass(t *testing.T) {
 	expect(t, "/proc/self/exe", map[string]string{"read " + d + "/other": "ok", "chmod " + d + "/other": "ok"})
 	told := g.told(t)
 	slices.Sort(told)
-	if len(told) < 2 || !slices.Contains(told, "openat "+d+"/other") || !strings.Contains(strings.Join(told, "\n"), "chmod") {
+	if len(told) < 2 || !slices.Contains(told, "openat "+d+"/other") || !strings.Contains(strings.Join(told, "\n"), "fchmodat") {
 		t.Errorf("calls told: %q", told)
 	}
 }
