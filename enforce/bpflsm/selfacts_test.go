@@ -92,8 +92,9 @@ func switchOff(a []string) error {
 	if err != nil {
 		return err
 	}
-	_, off := f.WriteString("0")
-	_, on := f.WriteString("1")
+	// Both at the beginning: what is written elsewhere the kernel takes and forgets.
+	_, off := f.WriteAt([]byte("0"), 0)
+	_, on := f.WriteAt([]byte("1"), 0)
 	return errors.Join(off, on, f.Close())
 }
 
