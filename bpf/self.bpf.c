@@ -257,8 +257,9 @@ int BPF_PROG(self_open, struct file *file, int ret)
 	dentry = BPF_CORE_READ(file, f_path.dentry);
 	if (self_is_switch(dentry))
 		return self_caller_is() ? 0 : self_deny(EACCES);
+	/* Another than the one it was opened by, in front of which a filesystem is stacked. */
 	if (BPF_CORE_READ(dentry, d_inode) != file->f_inode)
-		dentry = self_alias(file->f_inode);
+		dentry = alias_of(file->f_inode);
 	return dentry ? self_name(dentry, SELF_CHANGES) : 0;
 }
 

@@ -3,6 +3,7 @@
 #ifndef MUSTER_SELF_PLACE_H
 #define MUSTER_SELF_PLACE_H
 
+#include "held.h"
 #include "self.h"
 
 /* A path within one filesystem has at most so many components that are looked at; what is deeper is taken for the
@@ -198,14 +199,6 @@ static __always_inline int self_new_name(struct dentry *dentry, u32 act)
 	if (self_is_absent(dentry) && !self_caller_is())
 		return self_deny(EACCES);
 	return self_name(dentry, act);
-}
-
-/* Any name of a file: another than the one it was opened by, in front of which a filesystem is stacked. */
-static __always_inline struct dentry *self_alias(struct inode *inode)
-{
-	struct hlist_node *first = BPF_CORE_READ(inode, i_dentry.first);
-
-	return first ? (void *)first - bpf_core_field_offset(struct dentry, d_u.d_alias) : 0;
 }
 
 /* Without it the kernel calls no program of its security hooks. */
