@@ -60,10 +60,10 @@ static __always_inline bool self_map_is_own(struct bpf_map *map)
 	u32 kind, key, value;
 
 	if (p == (void *)&slots || p == (void *)&config || p == (void *)&counters || p == (void *)&sequences ||
-	    p == (void *)&labels || p == (void *)&starts || p == (void *)&calls || p == (void *)&marks ||
-	    p == (void *)&flows || p == (void *)&owners || p == (void *)&scripts || p == (void *)&events ||
-	    p == (void *)&folds || p == (void *)&scratches || p == (void *)&agent || p == (void *)&places ||
-	    p == (void *)&self_marks || p == (void *)&clearances || p == (void *)&clearing)
+	    p == (void *)&labels || p == (void *)&chains || p == (void *)&starts || p == (void *)&calls ||
+	    p == (void *)&marks || p == (void *)&flows || p == (void *)&owners || p == (void *)&scripts ||
+	    p == (void *)&events || p == (void *)&folds || p == (void *)&scratches || p == (void *)&agent ||
+	    p == (void *)&places || p == (void *)&self_marks || p == (void *)&clearances || p == (void *)&clearing)
 		return true;
 	kind = BPF_CORE_READ(m, map_type);
 	key = BPF_CORE_READ(m, key_size);
