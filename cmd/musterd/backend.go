@@ -4,7 +4,10 @@
 package main
 
 import (
+	"errors"
+	"io/fs"
 	"log/slog"
+	"os"
 
 	"github.com/muster-fleet/muster/enforce"
 	"github.com/muster-fleet/muster/enforce/bpflsm"
@@ -30,10 +33,14 @@ func (b *backend) close(log *slog.Logger) {
 	}
 }
 
-// claimEarly prepares the backend where it is by default and makes this process its agent, before the configuration is
-// read: the ruleset that is pinned there may keep everybody else from reading it.
+// claimEarly makes this process the agent of what is pinned where the backend's pins are by default, before the configuration
+// is read: the ruleset there may keep everybody else from reading it. On a host where nothing is pinned it prepares nothing.
 func claimEarly(log *slog.Logger) (*bpflsm.Backend, error) {
-	b, err := bpflsm.New(bpflsm.Config{Root: config.Default().BPFFS, Log: log})
+	root := config.Default().BPFFS
+	if _, err := os.Lstat(root); errors.Is(err, fs.ErrNotExist) { // no rule is about this question
+		return nil, nil
+	}
+	b, err := bpflsm.New(bpflsm.Config{Root: root, Log: log})
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +63,7 @@ func openBackend(cfg *config.Config, early *bpflsm.Backend, log *slog.Logger) (*
 		return observe, nil
 	}
 	b := early
-	if cfg.BPFFS != config.Default().BPFFS {
+	if b == nil || cfg.BPFFS != config.Default().BPFFS {
 		var err error
 		if b, err = bpflsm.New(bpflsm.Config{Root: cfg.BPFFS, Log: log}); err != nil {
 			return nil, err

@@ -43,8 +43,11 @@ var needed = []string{
 }
 
 // agentReads are the files that the agent reads: the machine's, and what its configuration names.
-func agentReads(cfg *config.Config) []string {
-	files := append(slices.Clone(needed), cfg.Trust, cfg.Labels, cfg.HostKey)
+func agentReads(cfg *config.Config) []string { return append(slices.Clone(needed), namedFiles(cfg)...) }
+
+// namedFiles are the files that a configuration names, sorted.
+func namedFiles(cfg *config.Config) []string {
+	files := []string{cfg.Trust, cfg.Labels, cfg.HostKey}
 	credentials := []config.Credentials{cfg.Status.Credentials}
 	credentials = append(credentials, slices.Collect(maps.Values(cfg.Source.AllCredentials("")))...)
 	for _, t := range cfg.Tenants {

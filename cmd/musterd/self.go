@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"maps"
 	"path/filepath"
 	"strings"
 
@@ -41,22 +40,8 @@ func newProtector(path string, cfg *config.Config, back *backend) reconciler.Pro
 // that decide what it does. A directory that is named for Muster is covered as a whole, so that nothing can be put there.
 func selfOf(path string, cfg *config.Config) *bpflsm.Self {
 	self := &bpflsm.Self{Trees: []string{cfg.StateDir, cfg.CacheDir}}
-	files := []string{path, cfg.Trust, cfg.Labels, cfg.HostKey}
-	credentials := cfg.Source.AllCredentials("source")
-	for _, t := range cfg.Tenants {
-		files = append(files, t.Trust)
-		maps.Copy(credentials, t.Source.AllCredentials("tenant "+t.Name))
-	}
-	credentials["status"] = cfg.Status.Credentials
-	for _, c := range credentials {
-		for _, file := range c.Files() {
-			files = append(files, file)
-		}
-	}
-	for _, file := range files {
-		if file != "" {
-			self.Trees = append(self.Trees, withDirectory(file)...)
-		}
+	for _, file := range append(namedFiles(cfg), path) {
+		self.Trees = append(self.Trees, withDirectory(file)...)
 	}
 	for _, socket := range []string{cfg.Socket, cfg.Metrics.Socket} {
 		if socket != "" {
