@@ -33,10 +33,12 @@ func cgroupRoot(mountTable string) (string, error) {
 // seesPackets is true where there is a place to see packets from. Once there was one it stays true: whoever unmounts it
 // afterwards must not turn rules into gaps.
 func (b *Backend) seesPackets(mountTable string) bool {
-	if _, err := cgroupRoot(mountTable); err == nil {
-		b.packets.Store(true)
+	if b.packets.Load() {
+		return true
 	}
-	return b.packets.Load()
+	_, err := cgroupRoot(mountTable)
+	b.packets.Store(err == nil)
+	return err == nil
 }
 
 // cgroupCondition says whether a link still holds its program at the topmost group: such a link can be emptied
