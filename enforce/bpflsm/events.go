@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
@@ -245,6 +246,9 @@ func (r *eventReader) run(n int) {
 // ringRecordHead is what the kernel puts before each record of a ring; records are padded to the same.
 const ringRecordHead = 8
 
+// ringRecordMax is as large as a record can be in the ring, padding included.
+const ringRecordMax = uint64(2*ringRecordHead + unsafe.Sizeof(bpf.MusterEvent{}) + uintptr(bpf.MusterLimitEVENT_DATA))
+
 // drain hands events on until the ring is closed or ctx ends.
 func (b *Backend) drain(ctx context.Context, d *decoder, s *session, sink func(enforce.Event)) error {
 	// Not by a deadline: setting one waits for the read that it is to end.
@@ -341,8 +345,9 @@ func (r *eventReader) beginFlush() (*session, chan struct{}, error) {
 	if s == nil || r.running == 0 {
 		return nil, nil, ErrNoReader
 	}
-	waiting := uint64(s.ring.AvailableBytes()) // before taken: too much is made up for by an empty ring
-	s.target.Store(max(1, s.taken.Load()+waiting))
+	// The record that is being handed on is neither waiting nor taken. Too much is made up for by an empty ring.
+	waiting := uint64(s.ring.AvailableBytes())
+	s.target.Store(s.taken.Load() + ringRecordMax + waiting)
 	if err := s.ring.Flush(); err != nil {
 		return nil, nil, fmt.Errorf("flush the event ring: %w", err)
 	}
