@@ -4,15 +4,12 @@
 package bpflsm
 
 import (
-	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
@@ -29,7 +26,8 @@ import (
 
 // TestClearances lives at random in a small world of files under random rulesets. Every open is made twice as always and
 // once with clearances off, and enforce.Decide is asked: all must agree, whatever was renamed, linked, mounted, removed
-// or published between one open and the next.
+// or published between one open and the next. Descriptors that are kept over all that are used now and then; use says
+// what is to be answered.
 func TestClearances(t *testing.T) {
 	vm.Require(t, vm.BPFLSM)
 	for seed := range uint64(clearanceWorlds) {
@@ -41,8 +39,9 @@ func TestClearances(t *testing.T) {
 					t.Fatalf("step %d, after %s", step, strings.Join(w.history, "; "))
 				}
 			}
-			t.Logf("%d steps, %d opens, %d of them denied, %d clearances at the end", clearanceSteps, w.opens, w.denied, w.clearances())
-			if w.denied == 0 || w.denied == w.opens || w.clearances() == 0 {
+			t.Logf("%d steps, %d opens, %d of them denied, %d clearances at the end; %d uses of descriptors, %d of them denied, %d judged for the first time under their ruleset",
+				clearanceSteps, w.opens, w.denied, w.clearances(), w.uses, w.usesDenied, w.firstUses)
+			if w.denied == 0 || w.denied == w.opens || w.clearances() == 0 || w.usesDenied == 0 || w.usesDenied == w.firstUses || w.uses == w.firstUses {
 				t.Error("this has shown nothing")
 			}
 		})
@@ -61,6 +60,11 @@ type world struct {
 	history []string
 
 	opens, denied int
+
+	publication int // how many different rulesets came into force
+	kept        [keptSlots]keptDescriptor
+
+	uses, usesDenied, firstUses int
 }
 
 func newWorld(t *testing.T, seed uint64) *world {
@@ -95,6 +99,10 @@ func (w *world) step(n int) {
 	switch k := w.r.IntN(1000); {
 	case n%5000 == 4999:
 		w.dropCaches()
+	case k < 60:
+		w.keep()
+	case k < 160:
+		w.use()
 	case k < 600:
 		w.open([]string{"read", "read", "write", "list"}[w.r.IntN(4)])
 	case k < 980:
@@ -135,16 +143,21 @@ func (w *world) open(how string) {
 		return // there is no such file
 	}
 	w.opens++
-	want := w.image.ruleset.Decide(enforce.Operation{
-		Class: policies.ClassFile, Path: path, Marks: marks, Source: enforce.ProcessSource{Executable: w.exe},
-		Owner: true, Read: how != "write",
-	})
+	want := w.decide(path, marks, how != "write")
 	if (want.Verdict == enforce.Deny) != (judged == "EACCES") {
 		w.t.Errorf("%s: %s, to be decided %+v, marks %v\n%s", operation, judged, want, marks, dump(w.image.ruleset))
 	}
 	if judged == "EACCES" {
 		w.denied++
 	}
+}
+
+// decide is what the rules say of one operation of the process.
+func (w *world) decide(path string, marks []string, read bool) enforce.Decision {
+	return w.image.ruleset.Decide(enforce.Operation{
+		Class: policies.ClassFile, Path: path, Marks: marks, Source: enforce.ProcessSource{Executable: w.exe},
+		Owner: true, Read: read,
+	})
 }
 
 // change changes names, as the agent, which may, or as the other process, which may not always.
@@ -218,9 +231,14 @@ func (w *world) publish() {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		if w.image, err = render(rs, key); err != nil {
+		image, err := render(rs, key)
+		if err != nil {
 			w.t.Fatal(err)
 		}
+		if w.image == nil || image.ID != w.image.ID {
+			w.publication++
+		}
+		w.image = image
 	}
 	w.g.apply(w.t, enforce.StepPublish{Ruleset: w.image.ruleset})
 	w.note("publish")
@@ -313,39 +331,6 @@ func (w *world) marksOf(path string) []string {
 		w.t.Fatal(err)
 	}
 	return found
-}
-
-// server is a process that carries out one operation after the other.
-type server struct {
-	in  io.Writer
-	out *bufio.Scanner
-}
-
-func startServer(t *testing.T, exe string) *server {
-	t.Helper()
-	c := exec.CommandContext(t.Context(), exe)
-	c.Env = []string{probeVariable + "=obey"}
-	in, out := startPiped(t, c)
-	t.Cleanup(func() { in.Close(); _ = c.Wait() })
-	return &server{in: in, out: out}
-}
-
-func (s *server) ask(t *testing.T, operation string) string {
-	t.Helper()
-	if _, err := io.WriteString(s.in, operation+"\n"); err != nil {
-		t.Fatal(err)
-	}
-	if !s.out.Scan() {
-		t.Fatalf("the process is gone: %v", s.out.Err())
-	}
-	return s.out.Text()
-}
-
-// obey is the process's side.
-func obey() {
-	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
-		fmt.Println(errorName(operate(strings.Fields(lines.Text()))))
-	}
 }
 
 // TestClearancesUnderChange moves a file in and out of a blocked directory in every way, while others open it by both

@@ -72,6 +72,8 @@ func held(f []string) (known bool, err error) {
 	case "fd-open":
 		kept[f[1]], err = unix.Open(f[1], map[string]int{"r": unix.O_RDONLY, "w": unix.O_WRONLY, "rw": unix.O_RDWR}[f[2]], 0)
 		return true, err
+	case "fd-keep":
+		return true, keepDescriptor(f[1], f[2])
 	case "fd-list":
 		_, err = unix.Getdents(kept[f[1]], make([]byte, 4096))
 		return true, err

@@ -42,6 +42,8 @@ func network(f []string) error {
 	switch n := numbersOf(f[1:]); f[0] {
 	case "flow": // PROTOCOL ADDRESS:PORT
 		return flow(f[1], f[2])
+	case "flow-keep", "flow-use":
+		return keepFlow(f)
 	case "ask": // NAME HOW
 		return ask(f[1], f[2])
 	case "socket": // FAMILY TYPE PROTOCOL
