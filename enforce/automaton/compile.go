@@ -80,6 +80,7 @@ func split(matchers []Matcher, opts Options) [][]Matcher {
 }
 
 func byKind(matchers []Matcher) (literals, names, patterns []Matcher) {
+	literals = make([]Matcher, 0, len(matchers))
 	for _, m := range matchers {
 		switch m.Kind {
 		case ExecName:

@@ -25,6 +25,10 @@ type nfa struct {
 	inside map[string]int32
 	any    int32 // ids in sets: every byte but NUL
 	inName int32 // every byte but NUL and '/'
+	// last is the text that path was called with before, and way the state behind each of its bytes: the next one begins with
+	// the same directories for the most part.
+	last string
+	way  []int32
 }
 
 // node is one state: sixteen bytes, because there is one for each byte of each path. Its edges over single
@@ -76,7 +80,7 @@ func newNFA() *nfa {
 func (n *nfa) add(m Matcher) error {
 	switch m.Kind {
 	case Exact:
-		n.accept(n.literal(root, m.Text), m.Index)
+		n.accept(n.path(m.Text), m.Index)
 	case ExecName:
 		n.accept(n.literal(n.afterSlash(), m.Text), m.Index)
 	case Directory:
@@ -99,8 +103,8 @@ func (n *nfa) directory(m Matcher) {
 	if itself == "" {
 		itself = "/"
 	}
-	n.accept(n.literal(root, itself), m.Index)
-	slash := n.literal(root, m.Text)
+	n.accept(n.path(itself), m.Index)
+	slash := n.path(m.Text)
 	key, set := "-"+m.Text, n.inName
 	if m.Recursive {
 		key, set = m.Text, n.any
@@ -225,6 +229,25 @@ func (n *nfa) set(from int32, set policies.ByteSet) int32 {
 func (n *nfa) isLoop(at int32) bool {
 	x := n.nodes[at].extra
 	return x != 0 && slices.ContainsFunc(n.extras[x].sets, func(e setEdge) bool { return e.to == at })
+}
+
+// path is the state behind the bytes of a text that begins a path.
+func (n *nfa) path(text string) int32 {
+	same := 0
+	for same < len(text) && same < len(n.last) && text[same] == n.last[same] {
+		same++
+	}
+	n.way = n.way[:same]
+	at := int32(root)
+	if same > 0 {
+		at = n.way[same-1]
+	}
+	for i := same; i < len(text); i++ {
+		at = n.child(at, text[i])
+		n.way = append(n.way, at)
+	}
+	n.last = text
+	return at
 }
 
 // literal is the state behind the bytes of text.

@@ -41,6 +41,8 @@ type subsets struct {
 	key     []byte
 	targets [256]uint32
 	buffer  []int32
+	pool    []int32
+	list    []literal
 }
 
 // building is a State whose edges are edges[from:to]: the slice still grows.
@@ -82,6 +84,10 @@ func determinise(n *nfa, limit int) (*DFA, int, error) {
 // closure is what a set reaches without a byte, sorted, without what an inner directory makes superfluous.
 // The set is changed.
 func (s *subsets) closure(set []int32) []int32 {
+	if len(set) == 1 && len(s.n.extras[s.n.nodes[set[0]].extra].empty) == 0 {
+		s.work--
+		return s.alone(set[0])
+	}
 	s.marked++
 	out := set[:0:0]
 	for len(set) > 0 {
@@ -103,6 +109,17 @@ func (s *subsets) closure(set []int32) []int32 {
 	}
 	return out
 }
+
+// alone is a set of one, as nearly all of a trie are: many of them lie in one piece of memory.
+func (s *subsets) alone(at int32) []int32 {
+	if len(s.pool) == cap(s.pool) {
+		s.pool = make([]int32, 0, poolSize)
+	}
+	s.pool = append(s.pool, at)
+	return s.pool[len(s.pool)-1 : len(s.pool) : len(s.pool)]
+}
+
+const poolSize = 1 << 10
 
 // innermost removes the insides of recursive directories around another one of the set.
 func (s *subsets) innermost(set []int32) []int32 {
@@ -141,8 +158,9 @@ func (s *subsets) state(set []int32) uint32 {
 	if id, ok := s.known[string(s.key)]; ok {
 		return id
 	}
+	key := string(s.key)
 	id := s.newState(set)
-	s.known[string(s.key)] = id
+	s.known[key] = id
 	return id
 }
 
@@ -166,15 +184,15 @@ func (s *subsets) accept(set []int32) uint32 {
 	}
 	slices.Sort(list)
 	list = slices.Compact(list)
-	key := make([]byte, 0, 4*len(list))
+	s.key = s.key[:0]
 	for _, index := range list {
-		key = binary.AppendUvarint(key, uint64(index))
+		s.key = binary.AppendUvarint(s.key, uint64(index))
 	}
-	id, ok := s.accepts[string(key)]
+	id, ok := s.accepts[string(s.key)]
 	if !ok {
 		id = uint32(len(s.lists))
 		s.lists = append(s.lists, list)
-		s.accepts[string(key)] = id
+		s.accepts[string(s.key)] = id
 	}
 	return id
 }
@@ -197,8 +215,9 @@ type literal struct {
 	to    int32
 }
 
+// literals are the edges over one byte of a set; the next call reuses the list.
 func (s *subsets) literals(set []int32) []literal {
-	var list []literal
+	list := s.list[:0]
 	for _, at := range set {
 		for c := s.n.nodes[at].first; c != 0; c = s.n.nodes[c].next {
 			list = append(list, literal{s.n.nodes[c].label, c})
@@ -210,6 +229,7 @@ func (s *subsets) literals(set []int32) []literal {
 		}
 		return int(a.to - b.to)
 	})
+	s.list = list
 	return list
 }
 

@@ -77,7 +77,7 @@ func (r *renderer) numbers(class int, c *bpf.MusterImageClass) error {
 	}
 	refs := make([]ref, c.NameCount)
 	for n := range refs {
-		refs[n] = r.internSet(sets[n], "")
+		refs[n] = r.internSet(sets[n], 0)
 	}
 	if len(refs) == 0 {
 		return nil

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"unsafe"
@@ -63,13 +64,17 @@ type renderer struct {
 	audits     [][]int
 	auditOf    map[string]uint32
 	rows       map[imageRow]ref
-	interned   map[string]ref        // sets
+	meanings   map[string]*meaning // of lists of rules
+	sets       map[markedSet]ref
+	scratch    []byte                // for a key of meanings
 	args       map[string]ref        // lists of arguments
 	conditions map[string]ref        // lists of conditions
 	groups     []enforce.SourceClass // one of each group of sources that occur in the same rules
 	groupOf    []int                 // the group of each source
 	sources    []string
 	protected  [markClasses]map[string][]int
+	marked     []string                                    // all paths whose files are marked, sorted
+	hashes     []uint64                                    // theirs
 	within     [][]enforce.Directory                       // those that sources can lie in together
 	named      [bpf.MusterLimitNAMED_CLASSES]map[int][]int // rules by number
 }
@@ -87,14 +92,13 @@ func marked(group int) uint32 { return 2 + 2*uint32(group) }
 func render(rs *enforce.Ruleset, key hashKey) (*Image, error) {
 	r := &renderer{
 		key: key, ruleset: rs, resolver: enforce.NewRows(rs), audits: [][]int{nil}, auditOf: map[string]uint32{},
-		rows: map[imageRow]ref{}, interned: map[string]ref{}, args: map[string]ref{}, conditions: map[string]ref{},
+		rows: make(map[imageRow]ref, len(rs.Rules)), meanings: make(map[string]*meaning, len(rs.Rules)), sets: make(map[markedSet]ref, 3*len(rs.Rules)), args: map[string]ref{}, conditions: map[string]ref{},
 		sources: rs.Sources(),
 	}
+	r.bytes = make([]byte, 0, pageBytes+bytesPerRule*len(rs.Rules))
 	r.reserve(headerUnits)
 	r.groupSources()
-	for class := range markClasses {
-		r.protected[class] = markSets(rs, classes[class])
-	}
+	r.findMarked()
 	h := bpf.MusterImageHeader{
 		Magic: uint32(bpf.MusterMagicIMAGE_MAGIC), Layout: uint32(bpf.MusterMagicIMAGE_LAYOUT),
 		Mode: uint32(modeNumber(rs.Mode)),
@@ -121,6 +125,9 @@ func render(rs *enforce.Ruleset, key hashKey) (*Image, error) {
 	return r.finish(&h), nil
 }
 
+// bytesPerRule is what a rule on one path takes about; an image may take more.
+const bytesPerRule = 400
+
 // headerUnits is where the image's records begin.
 const headerUnits = (int(unsafe.Sizeof(bpf.MusterImageHeader{})) + unitBytes - 1) / unitBytes
 
@@ -133,11 +140,11 @@ func (r *renderer) finish(h *bpf.MusterImageHeader) *Image {
 	id := binary.LittleEndian.Uint64(sum[:])
 	view[bpf.MusterImageHeader](r.bytes, 0, 0).Id = id
 	image := &Image{
-		Bytes: r.bytes, ID: id, Audits: r.audits, Protected: map[uint64]string{},
+		Bytes: r.bytes, ID: id, Audits: r.audits, Protected: make(map[uint64]string, len(r.marked)),
 		sum: sha256.Sum256(r.bytes), ruleset: r.ruleset,
 	}
-	for _, path := range r.marked() {
-		image.Protected[r.key.hash(path)] = path
+	for i, path := range r.marked {
+		image.Protected[r.hashes[i]] = path
 	}
 	return image
 }
@@ -169,9 +176,15 @@ func (r *renderer) groupSources() {
 // class lays out what the objects of one class are known by.
 func (r *renderer) class(class int) (bpf.MusterImageClass, error) {
 	var c bpf.MusterImageClass
-	hasRules := func(rule enforce.Rule) bool { return rule.Rule.Class == classes[class] }
-	if slices.ContainsFunc(r.ruleset.Rules, hasRules) {
+	for i := range r.ruleset.Rules {
+		rule := &r.ruleset.Rules[i].Rule
+		if rule.Class != classes[class] {
+			continue
+		}
 		c.Flags |= uint32(bpf.MusterClassFlagCLASS_HAS_RULES)
+		if rule.HasArgs {
+			c.Flags |= uint32(bpf.MusterClassFlagCLASS_ARGUMENTS)
+		}
 	}
 	if slices.Contains(r.ruleset.Visible, classes[class]) {
 		c.Flags |= uint32(bpf.MusterClassFlagCLASS_VISIBLE)
@@ -181,9 +194,6 @@ func (r *renderer) class(class int) (bpf.MusterImageClass, error) {
 	}
 	if r.ruleset.Reports(classes[class]) {
 		c.Flags |= uint32(bpf.MusterClassFlagCLASS_AUDITS)
-	}
-	if slices.ContainsFunc(r.ruleset.Rules, func(rule enforce.Rule) bool { return rule.Rule.Class == classes[class] && rule.Rule.HasArgs }) {
-		c.Flags |= uint32(bpf.MusterClassFlagCLASS_ARGUMENTS)
 	}
 	if classes[class] == policies.ClassProcess && r.ruleset.BlocksMapping() {
 		c.Flags |= uint32(bpf.MusterClassFlagCLASS_MAPPED)
@@ -205,14 +215,15 @@ func (r *renderer) automata(class int, c *bpf.MusterImageClass) error {
 	matchers := r.ruleset.Matchers(classes[class])
 	var watched []string
 	if class < markClasses {
-		watched = r.marked()
+		watched = r.marked
 	}
 	// Names that are protected in either class, or are sources, have a matcher of their own: a file that
 	// has such a name is marked by it. Their index lies behind the rules and stands for no rule.
+	matchers = slices.Grow(matchers, len(watched))
 	for i, path := range watched {
 		matchers = append(matchers, automaton.Matcher{Index: len(r.ruleset.Rules) + i, Kind: automaton.Exact, Text: path})
 	}
-	if class < markClasses && watches(r.ruleset) {
+	if class < markClasses && len(r.marked) > 0 {
 		c.Flags |= uint32(bpf.MusterClassFlagCLASS_WATCHES)
 	}
 	dfas, excluded := automaton.Compile(matchers, automaton.Options{})
@@ -226,74 +237,50 @@ func (r *renderer) automata(class int, c *bpf.MusterImageClass) error {
 	}
 	for i, dfa := range dfas {
 		c.Start[i] = uint32(writeStates(&r.layout, dfa, func(set uint32) ref {
-			return r.set(dfa.Sets[set], watched)
+			return r.set(dfa.Sets[set])
 		}))
 	}
 	return nil
 }
 
-// watches says whether marked is any path of rs.
+// watches says whether any path of rs is to be marked.
 func watches(rs *enforce.Ruleset) bool {
-	for _, class := range classes[:markClasses] {
-		if len(markSets(rs, class)) > 0 {
-			return true
-		}
-	}
-	return len(rs.Sources()) > 0
+	return slices.ContainsFunc(rs.Rules, func(rule enforce.Rule) bool { return len(rule.Sources) > 0 }) ||
+		slices.ContainsFunc(classes[:markClasses], func(class policies.Class) bool { return len(rs.MarkSets(class)) > 0 })
 }
 
-// marked are all paths whose files are marked, sorted: those of exact Blocks, and the sources.
-func (r *renderer) marked() []string {
-	paths := slices.Clone(r.sources)
-	for _, sets := range r.protected {
-		for path := range sets {
-			paths = append(paths, path)
-		}
+// findMarked finds the paths whose files are marked: those of exact Blocks, and the sources.
+func (r *renderer) findMarked() {
+	r.marked = slices.Clone(r.sources)
+	for class := range r.protected {
+		r.protected[class] = r.ruleset.MarkSets(classes[class])
+		r.marked = slices.AppendSeq(r.marked, maps.Keys(r.protected[class]))
 	}
-	slices.Sort(paths)
-	return slices.Compact(paths)
-}
-
-// markSets are the rules that a file marked as a path falls under, for every such path.
-func markSets(rs *enforce.Ruleset, class policies.Class) map[string][]int {
-	sets := map[string][]int{}
-	for _, path := range rs.Marks(class) {
-		sets[path] = nil
+	slices.Sort(r.marked)
+	r.marked = slices.Compact(r.marked)
+	r.hashes = make([]uint64, len(r.marked))
+	for i, path := range r.marked {
+		r.hashes[i] = r.key.hash(path)
 	}
-	for i := range rs.Rules {
-		rule := &rs.Rules[i]
-		if rule.Rule.Class != class || rule.Rule.Action != policies.ActionBlock || rule.Rule.Object.Kind != policies.ObjectPath {
-			continue
-		}
-		for _, o := range rule.Objects {
-			sets[o] = append(sets[o], i)
-		}
-	}
-	for path, set := range sets {
-		sets[path] = slices.Compact(set)
-	}
-	return sets
 }
 
 // set lays out the rules that match at one state: indexes behind the rules only say which path it is.
-func (r *renderer) set(indexes []int, watched []string) ref {
-	if len(indexes) == 0 {
-		return 0
-	}
+func (r *renderer) set(indexes []int) ref {
 	first, _ := slices.BinarySearch(indexes, len(r.ruleset.Rules))
-	mark := ""
+	mark := 0
 	if first < len(indexes) {
-		mark = watched[indexes[first]-len(r.ruleset.Rules)]
+		mark = 1 + indexes[first] - len(r.ruleset.Rules)
 	}
 	return r.internSet(indexes[:first], mark)
 }
 
-func listKey(list []int) string {
-	b := make([]byte, 0, 4*len(list))
+func listKey(list []int) string { return string(appendList(nil, list)) }
+
+func appendList(b []byte, list []int) []byte {
 	for _, n := range list {
 		b = binary.LittleEndian.AppendUint32(b, uint32(n))
 	}
-	return string(b)
+	return b
 }
 
 func hashList(list []uint64) string {

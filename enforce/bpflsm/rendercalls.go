@@ -110,9 +110,9 @@ func (r *renderer) callGroup(g *enforce.CallGroup) (ref, error) {
 	}
 	var out bpf.MusterImageGroup
 	for i, dfa := range dfas {
-		out.Start[i] = uint32(writeStates(&r.layout, dfa, func(set uint32) ref { return r.internSet(dfa.Sets[set], "") }))
+		out.Start[i] = uint32(writeStates(&r.layout, dfa, func(set uint32) ref { return r.internSet(dfa.Sets[set], 0) }))
 	}
-	anyPath := uint32(r.internSet(g.Any, ""))
+	anyPath := uint32(r.internSet(g.Any, 0))
 	at := r.reserve(2)
 	*view[bpf.MusterImageGroup](r.bytes, at, 0) = out
 	view[bpf.MusterImageAny](r.bytes, at+1, 0).Set = anyPath

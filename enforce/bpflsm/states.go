@@ -16,6 +16,7 @@ type branch struct {
 	accept     uint32
 	other      uint32
 	exceptions []exception // by byte, ascending
+	known      bool
 }
 
 type exception struct {
@@ -24,23 +25,15 @@ type exception struct {
 }
 
 // branchOf takes the commonest target for other, so that the exceptions are few. NUL occurs in no path.
-func branchOf(s *automaton.State) branch {
-	counts := map[uint32]int{0: 255}
-	for _, e := range s.Edges {
-		n := int(e.Hi) - int(max(e.Lo, 1)) + 1
-		counts[e.To] += n
-		counts[0] -= n
+func (a *stateWriter) branchOf(s *automaton.State) branch {
+	b := branch{accept: s.Accept, other: commonest(s.Edges), known: true}
+	if cap(a.pool)-len(a.pool) < 255 {
+		a.pool = make([]exception, 0, poolSize)
 	}
-	b := branch{accept: s.Accept}
-	for to, n := range counts {
-		if best := counts[b.other]; n > best || n == best && to < b.other {
-			b.other = to
-		}
-	}
-	next := 1
+	from, next := len(a.pool), 1
 	add := func(lo, hi int, to uint32) {
 		for c := lo; c <= hi && to != b.other; c++ {
-			b.exceptions = append(b.exceptions, exception{byte(c), to})
+			a.pool = append(a.pool, exception{byte(c), to})
 		}
 	}
 	for _, e := range s.Edges {
@@ -49,8 +42,37 @@ func branchOf(s *automaton.State) branch {
 		next = int(e.Hi) + 1
 	}
 	add(next, 255, 0)
+	b.exceptions = a.pool[from:len(a.pool):len(a.pool)]
 	return b
 }
+
+// poolSize is how many exceptions are made room for at once: most states have one.
+const poolSize = 1 << 12
+
+// commonest is where most bytes lead; among equals it is the state of the smallest number.
+func commonest(edges []automaton.Edge) uint32 {
+	dead := 255
+	for _, e := range edges {
+		dead -= width(e)
+	}
+	if 2*dead > 255 {
+		return 0 // as in nearly every state of a trie
+	}
+	counts := map[uint32]int{0: dead}
+	for _, e := range edges {
+		counts[e.To] += width(e)
+	}
+	most := uint32(0)
+	for to, n := range counts {
+		if best := counts[most]; n > best || n == best && to < most {
+			most = to
+		}
+	}
+	return most
+}
+
+// width is how many bytes take an edge.
+func width(e automaton.Edge) int { return int(e.Hi) - int(max(e.Lo, 1)) + 1 }
 
 // tail is a run of states that each go on with one literal byte and otherwise all do the same.
 type tail struct {
@@ -94,6 +116,9 @@ func (a *stateWriter) tailFrom(start uint32) tail {
 			t.slash, t.slashSet = slash, true
 		}
 		t.other = b.other
+		if t.text == nil {
+			t.text = make([]byte, 0, tailLimit)
+		}
 		t.text = append(t.text, literal)
 		t.next, at = to, to
 	}
@@ -105,8 +130,9 @@ type stateWriter struct {
 	layout   *layout
 	dfa      *automaton.DFA
 	accept   func(set uint32) ref
-	branches map[uint32]*branch
-	places   map[uint32]ref
+	branches []branch // by state
+	places   []ref    // by state, 0 for what has none
+	pool     []exception
 }
 
 // record is one state as it will stand in the image.
@@ -116,13 +142,13 @@ type record struct {
 }
 
 func writeStates(l *layout, dfa *automaton.DFA, accept func(uint32) ref) ref {
-	a := &stateWriter{layout: l, dfa: dfa, accept: accept, branches: map[uint32]*branch{}, places: map[uint32]ref{}}
-	var records []record
+	a := &stateWriter{layout: l, dfa: dfa, accept: accept, branches: make([]branch, len(dfa.States)), places: make([]ref, len(dfa.States))}
+	records := make([]record, 0, len(dfa.States)/2) // tails make them fewer
 	todo := []uint32{dfa.Start}
 	for len(todo) > 0 {
 		state := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		if _, done := a.places[state]; done || state == 0 {
+		if state == 0 || a.places[state] != 0 {
 			continue
 		}
 		r := record{state: state}
@@ -131,7 +157,7 @@ func writeStates(l *layout, dfa *automaton.DFA, accept func(uint32) ref) ref {
 		}
 		a.places[state] = l.reserve(a.units(&r))
 		records = append(records, r)
-		todo = append(todo, a.targets(&r)...)
+		todo = a.targets(todo, &r)
 	}
 	for i := range records {
 		a.write(&records[i])
@@ -140,25 +166,24 @@ func writeStates(l *layout, dfa *automaton.DFA, accept func(uint32) ref) ref {
 }
 
 func (a *stateWriter) branch(state uint32) *branch {
-	if b, ok := a.branches[state]; ok {
-		return b
+	b := &a.branches[state]
+	if !b.known {
+		*b = a.branchOf(&a.dfa.States[state])
 	}
-	b := branchOf(&a.dfa.States[state])
-	a.branches[state] = &b
-	return &b
+	return b
 }
 
-// targets are the states that a record leads to.
-func (a *stateWriter) targets(r *record) []uint32 {
+// targets adds the states that a record leads to.
+func (a *stateWriter) targets(list []uint32, r *record) []uint32 {
 	if len(r.tail.text) > 0 {
-		return []uint32{r.tail.other, r.tail.slash, r.tail.next}
+		return append(list, r.tail.other, r.tail.slash, r.tail.next)
 	}
 	b := a.branch(r.state)
-	targets := []uint32{b.other}
+	list = append(list, b.other)
 	for _, e := range b.exceptions {
-		targets = append(targets, e.to)
+		list = append(list, e.to)
 	}
-	return targets
+	return list
 }
 
 // units is a record's size.

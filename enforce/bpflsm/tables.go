@@ -11,28 +11,50 @@ import (
 	"github.com/muster-fleet/muster/policies"
 )
 
-// internSet lays out what a set of rules means for every source, once.
-func (r *renderer) internSet(rules []int, mark string) ref {
-	if len(rules) == 0 && mark == "" {
+// meaning is what a set of rules means for every source, laid out once for each path that files known by it are marked with.
+type meaning struct {
+	row        ref // of whoever is no exception
+	exceptions []bpf.MusterImageException
+}
+
+// markedSet is a set in the image.
+type markedSet struct {
+	meaning *meaning
+	mark    int // 1 more than the path's place among r.marked, 0 for none
+}
+
+// internSet lays out a set of rules, once.
+func (r *renderer) internSet(rules []int, mark int) ref {
+	if len(rules) == 0 && mark == 0 {
 		return 0
 	}
-	key := mark + "\x00" + listKey(rules)
-	if at, ok := r.interned[key]; ok {
+	m := r.meaning(rules)
+	if at, ok := r.sets[markedSet{m, mark}]; ok {
 		return at
 	}
-	base := r.row(r.resolver.Row(rules, enforce.NoSource, false))
-	exceptions := r.exceptions(rules, base)
-	at := r.reserveTable(1 + (len(exceptions)+1)/2)
+	at := r.reserveTable(1 + (len(m.exceptions)+1)/2)
 	s := view[bpf.MusterImageSet](r.bytes, at, 0)
-	s.Count, s.Row = uint32(len(exceptions)), uint32(base)
-	if mark != "" {
-		s.Mark = r.key.hash(mark)
+	s.Count, s.Row = uint32(len(m.exceptions)), uint32(m.row)
+	if mark != 0 {
+		s.Mark = r.hashes[mark-1]
 	}
-	for i, e := range exceptions {
+	for i, e := range m.exceptions {
 		*view[bpf.MusterImageException](r.bytes, at+1, 8*i) = e
 	}
-	r.interned[key] = at
+	r.sets[markedSet{m, mark}] = at
 	return at
+}
+
+func (r *renderer) meaning(rules []int) *meaning {
+	r.scratch = appendList(r.scratch[:0], rules)
+	if m, ok := r.meanings[string(r.scratch)]; ok {
+		return m
+	}
+	key := string(r.scratch)
+	m := &meaning{row: r.row(r.resolver.Row(rules, enforce.NoSource, false))}
+	m.exceptions = r.exceptions(rules, m.row)
+	r.meanings[key] = m
+	return m
 }
 
 // exceptions are the rows of the sources that some rule of the set names, by class.
@@ -119,23 +141,21 @@ func (r *renderer) sourceTable(h *bpf.MusterImageHeader) {
 // markTable maps hashes of protected paths to what a marked inode falls under in each class. Paths that are
 // sources only have no entry: their marks are looked for among the sources.
 func (r *renderer) markTable(h *bpf.MusterImageHeader) {
-	paths := r.marked()
+	paths := r.marked
 	if len(paths) == 0 {
 		return
 	}
-	hashes := make([]uint64, len(paths))
 	sets := make([][markClasses]uint32, len(paths))
 	for i, path := range paths {
-		hashes[i] = r.key.hash(path)
 		for class := range markClasses {
-			sets[i][class] = uint32(r.internSet(r.protected[class][path], ""))
+			sets[i][class] = uint32(r.internSet(r.protected[class][path], 0))
 		}
 	}
-	places, size := spread(hashes)
+	places, size := spread(r.hashes)
 	at := r.reserveTable(size)
 	h.Marks, h.MarkMask = uint32(at), uint32(size-1)
 	for i, place := range places {
-		*view[bpf.MusterImageMark](r.bytes, at+ref(place), 0) = bpf.MusterImageMark{Hash: hashes[i], Sets: sets[i]}
+		*view[bpf.MusterImageMark](r.bytes, at+ref(place), 0) = bpf.MusterImageMark{Hash: r.hashes[i], Sets: sets[i]}
 	}
 }
 

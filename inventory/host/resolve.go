@@ -81,12 +81,12 @@ func (r *resolver) resolve(base, p string, links int) (string, bool) {
 
 // step goes from a resolved directory one component down, through a symlink if it is one.
 func (r *resolver) step(base, component string, links int) (string, bool) {
-	at := path.Join(base, component)
+	at := strings.TrimSuffix(base, "/") + "/" + component
 	if known, ok := r.known[at]; ok {
 		return known, known != ""
 	}
 	resolved, ok := at, true
-	if target := r.readLink(base, component); target != "" {
+	if target := r.readLink(at); target != "" {
 		if links == maxLinks {
 			return "", false
 		}
@@ -97,11 +97,11 @@ func (r *resolver) step(base, component string, links int) (string, bool) {
 }
 
 // readLink is where a symlink points to; empty for what is none, or cannot be read.
-func (r *resolver) readLink(base, component string) string {
-	if base == "/proc" && (component == "self" || component == "thread-self") {
+func (r *resolver) readLink(at string) string {
+	if at == "/proc/self" || at == "/proc/thread-self" {
 		return ""
 	}
-	name := strings.TrimPrefix(path.Join(base, component), "/")
+	name := strings.TrimPrefix(at, "/")
 	info, err := fs.Lstat(r.root, name)
 	if err != nil || info.Mode()&fs.ModeSymlink == 0 || !trusted(info) {
 		return ""
