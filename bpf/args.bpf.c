@@ -5,7 +5,7 @@
 
 static __always_inline struct start *start_of(u64 flags)
 {
-	return bpf_task_storage_get(&starts, bpf_get_current_task_btf(), 0, flags);
+	return TASK_GET(starts, current_task(), flags);
 }
 
 /* Prepares s->arguments for a look at the file that is to be run: the caller's, behind what the kernel has put
@@ -106,6 +106,9 @@ static long line_step(u32 index, struct first_line *line)
 	return 0;
 }
 
+LOOPED(line_step, struct first_line, (u32 index, u32 slot), of.scratch, (index, of->scratch->slot),
+       { .scratch = scratch_again(slot) })
+
 static __always_inline void before_shift(u64 *before)
 {
 #pragma unroll
@@ -127,7 +130,7 @@ static __always_inline int arguments_script(struct scratch *s, struct linux_binp
 		return 0;
 	bpf_probe_read_kernel(s->source.buffer, sizeof(bprm->buf), bprm->buf);
 	s->cursor.state = BEFORE_NAME;
-	bpf_loop(256, line_step, &l, 0);
+	LOOP(256, line_step, &l);
 	if (s->cursor.state == IN_ARGUMENT) {
 		argument = bytes_hash(&s->source, s->cursor.low, s->cursor.high - s->cursor.low);
 		added = 2;
@@ -192,7 +195,11 @@ static long again_step(u32 index, struct again *g)
 	return st->before[at] != hash;
 }
 
-__noinline int arguments_same(struct scratch *s, struct start *st, u32 all, u64 address)
+LOOPED(again_step, struct again, (u32 index, u32 slot, u32 before), (of.scratch && of.start),
+       (index, of->scratch->slot, of->before),
+       { .scratch = scratch_again(slot), .start = start_of(0), .before = before })
+
+GLOBAL int arguments_same(struct scratch *s, struct start *st, u32 all, u64 address)
 {
 	struct again g = { .scratch = s, .start = st };
 
@@ -202,7 +209,7 @@ __noinline int arguments_same(struct scratch *s, struct start *st, u32 all, u64 
 	s->arguments.address = address;
 	s->arguments.print = 0;
 	s->arguments.listed = 0;
-	bpf_loop(ARGUMENTS + SCRIPT_ARGUMENTS + 2, again_step, &g, 0);
+	LOOP(ARGUMENTS + SCRIPT_ARGUMENTS + 2, again_step, &g);
 	return s->arguments.listed;
 }
 

@@ -15,7 +15,7 @@
 //
 // # Limits
 //
-// Kernels from 5.17 (bpf_loop) with BTF and BPF-LSM. Paths up to PATH_MAX. An inode is known by at most
+// Kernels from 5.17 (bpf_loop) with BTF and BPF-LSM, and 5.10 with fewer classes. Paths up to PATH_MAX. An inode is known by at most
 // four protected paths. A decision never waits and never allocates except for labels and marks.
 package bpf
 
@@ -29,9 +29,11 @@ var Build = sync.OnceValue(func() uint64 {
 	h := fnv.New64a() // an agent's start waits for it
 	h.Write(_MusterBytes)
 	h.Write(_ProbingBytes)
+	h.Write(_OlderBytes)
 	return h.Sum64()
 })
 
 // Cast is the function of the kernel, from 6.2, that the programs of LoadMuster need. Those of LoadProbing are made of
-// the same sources and read the kernel's structures by a helper. Their maps are the same.
+// the same sources and read the kernel's structures by a helper. Their maps are the same. Those of LoadOlder are for Linux 5.10, and have tables in the
+// place of the storage of tasks.
 const Cast = "bpf_rdonly_cast"

@@ -24,7 +24,7 @@ static __always_inline void script_note(struct scratch *s)
 /* The executable of the pass before was a script in the middle: neither the first one nor the last. */
 static __noinline void chain_note(struct label *l)
 {
-	struct chain *c = bpf_task_storage_get(&chains, bpf_get_current_task_btf(), 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	struct chain *c = TASK_GET(chains, current_task(), BPF_LOCAL_STORAGE_GET_F_CREATE);
 	u64 middle = l->pending_count - 2;
 
 	if (!c) {
@@ -42,18 +42,18 @@ static __noinline void chain_note(struct label *l)
 /* Notes what is being started; it becomes the label when the exec can no longer fail. The kernel comes by
  * once for a script and once more for each interpreter: the first is the script, the last the executable, and what is
  * between them a chain of scripts. */
-__noinline int exec_note(struct scratch *s)
+OF_SCRATCH(int, exec_note)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *task = current_task();
 	struct label *l;
 	u64 hash;
 
 	if (!s)
 		return 0;
-	l = bpf_task_storage_get(&labels, task, 0, 0);
+	l = TASK_GET(labels, task, 0);
 	if (!l || !(l->flags & LABEL_KNOWN)) {
 		label_current(s);
-		l = bpf_task_storage_get(&labels, task, 0, 0);
+		l = TASK_GET(labels, task, 0);
 	}
 	marks_of(&s->object[0]);
 	hash = source_hash(&s->object[0]);

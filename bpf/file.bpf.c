@@ -53,7 +53,7 @@ static __always_inline int file_two(struct vfsmount *mnt, struct dentry *old, st
 	attributes_set(&s->object[0], false);
 	attributes_set(&s->object[1], false);
 	deny = judge_path(s);
-	l = deny ? 0 : bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+	l = deny ? 0 : TASK_GET(labels, current_task(), 0);
 	if (l) {
 		l->move_dentry[0] = (u64)old;
 		l->move_mark[0] = s->object[1].protects;
@@ -271,11 +271,13 @@ int BPF_PROG(path_chmod, struct path *path, u16 mode, int ret)
 	return ret ? ret : file_one(LOOSE(path)->mnt, LOOSE(path)->dentry, OP_CHMOD, HOOK_PATH_CHMOD, false);
 }
 
+#ifndef OLDER_KERNEL
 SEC("lsm/path_chown")
 int BPF_PROG(path_chown, struct path *path, u64 uid, u64 gid, int ret)
 {
 	return ret ? ret : file_one(LOOSE(path)->mnt, LOOSE(path)->dentry, OP_CHOWN, HOOK_PATH_CHOWN, false);
 }
+#endif
 
 SEC("lsm/path_link")
 int BPF_PROG(path_link, struct dentry *old, struct path *dir, struct dentry *new, int ret)
@@ -283,9 +285,17 @@ int BPF_PROG(path_link, struct dentry *old, struct path *dir, struct dentry *new
 	return ret ? ret : file_two(LOOSE(dir)->mnt, old, new, OP_LINK, HOOK_PATH_LINK);
 }
 
+#ifdef OLDER_KERNEL
+SEC("lsm/path_rename")
+int BPF_PROG(path_rename, struct path *old_dir, struct dentry *old, struct path *new_dir, struct dentry *new, int ret)
+{
+	return ret ? ret : file_two(LOOSE(old_dir)->mnt, old, new, OP_RENAME, HOOK_PATH_RENAME);
+}
+#else
 SEC("lsm/path_rename")
 int BPF_PROG(path_rename, struct path *old_dir, struct dentry *old, struct path *new_dir, struct dentry *new,
 	     unsigned int flags, int ret)
 {
 	return ret ? ret : file_two(LOOSE(old_dir)->mnt, old, new, OP_RENAME, HOOK_PATH_RENAME);
 }
+#endif

@@ -6,9 +6,9 @@
 SEC("lsm/bprm_creds_for_exec")
 int BPF_PROG(label_exec_begins, struct linux_binprm *bprm, int ret)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct label *l = bpf_task_storage_get(&labels, task, 0, 0);
-	struct start *st = bpf_task_storage_get(&starts, task, 0, 0);
+	struct task_struct *task = current_task();
+	struct label *l = TASK_GET(labels, task, 0);
+	struct start *st = TASK_GET(starts, task, 0);
 
 	if (l)
 		l->pending_count = 0;
@@ -20,7 +20,7 @@ int BPF_PROG(label_exec_begins, struct linux_binprm *bprm, int ret)
 /* What becomes of the chains of a thread that has started a program. Answers the label's flags for them. */
 static __noinline u32 chain_started(u32 flags, u32 passes)
 {
-	struct chain *c = bpf_task_storage_get(&chains, bpf_get_current_task_btf(), 0, 0);
+	struct chain *c = TASK_GET(chains, current_task(), 0);
 	u32 now = 0;
 
 	if (!c)
@@ -41,9 +41,9 @@ static __noinline u32 chain_started(u32 flags, u32 passes)
 /* A thread's chains go on in its child. */
 static __noinline bool chain_fork(struct task_struct *task)
 {
-	struct chain *parent = bpf_task_storage_get(&chains, bpf_get_current_task_btf(), 0, 0), *child;
+	struct chain *parent = TASK_GET(chains, current_task(), 0), *child;
 
-	child = bpf_task_storage_get(&chains, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	child = TASK_GET(chains, task, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!parent || !child) {
 		count(COUNT_LABEL_MEMORY);
 		return false;
@@ -59,7 +59,7 @@ static __noinline bool chain_fork(struct task_struct *task)
 SEC("lsm/bprm_committed_creds")
 void BPF_PROG(label_exec_done, struct linux_binprm *bprm)
 {
-	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+	struct label *l = TASK_GET(labels, current_task(), 0);
 	u32 chained = 0;
 
 	if (!l || !l->pending_count)
@@ -90,10 +90,10 @@ int BPF_PROG(label_fork, struct task_struct *task, unsigned long clone_flags, in
 
 	if (ret)
 		return ret;
-	parent = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+	parent = TASK_GET(labels, current_task(), 0);
 	if (!parent || !(parent->flags & LABEL_KNOWN))
 		return 0;
-	child = bpf_task_storage_get(&labels, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	child = TASK_GET(labels, task, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!child) {
 		count(COUNT_LABEL_MEMORY);
 		return 0;
@@ -124,7 +124,7 @@ int label_existing(struct bpf_iter__task *ctx)
 
 	if (!task)
 		return 0;
-	l = bpf_task_storage_get(&labels, task, 0, 0);
+	l = TASK_GET(labels, task, 0);
 	if (l && l->flags & LABEL_KNOWN)
 		return 0;
 	s = scratch_take();
@@ -132,7 +132,7 @@ int label_existing(struct bpf_iter__task *ctx)
 		return 0;
 	if (executable_of(task, &s->source)) {
 		label_derive(s);
-		l = bpf_task_storage_get(&labels, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+		l = TASK_GET(labels, task, BPF_LOCAL_STORAGE_GET_F_CREATE);
 		if (!l) {
 			count(COUNT_LABEL_MEMORY);
 		} else if (!(l->flags & LABEL_KNOWN)) {
@@ -155,7 +155,7 @@ int label_missing(struct bpf_iter__task *ctx)
 
 	if (!task || !BPF_CORE_READ(task, mm, exe_file))
 		return 0;
-	l = bpf_task_storage_get(&labels, task, 0, 0);
+	l = TASK_GET(labels, task, 0);
 	if (l && l->flags & LABEL_KNOWN)
 		return 0;
 	pid = BPF_CORE_READ(task, pid);

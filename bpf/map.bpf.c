@@ -31,7 +31,7 @@ static __always_inline int map_judge(struct file *file, struct label *l, bool ru
  * started that program; otherwise only what blocks the very file counts. */
 static __always_inline int map_exec(struct file *file, u32 hook)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *task = current_task();
 	struct label *l;
 	bool run;
 

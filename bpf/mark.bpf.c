@@ -26,7 +26,7 @@ static __always_inline bool leads_on(struct dentry *dentry)
 SEC("fexit/vfs_rename")
 int BPF_PROG(mark_renamed, struct renamedata *rd, int ret)
 {
-	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+	struct label *l = TASK_GET(labels, current_task(), 0);
 
 	if (!ret && (leads_on(BPF_CORE_READ(rd, old_dentry)) ||
 		     (BPF_CORE_READ(rd, flags) & RENAME_EXCHANGE && leads_on(BPF_CORE_READ(rd, new_dentry)))))
@@ -38,17 +38,30 @@ int BPF_PROG(mark_renamed, struct renamedata *rd, int ret)
 	return 0;
 }
 
-SEC("fexit/vfs_link")
-int BPF_PROG(mark_linked, struct dentry *old, void *mapping, struct inode *dir, struct dentry *new, void *delegated,
-	     int ret)
+static __always_inline int linked(struct dentry *old, int ret)
 {
-	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+	struct label *l = TASK_GET(labels, current_task(), 0);
 
 	if (!l)
 		return 0;
 	moved(l, 0, old, !ret);
 	return 0;
 }
+
+#ifdef OLDER_KERNEL
+SEC("fexit/vfs_link")
+int BPF_PROG(mark_linked, struct dentry *old, struct inode *dir, struct dentry *new, void *delegated, int ret)
+{
+	return linked(old, ret);
+}
+#else
+SEC("fexit/vfs_link")
+int BPF_PROG(mark_linked, struct dentry *old, void *mapping, struct inode *dir, struct dentry *new, void *delegated,
+	     int ret)
+{
+	return linked(old, ret);
+}
+#endif
 
 /* A mark ends with its inode: not with its eviction, but when no name is left. */
 SEC("lsm/inode_free_security")

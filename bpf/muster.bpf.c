@@ -10,14 +10,16 @@
 #include "include/judge.h"
 #include "include/held.h"
 #include "include/socket.h"
+#include "include/keep.h"
+#ifndef OLDER_KERNEL
 #include "include/question.h"
 #include "include/calls.h"
 #include "include/given.h"
 #include "include/packet.h"
 #include "include/owner.h"
-#include "include/keep.h"
 #include "include/self_map.h"
 #include "include/self_mount.h"
+#endif
 
 #include "label.bpf.c"
 #include "mark.bpf.c"
@@ -29,15 +31,21 @@
 #include "map.bpf.c"
 #include "xattr.bpf.c"
 #include "ioctl.bpf.c"
+#ifdef OLDER_KERNEL
+#include "older.bpf.c"
+#else
 #include "dns.bpf.c"
 #include "tell.bpf.c"
 #include "query.bpf.c"
 #include "packet.bpf.c"
 #include "flow.bpf.c"
+#endif
 #include "net.bpf.c"
-#include "syscalls.bpf.c"
 #include "preset.bpf.c"
+#ifndef OLDER_KERNEL
+#include "syscalls.bpf.c"
 #include "probe.bpf.c"
 #include "self.bpf.c"
+#endif
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

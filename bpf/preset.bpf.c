@@ -6,9 +6,9 @@
 
 static __always_inline bool preset_wanted(u32 flag)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *task = current_task();
 
-	return !(task->flags & PF_KTHREAD) && has_flag(CLASS_PRESET, flag);
+	return !(OF_TASK(task, flags) & PF_KTHREAD) && has_flag(CLASS_PRESET, flag);
 }
 
 /* Decides by the presets in names; object[0] is what is touched. */
@@ -95,7 +95,7 @@ int BPF_PROG(preset_exec, struct linux_binprm *bprm, int ret)
  * maps that, which was judged. */
 static __always_inline int preset_memory(struct file *file, u32 hook)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *task = current_task();
 	struct scratch *s;
 	int deny = 0;
 
@@ -150,7 +150,7 @@ static __always_inline bool is_of_another(struct inode *inode)
 	if (!first)
 		return false;
 	other = (struct task_struct *)((void *)first - bpf_core_field_offset(struct task_struct, pid_links));
-	return BPF_CORE_READ(other, signal) != BPF_CORE_READ(bpf_get_current_task_btf(), signal);
+	return BPF_CORE_READ(other, signal) != BPF_CORE_READ(current_task(), signal);
 }
 
 /* What procfs has of another process. */

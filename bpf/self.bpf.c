@@ -13,7 +13,7 @@ int BPF_PROG(self_fork, struct task_struct *task, unsigned long clone_flags, int
 
 	if (ret || clone_flags & CLONE_THREAD || !self_is_launcher(current, self_get()))
 		return ret;
-	mark = bpf_task_storage_get(&self_marks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	mark = TASK_GET(self_marks, task, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (mark)
 		*mark = SELF_LAUNCHED;
 	return 0;
@@ -26,7 +26,7 @@ void BPF_PROG(self_exec, struct linux_binprm *bprm)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct task_struct___self *t = (void *)task;
-	u32 *mark = bpf_task_storage_get(&self_marks, task, 0, 0);
+	u32 *mark = TASK_GET(self_marks, task, 0);
 	struct self *self;
 	struct inode *inode;
 	u32 device, generation;
@@ -55,7 +55,7 @@ SEC("tp_btf/cgroup_attach_task")
 int BPF_PROG(self_join, struct cgroup *group, const char *path, struct task_struct *task, bool threadgroup)
 {
 	struct task_struct *current = bpf_get_current_task_btf();
-	u32 *mark = bpf_task_storage_get(&self_marks, task, 0, 0);
+	u32 *mark = TASK_GET(self_marks, task, 0);
 	struct self *self = self_get();
 
 	if (!mark || *mark != SELF_LAUNCHED || !self || !self->unit[0])

@@ -18,7 +18,7 @@ __noinline int call_keep(struct scratch *s)
 	s = scratch_again(s->slot);
 	if (!s)
 		return 0;
-	c = bpf_task_storage_get(&calls, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	c = TASK_GET(calls, task, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!c) {
 		count(COUNT_CALL_MEMORY);
 		return 0;
@@ -60,7 +60,7 @@ __noinline int call_tell(struct scratch *s, long result)
 	if (!s)
 		return 0;
 	s = scratch_again(s->slot);
-	c = bpf_task_storage_get(&calls, task, 0, 0);
+	c = TASK_GET(calls, task, 0);
 	if (!s || !c)
 		return 0;
 	count(COUNT_EVENTS);
@@ -213,7 +213,7 @@ int BPF_PROG(call_returns, struct pt_regs *regs, long result)
 
 	if (!made_find(&m, regs) || !event_speaks(VERDICT_PERMIT))
 		return 0;
-	kept = bpf_task_storage_get(&calls, task, 0, 0);
+	kept = TASK_GET(calls, task, 0);
 	/* A start that has succeeded looks like an execve of the new program: what is not kept, no rule names. A
 	 * child comes out of a fork that its parent reports. */
 	if (!kept &&

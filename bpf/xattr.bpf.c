@@ -10,7 +10,7 @@ static __always_inline void write_begins(struct vfsmount *mnt)
 
 	if (!concerns(CLASS_FILE, false))
 		return;
-	l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	l = TASK_GET(labels, current_task(), BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (l)
 		l->write_mount = (u64)mnt;
 	else
@@ -20,7 +20,7 @@ static __always_inline void write_begins(struct vfsmount *mnt)
 /* A mount of an earlier change must not be taken for that of what a stacked filesystem does by itself. */
 static __always_inline void write_ends(void)
 {
-	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+	struct label *l = TASK_GET(labels, current_task(), 0);
 
 	if (l)
 		l->write_mount = 0;
@@ -63,7 +63,7 @@ static __always_inline int noted_change(struct dentry *dentry, u32 operation, u3
 
 	if (!concerns(CLASS_FILE, false))
 		return 0;
-	l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+	l = TASK_GET(labels, current_task(), 0);
 	if (!l)
 		return fails_closed(CLASS_FILE) ? -EACCES : 0;
 	mnt = (struct vfsmount *)l->write_mount;
@@ -72,6 +72,20 @@ static __always_inline int noted_change(struct dentry *dentry, u32 operation, u3
 	return file_one(mnt, dentry, operation, hook, false);
 }
 
+#ifdef OLDER_KERNEL
+SEC("lsm/inode_setxattr")
+int BPF_PROG(inode_setxattr, struct dentry *dentry, const char *name, const void *value, unsigned long size, int flags,
+	     int ret)
+{
+	return ret ? ret : noted_change(dentry, OP_SETXATTR, HOOK_INODE_SETXATTR);
+}
+
+SEC("lsm/inode_removexattr")
+int BPF_PROG(inode_removexattr, struct dentry *dentry, const char *name, int ret)
+{
+	return ret ? ret : noted_change(dentry, OP_SETXATTR, HOOK_INODE_REMOVEXATTR);
+}
+#else
 SEC("lsm/inode_setxattr")
 int BPF_PROG(inode_setxattr, void *mapping, struct dentry *dentry, const char *name, const void *value,
 	     unsigned long size, int flags, int ret)
@@ -84,6 +98,8 @@ int BPF_PROG(inode_removexattr, void *mapping, struct dentry *dentry, const char
 {
 	return ret ? ret : noted_change(dentry, OP_SETXATTR, HOOK_INODE_REMOVEXATTR);
 }
+
+#endif
 
 /* From 6.2; before, access control lists come as extended attributes. */
 SEC("lsm/inode_set_acl")
@@ -103,6 +119,11 @@ static __always_inline int times_change(struct dentry *dentry, struct iattr *att
 {
 	u32 what = attributes->ia_valid;
 
+#ifdef OLDER_KERNEL
+	/* 5.10 lets no program stand at path_chown, which is given structures by value. */
+	if (what & (ATTR_UID | ATTR_GID))
+		return noted_change(dentry, OP_CHOWN, HOOK_INODE_SETATTR);
+#endif
 	if (!(what & (ATTR_ATIME | ATTR_MTIME)) || what & (ATTR_MODE | ATTR_UID | ATTR_GID | ATTR_SIZE))
 		return 0;
 	return noted_change(dentry, OP_UTIMES, HOOK_INODE_SETATTR);

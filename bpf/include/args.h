@@ -17,7 +17,7 @@ struct vector {
  * one and another in the other, while a program is being started. */
 static __always_inline void vector_of(struct vector *v)
 {
-	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	struct pt_regs *regs = current_registers();
 
 	v->width = 4;
 	switch ((u32)BPF_CORE_READ(regs, orig_ax)) {
@@ -85,8 +85,12 @@ static long argument_step(u32 index, struct reading *r)
 	return 0;
 }
 
+LOOPED(argument_step, struct reading, (u32 index, u32 slot, u64 address, u32 width), of.scratch,
+       (index, of->scratch->slot, of->vector.address, of->vector.width),
+       { .scratch = scratch_again(slot), .vector.address = address, .vector.width = width })
+
 /* Reads the caller's arguments behind the a->before that are there already; a->count is of both. */
-__noinline int arguments_read(struct scratch *s)
+OF_SCRATCH(int, arguments_read)
 {
 	struct reading r = { .scratch = s };
 	struct arguments *a;
@@ -100,7 +104,7 @@ __noinline int arguments_read(struct scratch *s)
 	if (a->count > a->before) {
 		vector_of(&r.vector);
 		if (r.vector.width && a->count <= ARGUMENTS)
-			bpf_loop(ARGUMENTS, argument_step, &r, 0);
+			LOOP(ARGUMENTS, argument_step, &r);
 		if (a->at != a->count)
 			a->state = ARGUMENTS_UNKNOWN;
 	}

@@ -129,7 +129,7 @@ static __always_inline bool names_are_seen(struct inode *inode, struct dentry *d
 /* What is read before is read before what is read behind. */
 static __always_inline void fence(struct scratch *s)
 {
-	u32 busy = __sync_fetch_and_add(&s->busy, 0);
+	u32 busy = FETCH_ADD(&s->busy, 0);
 
 	asm volatile("" : : "r"(busy));
 }
@@ -156,7 +156,7 @@ static __always_inline bool stays_named(struct scratch *s, struct dentry *dentry
 }
 
 /* Clears the file of the decision that s has come to: what no rule names by its one name, which is the host's own. */
-__noinline int clear(struct scratch *s)
+OF_SCRATCH(int, clear)
 {
 	struct object *o;
 	struct inode *inode;

@@ -7,7 +7,7 @@
 
 /* Looks for a hash in a table with open addressing and at most TABLE_PROBES steps; entries are one unit, hash first, 0
  * is empty. What stands there goes into s->cursor.values. */
-__noinline int table_find(struct scratch *s, u32 table, u32 mask, u64 hash)
+OF_SCRATCH3(int, table_find, u32, table, u32, mask, u64, hash)
 {
 	struct image_source *found;
 	struct image_header *h;
@@ -56,7 +56,7 @@ static __always_inline void combine_audits(struct result *r, u32 list)
 }
 
 /* An entry of a row, or one with a condition that is met, takes part. */
-__noinline int combine_entry(struct scratch *s, u32 priority, u32 rule, u32 audits)
+OF_SCRATCH3(int, combine_entry, u32, priority, u32, rule, u32, audits)
 {
 	struct result *r;
 
@@ -74,7 +74,11 @@ __noinline int combine_entry(struct scratch *s, u32 priority, u32 rule, u32 audi
 }
 
 /* The most of a decision; more, as no ruleset has them, count as an image that does not read. */
+#ifdef OLDER_KERNEL
+#define CONDITION_STEPS (1 << 16) /* the verifier follows a part of them */
+#else
 #define CONDITION_STEPS (1 << 20)
+#endif
 
 /* Rules that fire for some arguments only. */
 struct conditions {
@@ -99,6 +103,10 @@ static long listed_step(u32 index, struct conditions *c)
 	return 1;
 }
 
+LOOPED(listed_step, struct conditions, (u32 index, u32 slot, u32 table, u32 mask), of.scratch,
+       (index, of->scratch->slot, of->table, of->mask),
+       { .scratch = scratch_again(slot), .table = table, .mask = mask })
+
 /* Whether every argument is in the list that starts at a reference. What is not known is not listed. */
 static __always_inline bool all_listed(struct conditions *c, u32 args)
 {
@@ -114,7 +122,7 @@ static __always_inline bool all_listed(struct conditions *c, u32 args)
 	c->mask = ((struct image_args *)unit(page, args, 0))->mask;
 	c->table = args + 1;
 	a->listed = 1;
-	bpf_loop(ARGUMENTS, listed_step, c, 0);
+	LOOP(ARGUMENTS, listed_step, c);
 	return a->listed;
 }
 
@@ -161,8 +169,11 @@ static long condition_step(u32 index, struct conditions *c)
 	return 0;
 }
 
+LOOPED_LONG(condition_step, struct conditions, (u32 index, u32 slot), (index, slot), (of.image && of.scratch),
+	    (index, of->scratch->slot), { .image = image_again(slot), .scratch = scratch_again(slot) })
+
 /* Decides by the rules with conditions that the rows led to. */
-__noinline int combine_conditions(struct scratch *s)
+OF_SCRATCH(int, combine_conditions)
 {
 	struct conditions c = { .scratch = s };
 	struct image_header *h;
@@ -173,7 +184,7 @@ __noinline int combine_conditions(struct scratch *s)
 	s->cursor.high = 0;
 	c.image = image_judged(s, &h);
 	if (c.image)
-		bpf_loop(CONDITION_STEPS, condition_step, &c, 0);
+		LOOP_LONG(CONDITION_STEPS, condition_step, &c);
 	if (s->cursor.low < s->conditional)
 		s->cursor.broken = 1;
 	return 0;

@@ -10,7 +10,7 @@
 /* Only a whole path: a part of one would be taken for another directory. */
 static __always_inline void event_directory(struct scratch *s)
 {
-	struct fs_struct *fs = READ(bpf_get_current_task_btf(), fs);
+	struct fs_struct *fs = READ(current_task(), fs);
 
 	if (!fs)
 		return;
@@ -48,6 +48,10 @@ static long event_argument(u32 index, struct reading *r)
 	return 0;
 }
 
+LOOPED(event_argument, struct reading, (u32 index, u32 slot, u64 address, u32 width), of.scratch,
+       (index, of->scratch->slot, of->vector.address, of->vector.width),
+       { .scratch = scratch_again(slot), .vector.address = address, .vector.width = width })
+
 /* As the caller has them at this moment; what is judged is read by itself. When the start can no longer be refused, the
  * caller's memory is gone. */
 static __always_inline void event_arguments(struct scratch *s)
@@ -59,10 +63,10 @@ static __always_inline void event_arguments(struct scratch *s)
 		return;
 	vector_of(&r.vector);
 	if (r.vector.width)
-		bpf_loop(EVENT_ARGUMENTS + 2, event_argument, &r, 0);
+		LOOP(EVENT_ARGUMENTS + 2, event_argument, &r);
 }
 
-__noinline int event_details(struct scratch *s)
+OF_SCRATCH(int, event_details)
 {
 	if (!s)
 		return 0;

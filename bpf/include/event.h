@@ -6,7 +6,7 @@
 #include "label.h"
 
 /* Appends the path of o at s->size of s->data, as number which. */
-__noinline int event_path(struct scratch *s, struct object *o, u32 which)
+OF_BOTH1(int, event_path, u32, which)
 {
 	u64 at, to, length, number = which;
 
@@ -39,14 +39,14 @@ __noinline int event_path(struct scratch *s, struct object *o, u32 which)
 static __always_inline void event_process(struct scratch *s, struct task_struct *task)
 {
 	s->event.pid = bpf_get_current_pid_tgid() >> 32;
-	s->event.ppid = LOOSE(task)->real_parent->tgid;
+	s->event.ppid = OF_TASK(LOOSE(task), real_parent, tgid);
 	s->event.uid = (u32)bpf_get_current_uid_gid();
 }
 
 static __always_inline void event_task(struct scratch *s, struct task_struct *task)
 {
 	struct event *e = &s->event;
-	struct tty_struct *tty = LOOSE(task)->signal->tty;
+	struct tty_struct *tty = OF_TASK(LOOSE(task), signal, tty);
 
 	bpf_get_current_comm(e->comm, sizeof(e->comm));
 	e->tty[0] = 0;
@@ -62,7 +62,7 @@ static __always_inline void event_number(struct event *e)
 
 	e->cpu = bpf_get_smp_processor_id();
 	e->time = bpf_ktime_get_boot_ns();
-	e->sequence = n ? __sync_fetch_and_add(n, 1) + 1 : 0;
+	e->sequence = n ? FETCH_ADD(n, 1) + 1 : 0;
 }
 
 static __always_inline void event_result(struct scratch *s)
@@ -89,7 +89,7 @@ static __always_inline void event_result(struct scratch *s)
 }
 
 /* What tells one object from another where events are folded; 0 for none. */
-__noinline u64 event_identity(struct object *o)
+OF_OBJECT(u64, event_identity)
 {
 	if (!o || !o->present)
 		return 0;
@@ -134,16 +134,10 @@ static __always_inline void event_key_of(struct scratch *s, u64 source)
 
 static __always_inline void event_key(struct scratch *s, struct task_struct *task)
 {
-	struct label *l = bpf_task_storage_get(&labels, task, 0, 0);
+	struct label *l = TASK_GET(labels, task, 0);
 
 	event_process(s, task);
 	event_key_of(s, l ? l->source[0] : s->label.source[0]);
-}
-
-/* As a map's own value, not as an argument's memory: 6.1 takes no other for a key. */
-static __always_inline struct scratch *scratch_again(u32 slot)
-{
-	return bpf_map_lookup_elem(&scratches, &slot);
 }
 
 enum folding {
@@ -153,7 +147,7 @@ enum folding {
 };
 
 /* Counts the event in its fold of a kind. */
-__noinline int fold_count(struct scratch *s, u32 kind, u32 burst)
+OF_SCRATCH2(int, fold_count, u32, kind, u32, burst)
 {
 	struct fold *f;
 	void *map;
@@ -167,7 +161,7 @@ __noinline int fold_count(struct scratch *s, u32 kind, u32 burst)
 	f = bpf_map_lookup_elem(map, &s->key);
 	if (!f)
 		return FOLD_NONE;
-	if (__sync_fetch_and_add(&f->head.told, 1) < burst)
+	if (FETCH_ADD(&f->head.told, 1) < burst)
 		return FOLD_TELL;
 	f->head.last = bpf_ktime_get_boot_ns();
 	if (!f->head.first)
@@ -267,9 +261,9 @@ static __always_inline void event_send(struct scratch *s, bool caller)
 }
 
 /* Emits one event for what s->result says, or counts it with others like it. */
-__noinline int event_emit(struct scratch *s)
+OF_SCRATCH(int, event_emit)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *task = current_task();
 
 	if (!s || !event_speaks(s->result.verdict))
 		return 0;

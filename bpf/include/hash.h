@@ -65,8 +65,12 @@ static long sip_step(u32 index, struct sip *h)
 	return 0;
 }
 
+LOOPED(sip_step, struct sip, (u32 index, u32 self, u32 words, u32 length), of.object,
+       (index, of->object->cursor.self, of->words, of->length),
+       { .object = object_at(self), .words = words, .length = length })
+
 /* The hash of bytes of o's buffer; 0 is kept for "none". */
-__noinline u64 bytes_hash(struct object *o, u32 start, u32 length)
+OF_OBJECT2(u64, bytes_hash, u32, start, u32, length)
 {
 	struct sip h = {};
 	struct settings *c;
@@ -87,7 +91,7 @@ __noinline u64 bytes_hash(struct object *o, u32 start, u32 length)
 	h.object = o;
 	h.words = length / 8;
 	h.length = length;
-	bpf_loop(PATH_END / 8 + 3, sip_step, &h, 0);
+	LOOP(PATH_END / 8 + 3, sip_step, &h);
 	hash = v[0] ^ v[1] ^ v[2] ^ v[3];
 	return hash ? hash : 1;
 }

@@ -94,7 +94,7 @@ static __always_inline bool held_is_stream(struct inode *inode)
  * was started was judged by an image no older than its start. */
 static __always_inline bool held_own(struct label *l, struct file *file, u32 image)
 {
-	return l->started == image && LOOSE(file)->f_cred == LOOSE(bpf_get_current_task_btf())->real_cred;
+	return l->started == image && LOOSE(file)->f_cred == OF_TASK(LOOSE(current_task()), real_cred);
 }
 
 /* Whether the process was judged for the file under this image. */
@@ -112,7 +112,7 @@ static __always_inline bool held_known(struct label *l, struct file *file, u32 a
 /* The process may use the file so. */
 static __always_inline void held_note(struct label *l, struct file *file, u32 access, u32 image)
 {
-	u64 at = __sync_fetch_and_add(&l->used_next, 1);
+	u64 at = FETCH_ADD(&l->used_next, 1);
 
 	BOUND(at, USED_DESCRIPTORS - 1);
 	l->used_file[at] = 0;
@@ -127,13 +127,13 @@ static __always_inline void held_note(struct label *l, struct file *file, u32 ac
 /* The label in which a process keeps that. */
 static __always_inline struct label *held_label(void)
 {
-	return bpf_task_storage_get(&labels, bpf_get_current_task_btf()->group_leader, 0, 0);
+	return TASK_GET(labels, OF_TASK(current_task(), group_leader), 0);
 }
 
 /* Whether the caller need not be judged for it again. */
 static __always_inline bool held_settled(struct file *file, u32 access, u32 image)
 {
-	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+	struct label *l = TASK_GET(labels, current_task(), 0);
 
 	if (l && held_own(l, file, image))
 		return true;

@@ -82,8 +82,12 @@ static long home_step(u32 index, struct home *h)
 	return o->status != PATH_DETACHED;
 }
 
+LOOPED_LONG(home_step, struct home, (u32 index, u32 self, u64 sb, u64 namespace), (index, self, sb, namespace),
+	    of.walk.object, (index, of->walk.object->cursor.self, (u64)of->sb, (u64)of->namespace),
+	    { .walk.object = object_at(self), .sb = (void *)sb, .namespace = (void *)namespace })
+
 /* Builds the path by which the host reaches object->dentry into object->buffer, and sets object->status. */
-__noinline int walk_home(struct object *o)
+OF_OBJECT(int, walk_home)
 {
 	struct home h = { .walk.object = o };
 	struct dentry *dentry;
@@ -105,7 +109,7 @@ __noinline int walk_home(struct object *o)
 	h.namespace = home_namespace();
 	o->status = PATH_RACED;
 	o->cursor.words[HOME_BEGUN] = 0;
-	bpf_loop(HOME_STEPS, home_step, &h, 0);
+	LOOP_LONG(HOME_STEPS, home_step, &h);
 	o->tree = tree;
 	return 0;
 }

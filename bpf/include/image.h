@@ -62,6 +62,24 @@ static __always_inline void *image_judged(struct scratch *s, struct image_header
 	return 0;
 }
 
+#ifdef OLDER_KERNEL
+/* What a step of a loop works on, by the number of the slot. */
+static __always_inline void *image_again(u32 slot)
+{
+	struct scratch *s = scratch_again(slot);
+	struct image_header *h;
+
+	return s ? image_judged(s, &h) : 0;
+}
+
+static __always_inline struct cursor *cursor_again(u32 slot)
+{
+	struct scratch *s = scratch_again(slot);
+
+	return s ? &s->cursor : 0;
+}
+#endif
+
 /* One of the header's classes. */
 static __always_inline struct image_class *class_of(struct image_header *h, u32 class)
 {

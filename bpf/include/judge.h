@@ -13,12 +13,12 @@
 
 __noinline int caller_is_agent(void)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *task = current_task();
 	u32 zero = 0;
 	struct settings *c = bpf_map_lookup_elem(&config, &zero);
 
 	return c && c->agent_tgid && (bpf_get_current_pid_tgid() >> 32) == c->agent_tgid &&
-	       LOOSE(task)->group_leader->start_boottime / NANOSECONDS_PER_TICK == c->agent_start;
+	       OF_TASK(LOOSE(task), group_leader, start_boottime) / NANOSECONDS_PER_TICK == c->agent_start;
 }
 
 /* The agent's own operations are let through, and looked for only when something is about to be denied. */
@@ -52,12 +52,12 @@ static __always_inline bool has_flag(u32 class, u32 flag)
 /* Whether a hook has anything to do. names: the operation changes what a name means. */
 static __always_inline bool concerns(u32 class, bool names)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *task = current_task();
 	void *image = host_image();
 	struct image_header *h;
 	u32 flags;
 
-	if (!image || task->flags & PF_KTHREAD)
+	if (!image || OF_TASK(task, flags) & PF_KTHREAD)
 		return false;
 	h = image_head(image);
 	if (!h) {
@@ -71,10 +71,10 @@ static __always_inline bool concerns(u32 class, bool names)
 /* The image, when it has rules of a class whose objects are known by numbers, and the caller is a program. */
 static __always_inline struct image_header *rules_in(void *image, u32 class)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *task = current_task();
 	struct image_header *h;
 
-	if (!image || task->flags & PF_KTHREAD)
+	if (!image || OF_TASK(task, flags) & PF_KTHREAD)
 		return 0;
 	h = image_head(image);
 	if (!h) {
@@ -93,7 +93,7 @@ static __always_inline struct image_header *rules_of(u32 class)
  * knows. */
 static __always_inline bool speaks_of(struct image_header *h, u32 class, u64 names)
 {
-	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+	struct label *l = TASK_GET(labels, current_task(), 0);
 
 	if (class_flags(h, class) & CLASS_VISIBLE)
 		return true;
@@ -109,7 +109,7 @@ static __always_inline bool has_posture(struct image_header *h, u32 class)
 
 	if (!(class_flags(h, class) & CLASS_POSTURE))
 		return false;
-	l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+	l = TASK_GET(labels, current_task(), 0);
 	return !l || !(l->flags & LABEL_KNOWN) || l->image != h->id || posture_in(l->postures, class);
 }
 
@@ -141,7 +141,7 @@ static __always_inline void object_named(struct object *o, u64 names)
 	object_set(o, 0, 0, 0);
 	o->status = PATH_NAMED;
 	o->names = names;
-	if (LOOSE(bpf_get_current_task_btf())->signal->tty)
+	if (OF_TASK(LOOSE(current_task()), signal, tty))
 		o->attributes = ROW_TERMINAL;
 }
 
@@ -213,7 +213,7 @@ static __always_inline bool judge_image(struct scratch *s)
 }
 
 /* The classes of the sources in it. */
-__noinline int judge_sources(struct scratch *s)
+OF_SCRATCH(int, judge_sources)
 {
 	if (!s)
 		return 0;
@@ -305,12 +305,12 @@ static __always_inline int judge_name(struct scratch *s, struct object *o, bool 
 	return 0;
 }
 
-__noinline int judge_path_name(struct scratch *s, struct object *o, bool home)
+OF_BOTH1(int, judge_path_name, bool, home)
 {
 	return judge_name(s, o, home, DECIDING_PATHS);
 }
 
-__noinline int judge_start_name(struct scratch *s, struct object *o, bool home)
+OF_BOTH1(int, judge_start_name, bool, home)
 {
 	return judge_name(s, o, home, DECIDING_CONDITIONS);
 }
@@ -371,17 +371,17 @@ static __always_inline int judge_attempt(struct scratch *s, enum deciding what)
 	return 0;
 }
 
-__noinline int judge_path_attempt(struct scratch *s)
+NEAR_OF_SCRATCH(int, judge_path_attempt)
 {
 	return judge_attempt(s, DECIDING_PATHS);
 }
 
-__noinline int judge_start_attempt(struct scratch *s)
+NEAR_OF_SCRATCH(int, judge_start_attempt)
 {
 	return judge_attempt(s, DECIDING_CONDITIONS);
 }
 
-__noinline int judge_number_attempt(struct scratch *s)
+NEAR_OF_SCRATCH(int, judge_number_attempt)
 {
 	return judge_attempt(s, DECIDING_NUMBERS);
 }
@@ -409,7 +409,7 @@ static __always_inline void undecided(struct scratch *s)
 }
 
 /* What becomes of what the rules have decided. Answers true when the operation is to be denied. */
-__noinline int judge_end(struct scratch *s)
+OF_SCRATCH(int, judge_end)
 {
 	if (!s || !s->image)
 		return 0;
@@ -451,12 +451,12 @@ static __always_inline int judge_path(struct scratch *s)
 	return judge_all(s, DECIDING_PATHS);
 }
 
-__noinline int judge_start(struct scratch *s)
+NEAR_OF_SCRATCH(int, judge_start)
 {
 	return judge_all(s, DECIDING_CONDITIONS);
 }
 
-__noinline int judge_number(struct scratch *s)
+NEAR_OF_SCRATCH(int, judge_number)
 {
 	return judge_all(s, DECIDING_NUMBERS);
 }

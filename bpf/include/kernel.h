@@ -319,6 +319,7 @@ struct task_struct {
 	struct hlist_node pid_links[4];
 	struct fs_struct *fs;
 	struct files_struct *files;
+	void *stack;
 };
 
 struct in6_addr {

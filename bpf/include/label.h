@@ -42,9 +42,9 @@ static __always_inline bool executable_of(struct task_struct *task, struct objec
 }
 
 /* The caller's executable, or that of who started it, into s->source. */
-__noinline int executable_find(struct scratch *s, bool parent)
+OF_SCRATCH1(int, executable_find, bool, parent)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *task = current_task();
 
 	if (!s)
 		return 0;
@@ -67,9 +67,9 @@ static __always_inline void source_note(u64 *source, struct object *o, u64 hash,
 #define CHAIN_MARK(middle, n) (MIDDLES + (middle)*SOURCE_MARKS + (n))
 
 /* Takes the chain of the caller, or of who started it, into s->chain. */
-__noinline int chain_take(struct scratch *s, bool caller)
+OF_SCRATCH1(int, chain_take, bool, caller)
 {
-	struct chain *c = bpf_task_storage_get(&chains, bpf_get_current_task_btf(), 0, 0);
+	struct chain *c = TASK_GET(chains, current_task(), 0);
 
 	if (!s || !c)
 		return 0;
@@ -80,9 +80,9 @@ __noinline int chain_take(struct scratch *s, bool caller)
 }
 
 /* The classes of the caller's chain, as its label has those of the other sources. */
-__noinline int chain_classes(struct scratch *s, bool keep)
+OF_SCRATCH1(int, chain_classes, bool, keep)
 {
-	struct chain *c = bpf_task_storage_get(&chains, bpf_get_current_task_btf(), 0, 0);
+	struct chain *c = TASK_GET(chains, current_task(), 0);
 
 	if (!s || !c)
 		return 0;
@@ -106,9 +106,9 @@ static __always_inline void label_derive(struct scratch *s)
 }
 
 /* Labels the caller, which has no label yet; the label is in s->label even without memory to keep it. */
-__noinline int label_current(struct scratch *s)
+NEAR_OF_SCRATCH(int, label_current)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *task = current_task();
 	struct label *l;
 
 	if (!s)
@@ -118,7 +118,7 @@ __noinline int label_current(struct scratch *s)
 		label_derive(s);
 	else
 		__builtin_memset(&s->label, 0, sizeof(s->label));
-	l = bpf_task_storage_get(&labels, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	l = TASK_GET(labels, task, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!l) {
 		count(COUNT_LABEL_MEMORY);
 		return 0;
@@ -133,7 +133,7 @@ __noinline int label_current(struct scratch *s)
 /* The classes of the caller under the image that s is judged by, into s->classes; its label keeps them. */
 static __always_inline void classify_current(struct scratch *s)
 {
-	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+	struct label *l = TASK_GET(labels, current_task(), 0);
 
 	s->chained = 0;
 	if (!l || !(l->flags & LABEL_KNOWN)) {
@@ -170,7 +170,7 @@ static __always_inline void classify_current(struct scratch *s)
 /* The same of who started the program. */
 static __always_inline bool classify_caller(struct scratch *s)
 {
-	struct label *l = bpf_task_storage_get(&labels, bpf_get_current_task_btf(), 0, 0);
+	struct label *l = TASK_GET(labels, current_task(), 0);
 
 	s->chained = 0;
 	if (!l)

@@ -4,6 +4,7 @@
 
 #include "kernel.h"
 #include "read.h"
+#include "older.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
@@ -63,12 +64,7 @@ struct {
 } sequences SEC(".maps");
 
 /* A thread's label. Without memory for one the label is derived again for every decision (counted). */
-struct {
-	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct label);
-} labels SEC(".maps");
+TASK_MAP(labels, struct label);
 
 /* The scripts between the first one and the executable, of a thread that was started from a chain of them: hashes of the
  * MIDDLES, then their marks. */
@@ -80,28 +76,13 @@ struct chain {
 };
 
 /* Few threads have one. Without memory for it these scripts are no sources (counted). */
-struct {
-	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct chain);
-} chains SEC(".maps");
+TASK_MAP(chains, struct chain);
 
 /* An exec under way. Without memory for one its arguments count as not listed. */
-struct {
-	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct start);
-} starts SEC(".maps");
+TASK_MAP(starts, struct start);
 
 /* A system call under way that is to be told. Without memory for it it is not told (counted). */
-struct {
-	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct call);
-} calls SEC(".maps");
+TASK_MAP(calls, struct call);
 
 /* Inodes protected by an exact-path Block, or known as a source. Full: counted, the name alone protects. */
 struct {
@@ -155,12 +136,7 @@ struct {
 } places SEC(".maps");
 
 /* enum self_mark, of a process's leader. Without memory for it the next agent is not known as one. */
-struct {
-	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, u32);
-} self_marks SEC(".maps");
+TASK_MAP(self_marks, u32);
 
 /* Full: the event is lost and counted; the verdict stands. */
 struct {
@@ -195,7 +171,7 @@ struct cursor {
 	u32 low;
 	u32 high;
 	u32 row;
-	u32 reserved;
+	u32 self; /* of an object: see object_at */
 	u32 values[2]; /* of a table's entry */
 	u64 words[4]; /* of the hash */
 	u64 unknown; /* see FORGET */
@@ -394,6 +370,43 @@ struct {
 	__type(value, struct scratch);
 } scratches SEC(".maps");
 
+/* As a map's own value, not as an argument's memory: 6.1 takes no other for a key. */
+static __always_inline struct scratch *scratch_again(u32 slot)
+{
+	return bpf_map_lookup_elem(&scratches, &slot);
+}
+
+#ifdef OLDER_KERNEL
+/* One of the three objects of a slot. */
+static __always_inline struct object *object_at(u32 self)
+{
+	struct scratch *s = scratch_again(self / 4);
+
+	if (!s)
+		return 0;
+	switch (self & 3) {
+	case 0:
+		return &s->object[0];
+	case 1:
+		return &s->object[1];
+	default:
+		return &s->source;
+	}
+}
+
+/* Says by which numbers these are found. */
+static __always_inline void scratch_number(struct scratch *s)
+{
+	s->object[0].cursor.self = s->slot * 4;
+	s->object[1].cursor.self = s->slot * 4 + 1;
+	s->source.cursor.self = s->slot * 4 + 2;
+}
+#else
+static __always_inline void scratch_number(struct scratch *s)
+{
+}
+#endif
+
 __noinline int count(u32 what)
 {
 	u64 *n = bpf_map_lookup_elem(&counters, &what);
@@ -412,8 +425,9 @@ static __always_inline struct scratch *scratch_take(void)
 		u32 key = first + i;
 		struct scratch *s = bpf_map_lookup_elem(&scratches, &key);
 
-		if (s && __sync_val_compare_and_swap(&s->busy, 0, 1) == 0) {
+		if (s && TAKE(&s->busy)) {
 			s->slot = key;
+			scratch_number(s);
 			return s;
 		}
 	}
@@ -423,7 +437,7 @@ static __always_inline struct scratch *scratch_take(void)
 
 static __always_inline void scratch_give(struct scratch *s)
 {
-	__sync_lock_test_and_set(&s->busy, 0);
+	GIVE(&s->busy);
 }
 
 #endif

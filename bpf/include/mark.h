@@ -17,7 +17,7 @@ static __always_inline void mark_key_of(struct inode *inode, struct mark_key *ke
 	key->generation = READ(inode, i_generation);
 }
 
-__noinline int marks_of(struct object *o)
+OF_OBJECT(int, marks_of)
 {
 	struct mark_key key;
 	struct mark *m;
@@ -41,7 +41,7 @@ static __always_inline void mark_join(struct mark *m, u64 hash)
 
 		if (had == hash)
 			return;
-		if (!had && __sync_val_compare_and_swap(&m->paths[i], 0, hash) == 0)
+		if (!had && SET_ONCE(&m->paths[i], hash))
 			return;
 	}
 	count(COUNT_MARK_OVERFLOW);

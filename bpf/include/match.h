@@ -136,8 +136,12 @@ static long match_step(u32 index, struct match *m)
 	return m->cursor->state == 0;
 }
 
+LOOPED_LONG(match_step, struct match, (u32 index, u32 self), (index, self), (of.image && of.object && of.cursor),
+	    (index, of->object->cursor.self),
+	    { .image = image_again(self / 4), .object = object_at(self), .cursor = cursor_again(self / 4) })
+
 /* The set of rules that the automaton from start on accepts the path of o with, 0 for none; also in s->cursor.set. */
-__noinline int match_path(struct scratch *s, struct object *o, u32 start)
+OF_BOTH1(int, match_path, u32, start)
 {
 	struct match m = { .object = o };
 	struct image_header *h;
@@ -151,12 +155,12 @@ __noinline int match_path(struct scratch *s, struct object *o, u32 start)
 	m.cursor = &s->cursor;
 	s->cursor.state = start;
 	s->cursor.at = o->start;
-	bpf_loop(MATCH_STEPS, match_step, &m, 0);
+	LOOP_LONG(MATCH_STEPS, match_step, &m);
 	return s->cursor.set;
 }
 
 /* From s->chain into s->classes: the MIDDLES by name, their marks by inode. */
-__noinline int classify_chain(struct scratch *s)
+OF_SCRATCH(int, classify_chain)
 {
 	struct image_header *h;
 
@@ -171,7 +175,7 @@ __noinline int classify_chain(struct scratch *s)
 }
 
 /* From s->label.source into s->classes (index 0 and 1 by name, the rest by inode), and what these are concerned with. */
-__noinline int classify(struct scratch *s)
+OF_SCRATCH(int, classify)
 {
 	struct image_header *h;
 	void *image;
@@ -233,6 +237,10 @@ static long search_step(u32 index, struct combine *c)
 	return 0;
 }
 
+LOOPED(search_step, struct combine, (u32 index, u32 slot, u32 set, u32 class), (of.image && of.scratch),
+       (index, of->scratch->slot, of->set, of->class),
+       { .image = image_again(slot), .scratch = scratch_again(slot), .set = set, .class = class })
+
 /* The row that a source class has for itself in a set, or 0. */
 static __always_inline u32 exception_row(struct combine *c, u32 count)
 {
@@ -242,7 +250,7 @@ static __always_inline u32 exception_row(struct combine *c, u32 count)
 	at->high = count;
 	at->row = 0;
 	if (c->class && count)
-		bpf_loop(SEARCH_STEPS, search_step, c, 0);
+		LOOP(SEARCH_STEPS, search_step, c);
 	return at->row;
 }
 
@@ -289,17 +297,21 @@ static long combine_step(u32 index, struct combine *c)
 	return 0;
 }
 
+LOOPED(combine_step, struct combine, (u32 index, u32 slot, u32 attributes, u32 first), (of.image && of.scratch),
+       (index, of->scratch->slot, of->attributes, of->first),
+       { .image = image_again(slot), .scratch = scratch_again(slot), .attributes = attributes, .first = first })
+
 /* The same for the classes of the chain, eight at a time. */
 static __always_inline void combine_chain(struct combine *c)
 {
 	c->first = CHAIN_CLASSES;
-	bpf_loop((AUTOMATA + OBJECT_MARKS) * 8, combine_step, c, 0);
+	LOOP((AUTOMATA + OBJECT_MARKS) * 8, combine_step, c);
 	c->first = CHAIN_CLASSES + 8;
-	bpf_loop((AUTOMATA + OBJECT_MARKS) * 8, combine_step, c, 0);
+	LOOP((AUTOMATA + OBJECT_MARKS) * 8, combine_step, c);
 }
 
 /* Decides by the rules of s->sets for s->classes, into s->result. */
-__noinline int combine_sets(struct scratch *s, u32 attributes)
+OF_SCRATCH1(int, combine_sets, u32, attributes)
 {
 	struct combine c = { .scratch = s, .attributes = attributes };
 	struct image_header *h;
@@ -309,7 +321,7 @@ __noinline int combine_sets(struct scratch *s, u32 attributes)
 	c.image = image_judged(s, &h);
 	if (!c.image)
 		return 0;
-	bpf_loop((AUTOMATA + OBJECT_MARKS) * 8, combine_step, &c, 0);
+	LOOP((AUTOMATA + OBJECT_MARKS) * 8, combine_step, &c);
 	if (s->chained)
 		combine_chain(&c);
 	return 0;
@@ -369,7 +381,7 @@ static __always_inline void match_marks(struct image_header *h, struct scratch *
 
 /* Finds the sets of rules that o falls under, which has a path or an inode, into s->sets. Answers whether there is one:
  * most files are in no rule. */
-__noinline int find_sets(struct scratch *s, struct object *o)
+OF_BOTH(int, find_sets)
 {
 	struct image_header *h;
 	void *image;
@@ -399,20 +411,20 @@ enum deciding {
 	DECIDING_PACKETS, /* of a flow or a question, which are written as paths; there is no caller to ask for */
 };
 
-__noinline int judge_sources(struct scratch *s);
+DECLARE_OF_SCRATCH(int, judge_sources);
 
 /* A new object is its maker's. */
 static __always_inline void attributes_ask(struct object *o)
 {
-	struct task_struct *task = LOOSE(bpf_get_current_task_btf());
+	struct task_struct *task = LOOSE(current_task());
 	struct inode *inode = (struct inode *)o->inode;
 
 	if (!o->unasked)
 		return;
 	o->unasked = 0;
-	if (!inode || READ(inode, i_uid.val) == task->cred->fsuid.val)
+	if (!inode || READ(inode, i_uid.val) == OF_TASK(task, cred, fsuid.val))
 		o->attributes |= ROW_OWNER;
-	if (task->signal->tty)
+	if (OF_TASK(task, signal, tty))
 		o->attributes |= ROW_TERMINAL;
 }
 

@@ -21,7 +21,7 @@ static __always_inline u32 first_bit(u64 x)
 }
 
 /* The sets of the numbers that an object is known by, into s->sets. Answers whether there is one. */
-__noinline int match_numbers(struct scratch *s, u64 names)
+OF_SCRATCH1(int, match_numbers, u64, names)
 {
 	struct image_class *class;
 	struct image_header *h;
@@ -61,7 +61,7 @@ __noinline int match_numbers(struct scratch *s, u64 names)
 
 /* What the image says of one source class, added to s->names and s->postures. A record that does not read is left to
  * the decision. */
-__noinline int concern_class(struct scratch *s, u32 class)
+OF_SCRATCH1(int, concern_class, u32, class)
 {
 	struct image_concern *found;
 	struct image_header *h;

@@ -8,7 +8,7 @@
 /* The scripts in the middle that the caller was started from. */
 static __noinline void owner_chain(struct owner *o)
 {
-	struct chain *c = bpf_task_storage_get(&chains, bpf_get_current_task_btf(), 0, 0);
+	struct chain *c = TASK_GET(chains, bpf_get_current_task_btf(), 0);
 
 	if (!c)
 		return;
@@ -26,7 +26,7 @@ static __noinline void owner_note(struct sock *sk)
 
 	if (!o)
 		return;
-	l = bpf_task_storage_get(&labels, task, 0, 0);
+	l = TASK_GET(labels, task, 0);
 	for (int i = 0; i < SOURCES; i++)
 		o->source[i] = l ? l->source[i] : 0;
 	o->pid = bpf_get_current_pid_tgid() >> 32;

@@ -49,7 +49,7 @@ static __always_inline struct self *self_get(void)
 
 static __always_inline u32 self_mark_of(struct task_struct *leader)
 {
-	u32 *mark = bpf_task_storage_get(&self_marks, leader, 0, 0);
+	u32 *mark = TASK_GET(self_marks, leader, 0);
 
 	return mark ? *mark : 0;
 }

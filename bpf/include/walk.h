@@ -177,6 +177,9 @@ static long walk_step(u32 index, struct walk *w)
 	return o->at_dentry == o->at_root ? walk_up(o) : 0;
 }
 
+LOOPED_LONG(walk_step, struct walk, (u32 index, u32 self), (index, self), of.object, (index, of->object->cursor.self),
+	    { .object = object_at(self) })
+
 /* One attempt. Nothing is written behind PATH_END; the room there is for the verifier, which sees no sum. */
 static __always_inline void walk_once(struct walk *w, struct mount *mount)
 {
@@ -187,7 +190,7 @@ static __always_inline void walk_once(struct walk *w, struct mount *mount)
 	o->at_dentry = o->dentry;
 	o->at_mount = (u64)mount;
 	o->at_root = (u64)READ(mount, mnt.mnt_root);
-	bpf_loop(WALK_STEPS, walk_step, w, 0);
+	LOOP_LONG(WALK_STEPS, walk_step, w);
 	if (o->status == PATH_OK && o->start == PATH_END) {
 		o->start = PATH_END - 1;
 		o->buffer[PATH_END - 1] = '/';
@@ -225,6 +228,9 @@ static long walk_attempt(u32 index, struct walk *w)
 	return 0;
 }
 
+LOOPED(walk_attempt, struct walk, (u32 index, u32 self), of.object, (index, of->object->cursor.self),
+       { .object = object_at(self) })
+
 /* Container runtimes and systemd open files of a procfs or sysfs that is mounted nowhere yet (fsopen, fsmount). All
  * the world has these below /proc and /sys, so that is what their files are called. */
 static __always_inline void walk_unmounted(struct object *o)
@@ -254,7 +260,7 @@ static __always_inline void walk_unmounted(struct object *o)
 }
 
 /* Builds the path of object->{mount, dentry} into object->buffer and sets object->status. */
-__noinline int walk(struct object *o)
+OF_OBJECT(int, walk)
 {
 	struct walk w = { .object = o };
 
@@ -263,7 +269,7 @@ __noinline int walk(struct object *o)
 	o->tree = TREE_HOST;
 	o->home = 0;
 	if (rename_lock_addr && mount_lock_addr) {
-		bpf_loop(WALK_ATTEMPTS, walk_attempt, &w, 0);
+		LOOP(WALK_ATTEMPTS, walk_attempt, &w);
 	} else {
 		count(COUNT_NO_SEQUENCE);
 		walk_once(&w, mount_of((struct vfsmount *)o->mount));

@@ -88,9 +88,9 @@ type Backend struct {
 
 // New prepares a backend. It loads nothing and changes nothing in the kernel.
 func New(config Config) (*Backend, error) {
-	spec, err := bpf.LoadMuster()
+	spec, err := builtIn()
 	if err != nil {
-		return nil, fmt.Errorf("read the built-in programs: %w", err)
+		return nil, err
 	}
 	log := config.Log
 	if log == nil {
@@ -109,13 +109,14 @@ func (b *Backend) Name() string { return Name }
 
 // Capabilities implements enforce.Backend.
 func (b *Backend) Capabilities() enforce.Capabilities {
-	packets := b.seesPackets(mountTable)
+	older := isOlder()
+	packets := !older && b.seesPackets(mountTable)
 	return enforce.Capabilities{
 		Backend: Name,
 		Classes: map[policies.Class]bool{
 			policies.ClassProcess: true, policies.ClassFile: true, policies.ClassNetwork: true, policies.ClassCapabilities: true,
 			policies.ClassDNS: packets, policies.ClassIngress: packets, policies.ClassEgress: packets,
-			policies.ClassSyscalls: runtime.GOARCH == "amd64", policies.ClassPreset: true,
+			policies.ClassSyscalls: !older && runtime.GOARCH == "amd64", policies.ClassPreset: true,
 		},
 		Syscalls: b.syscalls,
 		Features: map[string]bool{

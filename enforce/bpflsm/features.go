@@ -40,6 +40,9 @@ func (b *Backend) Features() (map[string]bool, error) {
 	}
 	found[FeatureHooks] = true
 	for _, p := range attached {
+		if b.spec.Programs[p.name] == nil {
+			continue
+		}
 		if p.optional {
 			name := hookName(b.spec.Programs[p.name])
 			found[name] = found[name] || h.hooks[p.name] // one of several programs for it is enough
@@ -55,6 +58,9 @@ func readHooks(kernel *btf.Spec, spec *ebpf.CollectionSpec) (map[string]bool, er
 	var err error
 	hooks := map[string]bool{}
 	for _, p := range attached {
+		if spec.Programs[p.name] == nil {
+			continue // not among those for this kernel
+		}
 		if hooks[p.name] = p.cgroup; p.cgroup {
 			continue
 		}

@@ -35,6 +35,7 @@ type program struct {
 // attached are the programs in the order in which they are attached: who keeps labels and marks comes
 // before who decides.
 var attached = []program{
+	{name: bpf.OlderProgTaskFreed}, // 5.10 alone; before who labels, or a label could outlive its thread
 	{name: bpf.MusterProgLabelFork},
 	{name: bpf.MusterProgLabelExecBegins},
 	{name: bpf.MusterProgLabelExecDone},
@@ -152,14 +153,8 @@ func readHost(programs *ebpf.CollectionSpec) (*host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: no BTF: %w", ErrUnsupported, err)
 	}
-	cast, err := hasFunction(kernel, bpf.Cast)
-	if err != nil {
+	if programs, err = programsFor(kernel, programs); err != nil {
 		return nil, err
-	}
-	if !cast {
-		if programs, err = bpf.LoadProbing(); err != nil {
-			return nil, fmt.Errorf("read the built-in programs: %w", err)
-		}
 	}
 	hooks, err := readHooks(kernel, programs)
 	if err != nil {
@@ -177,6 +172,22 @@ func readHost(programs *ebpf.CollectionSpec) (*host, error) {
 		hooks: hooks, addresses: addresses, programs: programs, types: types,
 		setattrIdmap: idmap, returnsChecked: returnsChecked(kernel),
 	}, nil
+}
+
+// programsFor takes those of the built-in programs that are made for this kernel.
+func programsFor(kernel *btf.Spec, newest *ebpf.CollectionSpec) (*ebpf.CollectionSpec, error) {
+	if isOlder() {
+		return builtIn()
+	}
+	cast, err := hasFunction(kernel, bpf.Cast)
+	if err != nil || cast {
+		return newest, err
+	}
+	probing, err := bpf.LoadProbing()
+	if err != nil {
+		return nil, fmt.Errorf("read the built-in programs: %w", err)
+	}
+	return probing, nil
 }
 
 // forget gives back the memory that is needed to load programs. What is loaded later reads the kernel's types again.
@@ -225,7 +236,7 @@ func (h *host) supported(wanted demand) ([]program, error) {
 		case p.demand != 0 && p.demand&wanted == 0:
 		case h.hooks[p.name]:
 			found = append(found, p)
-		case !p.optional:
+		case !p.optional && h.programs.Programs[p.name] != nil:
 			return nil, fmt.Errorf("%w: no hook for %s", ErrUnsupported, p.name)
 		}
 	}

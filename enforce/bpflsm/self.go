@@ -137,7 +137,10 @@ func (b *Backend) guard(ctx context.Context) error {
 	if b.self == nil {
 		return nil
 	}
-	err := b.describeSelf(ctx)
+	err := errOlder
+	if !isOlder() {
+		err = b.describeSelf(ctx)
+	}
 	if err == nil {
 		err = b.provide(ctx, demandSelf)
 	}

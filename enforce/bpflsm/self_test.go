@@ -51,6 +51,9 @@ func TestSelfKnowsEveryProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range attached {
+		if spec.Programs[p.name] == nil {
+			continue // 5.10's, where self-protection is not
+		}
 		known := false
 		for _, ins := range spec.Programs[p.name].Instructions {
 			known = known || ins.IsLoadFromMap() && slices.Contains([]string{

@@ -31,6 +31,7 @@ func TestStack(t *testing.T) {
 	t.Parallel()
 	testStack(t, must(bpf.LoadMuster()))
 	testStack(t, must(bpf.LoadProbing()))
+	testStack(t, must(bpf.LoadOlder()))
 }
 
 func testStack(t *testing.T, spec *ebpf.CollectionSpec) {

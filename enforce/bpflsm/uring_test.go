@@ -47,7 +47,7 @@ func ring(entry ringEntry) error {
 	}
 	defer unix.Close(int(fd))
 	var maps [3][]byte
-	for i, size := range []uint32{p.sq.array + 4*p.sq.entries, p.cq.cqes + 16*p.cq.entries, 64 * p.sq.entries} {
+	for i, size := range []uint32{p.sq.array + 4*p.entries, p.cq.cqes + 16*p.cqEntries, 64 * p.entries} {
 		m, err := unix.Mmap(int(fd), []int64{0, 0x8000000, 0x10000000}[i], int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 		if err != nil {
 			return unprepared("mapping the ring", err)

@@ -13,6 +13,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/features"
+	"github.com/cilium/ebpf/rlimit"
 )
 
 // Usable says why this backend cannot work on the running kernel: an error that is ErrUnsupported, or nil. It loads one
@@ -23,7 +24,7 @@ func Usable() error {
 	}
 	loop, err := haveLoop()
 	if err == nil && !loop {
-		return fmt.Errorf("%w: it lacks bpf_loop, which came with Linux 5.17", ErrUnsupported)
+		return olderUsable()
 	}
 	return err
 }
@@ -40,8 +41,12 @@ func activeLSM() error {
 	return nil
 }
 
-// haveLoop looks for bpf_loop. The helper is no program type's own; LSM programs cannot be probed without a hook.
+// haveLoop looks for bpf_loop. The helper is no program type's own; LSM programs cannot be probed without a hook. Kernels
+// before 5.11 count programs and maps as locked memory, those of an agent before this one as well: that limit goes first.
 func haveLoop() (bool, error) {
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return false, fmt.Errorf("look for bpf_loop: raise the limit of locked memory: %w", err)
+	}
 	switch err := features.HaveProgramHelper(ebpf.RawTracepoint, asm.FnLoop); {
 	case errors.Is(err, ebpf.ErrNotSupported):
 		return false, nil

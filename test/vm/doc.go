@@ -10,7 +10,8 @@
 // Options.Systemd process 1 is Debian's systemd, and the agent a unit of it. The root is writable, and every change dies
 // with the machine. Nothing is ever attached to the kernel of the machine that runs the tests. Loaded into it, attached nowhere
 // and gone with the test, are the matcher and the program for packets, which enforce/bpflsm runs by BPF_PROG_TEST_RUN
-// (newProber, newPacketProgram), their maps, and the two instructions by which it asks for bpf_loop.
+// (newProber, newPacketProgram), their maps, and what it asks the kernel by: two instructions for bpf_loop, a map of one entry for
+// how memory is counted.
 //
 // A package whose tests need a kernel has one test that calls TestPackage, and begins each of the others with
 // Require:
