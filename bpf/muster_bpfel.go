@@ -69,6 +69,7 @@ const (
 	MusterClassFlagCLASS_VISIBLE     MusterClassFlag = 2048
 	MusterClassFlagCLASS_POSTURE     MusterClassFlag = 4096
 	MusterClassFlagCLASS_AUDITS      MusterClassFlag = 16384
+	MusterClassFlagCLASS_DRY         MusterClassFlag = 8192
 )
 
 type MusterClearingState struct {
@@ -148,6 +149,7 @@ const (
 	MusterEventFlagEVENT_FALLBACK    MusterEventFlag = 8
 	MusterEventFlagEVENT_VISIBLE     MusterEventFlag = 16
 	MusterEventFlagEVENT_CUT         MusterEventFlag = 32
+	MusterEventFlagEVENT_DRY         MusterEventFlag = 64
 )
 
 type MusterEventLimit uint32
@@ -302,7 +304,7 @@ type MusterImageClass struct {
 	Flags     uint32
 	Names     uint32
 	NameCount uint32
-	Reserved  uint32
+	Dry       uint32
 }
 
 type MusterImageConcern struct {
@@ -321,7 +323,15 @@ type MusterImageCondition struct {
 type MusterImageConditions struct {
 	_        structs.HostLayout
 	Count    uint32
-	Reserved [3]uint32
+	Dry      uint32
+	Priority uint32
+	Policies uint32
+}
+
+type MusterImageDry struct {
+	_        structs.HostLayout
+	Policies uint32
+	List     uint32
 }
 
 type MusterImageEntry struct {
@@ -373,7 +383,8 @@ type MusterImageMark struct {
 type MusterImagePosture struct {
 	_        structs.HostLayout
 	Classes  uint64
-	Reserved uint64
+	Dry      uint32
+	Reserved uint32
 }
 
 type MusterImageSet struct {
@@ -472,11 +483,19 @@ const (
 	MusterLimitFOLD_BURST       MusterLimit = 16
 )
 
+type MusterListBit uint32
+
+const (
+	MusterListBitLIST_DRY         MusterListBit = 1073741824
+	MusterListBitLIST_DECIDED     MusterListBit = 536870912
+	MusterListBitLIST_UNBUILDABLE MusterListBit = 268435456
+)
+
 type MusterMagic uint32
 
 const (
 	MusterMagicIMAGE_MAGIC  MusterMagic = 1381258061
-	MusterMagicIMAGE_LAYOUT MusterMagic = 3
+	MusterMagicIMAGE_LAYOUT MusterMagic = 4
 )
 
 type MusterMark struct {
@@ -570,6 +589,7 @@ const (
 	MusterPosturePOSTURE_NONE  MusterPosture = 0
 	MusterPosturePOSTURE_AUDIT MusterPosture = 1
 	MusterPosturePOSTURE_BLOCK MusterPosture = 2
+	MusterPosturePOSTURE_DRY   MusterPosture = 4
 )
 
 type MusterPreset uint32
@@ -585,6 +605,7 @@ type MusterPriorityBit uint32
 
 const (
 	MusterPriorityBitPRIORITY_DENY MusterPriorityBit = 1
+	MusterPriorityBitPRIORITY_DRY  MusterPriorityBit = 1073741824
 )
 
 type MusterProbe struct {
@@ -839,6 +860,7 @@ const (
 	MusterVarKeepImageConcern      = "keep_image_concern"
 	MusterVarKeepImageCondition    = "keep_image_condition"
 	MusterVarKeepImageConditions   = "keep_image_conditions"
+	MusterVarKeepImageDry          = "keep_image_dry"
 	MusterVarKeepImageEntry        = "keep_image_entry"
 	MusterVarKeepImageException    = "keep_image_exception"
 	MusterVarKeepImageGroup        = "keep_image_group"
@@ -850,6 +872,7 @@ const (
 	MusterVarKeepImageState        = "keep_image_state"
 	MusterVarKeepLabelFlag         = "keep_label_flag"
 	MusterVarKeepLimit             = "keep_limit"
+	MusterVarKeepListBit           = "keep_list_bit"
 	MusterVarKeepMagic             = "keep_magic"
 	MusterVarKeepMode              = "keep_mode"
 	MusterVarKeepOperation         = "keep_operation"
@@ -1059,6 +1082,7 @@ type MusterVariableSpecs struct {
 	KeepImageConcern    *ebpf.VariableSpec `ebpf:"keep_image_concern"`
 	KeepImageCondition  *ebpf.VariableSpec `ebpf:"keep_image_condition"`
 	KeepImageConditions *ebpf.VariableSpec `ebpf:"keep_image_conditions"`
+	KeepImageDry        *ebpf.VariableSpec `ebpf:"keep_image_dry"`
 	KeepImageEntry      *ebpf.VariableSpec `ebpf:"keep_image_entry"`
 	KeepImageException  *ebpf.VariableSpec `ebpf:"keep_image_exception"`
 	KeepImageGroup      *ebpf.VariableSpec `ebpf:"keep_image_group"`
@@ -1070,6 +1094,7 @@ type MusterVariableSpecs struct {
 	KeepImageState      *ebpf.VariableSpec `ebpf:"keep_image_state"`
 	KeepLabelFlag       *ebpf.VariableSpec `ebpf:"keep_label_flag"`
 	KeepLimit           *ebpf.VariableSpec `ebpf:"keep_limit"`
+	KeepListBit         *ebpf.VariableSpec `ebpf:"keep_list_bit"`
 	KeepMagic           *ebpf.VariableSpec `ebpf:"keep_magic"`
 	KeepMode            *ebpf.VariableSpec `ebpf:"keep_mode"`
 	KeepOperation       *ebpf.VariableSpec `ebpf:"keep_operation"`
@@ -1182,6 +1207,7 @@ type MusterVariables struct {
 	KeepImageConcern    *ebpf.Variable `ebpf:"keep_image_concern"`
 	KeepImageCondition  *ebpf.Variable `ebpf:"keep_image_condition"`
 	KeepImageConditions *ebpf.Variable `ebpf:"keep_image_conditions"`
+	KeepImageDry        *ebpf.Variable `ebpf:"keep_image_dry"`
 	KeepImageEntry      *ebpf.Variable `ebpf:"keep_image_entry"`
 	KeepImageException  *ebpf.Variable `ebpf:"keep_image_exception"`
 	KeepImageGroup      *ebpf.Variable `ebpf:"keep_image_group"`
@@ -1193,6 +1219,7 @@ type MusterVariables struct {
 	KeepImageState      *ebpf.Variable `ebpf:"keep_image_state"`
 	KeepLabelFlag       *ebpf.Variable `ebpf:"keep_label_flag"`
 	KeepLimit           *ebpf.Variable `ebpf:"keep_limit"`
+	KeepListBit         *ebpf.Variable `ebpf:"keep_list_bit"`
 	KeepMagic           *ebpf.Variable `ebpf:"keep_magic"`
 	KeepMode            *ebpf.Variable `ebpf:"keep_mode"`
 	KeepOperation       *ebpf.Variable `ebpf:"keep_operation"`

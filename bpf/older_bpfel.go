@@ -110,6 +110,7 @@ const (
 	OlderVarKeepImageConcern      = "keep_image_concern"
 	OlderVarKeepImageCondition    = "keep_image_condition"
 	OlderVarKeepImageConditions   = "keep_image_conditions"
+	OlderVarKeepImageDry          = "keep_image_dry"
 	OlderVarKeepImageEntry        = "keep_image_entry"
 	OlderVarKeepImageException    = "keep_image_exception"
 	OlderVarKeepImageGroup        = "keep_image_group"
@@ -121,6 +122,7 @@ const (
 	OlderVarKeepImageState        = "keep_image_state"
 	OlderVarKeepLabelFlag         = "keep_label_flag"
 	OlderVarKeepLimit             = "keep_limit"
+	OlderVarKeepListBit           = "keep_list_bit"
 	OlderVarKeepMagic             = "keep_magic"
 	OlderVarKeepMode              = "keep_mode"
 	OlderVarKeepOperation         = "keep_operation"
@@ -287,6 +289,7 @@ type OlderVariableSpecs struct {
 	KeepImageConcern    *ebpf.VariableSpec `ebpf:"keep_image_concern"`
 	KeepImageCondition  *ebpf.VariableSpec `ebpf:"keep_image_condition"`
 	KeepImageConditions *ebpf.VariableSpec `ebpf:"keep_image_conditions"`
+	KeepImageDry        *ebpf.VariableSpec `ebpf:"keep_image_dry"`
 	KeepImageEntry      *ebpf.VariableSpec `ebpf:"keep_image_entry"`
 	KeepImageException  *ebpf.VariableSpec `ebpf:"keep_image_exception"`
 	KeepImageGroup      *ebpf.VariableSpec `ebpf:"keep_image_group"`
@@ -298,6 +301,7 @@ type OlderVariableSpecs struct {
 	KeepImageState      *ebpf.VariableSpec `ebpf:"keep_image_state"`
 	KeepLabelFlag       *ebpf.VariableSpec `ebpf:"keep_label_flag"`
 	KeepLimit           *ebpf.VariableSpec `ebpf:"keep_limit"`
+	KeepListBit         *ebpf.VariableSpec `ebpf:"keep_list_bit"`
 	KeepMagic           *ebpf.VariableSpec `ebpf:"keep_magic"`
 	KeepMode            *ebpf.VariableSpec `ebpf:"keep_mode"`
 	KeepOperation       *ebpf.VariableSpec `ebpf:"keep_operation"`
@@ -410,6 +414,7 @@ type OlderVariables struct {
 	KeepImageConcern    *ebpf.Variable `ebpf:"keep_image_concern"`
 	KeepImageCondition  *ebpf.Variable `ebpf:"keep_image_condition"`
 	KeepImageConditions *ebpf.Variable `ebpf:"keep_image_conditions"`
+	KeepImageDry        *ebpf.Variable `ebpf:"keep_image_dry"`
 	KeepImageEntry      *ebpf.Variable `ebpf:"keep_image_entry"`
 	KeepImageException  *ebpf.Variable `ebpf:"keep_image_exception"`
 	KeepImageGroup      *ebpf.Variable `ebpf:"keep_image_group"`
@@ -421,6 +426,7 @@ type OlderVariables struct {
 	KeepImageState      *ebpf.Variable `ebpf:"keep_image_state"`
 	KeepLabelFlag       *ebpf.Variable `ebpf:"keep_label_flag"`
 	KeepLimit           *ebpf.Variable `ebpf:"keep_limit"`
+	KeepListBit         *ebpf.Variable `ebpf:"keep_list_bit"`
 	KeepMagic           *ebpf.Variable `ebpf:"keep_magic"`
 	KeepMode            *ebpf.Variable `ebpf:"keep_mode"`
 	KeepOperation       *ebpf.Variable `ebpf:"keep_operation"`

@@ -72,6 +72,9 @@ static __always_inline s32 probe_decide(struct probe *p, struct scratch *s)
 			s->result.flags = EVENT_UNBUILDABLE;
 			s->result.rule = 0;
 		}
+	} else if (o->status == PATH_DETACHED && s->flags & CLASS_DRY) {
+		if (s->result.verdict != VERDICT_DENY)
+			dry_unbuildable(s);
 	} else {
 		if (o->status == PATH_NAMED)
 			judge_built(s, o, DECIDING_NUMBERS);

@@ -153,6 +153,7 @@ const (
 	ProbingVarKeepImageConcern      = "keep_image_concern"
 	ProbingVarKeepImageCondition    = "keep_image_condition"
 	ProbingVarKeepImageConditions   = "keep_image_conditions"
+	ProbingVarKeepImageDry          = "keep_image_dry"
 	ProbingVarKeepImageEntry        = "keep_image_entry"
 	ProbingVarKeepImageException    = "keep_image_exception"
 	ProbingVarKeepImageGroup        = "keep_image_group"
@@ -164,6 +165,7 @@ const (
 	ProbingVarKeepImageState        = "keep_image_state"
 	ProbingVarKeepLabelFlag         = "keep_label_flag"
 	ProbingVarKeepLimit             = "keep_limit"
+	ProbingVarKeepListBit           = "keep_list_bit"
 	ProbingVarKeepMagic             = "keep_magic"
 	ProbingVarKeepMode              = "keep_mode"
 	ProbingVarKeepOperation         = "keep_operation"
@@ -373,6 +375,7 @@ type ProbingVariableSpecs struct {
 	KeepImageConcern    *ebpf.VariableSpec `ebpf:"keep_image_concern"`
 	KeepImageCondition  *ebpf.VariableSpec `ebpf:"keep_image_condition"`
 	KeepImageConditions *ebpf.VariableSpec `ebpf:"keep_image_conditions"`
+	KeepImageDry        *ebpf.VariableSpec `ebpf:"keep_image_dry"`
 	KeepImageEntry      *ebpf.VariableSpec `ebpf:"keep_image_entry"`
 	KeepImageException  *ebpf.VariableSpec `ebpf:"keep_image_exception"`
 	KeepImageGroup      *ebpf.VariableSpec `ebpf:"keep_image_group"`
@@ -384,6 +387,7 @@ type ProbingVariableSpecs struct {
 	KeepImageState      *ebpf.VariableSpec `ebpf:"keep_image_state"`
 	KeepLabelFlag       *ebpf.VariableSpec `ebpf:"keep_label_flag"`
 	KeepLimit           *ebpf.VariableSpec `ebpf:"keep_limit"`
+	KeepListBit         *ebpf.VariableSpec `ebpf:"keep_list_bit"`
 	KeepMagic           *ebpf.VariableSpec `ebpf:"keep_magic"`
 	KeepMode            *ebpf.VariableSpec `ebpf:"keep_mode"`
 	KeepOperation       *ebpf.VariableSpec `ebpf:"keep_operation"`
@@ -496,6 +500,7 @@ type ProbingVariables struct {
 	KeepImageConcern    *ebpf.Variable `ebpf:"keep_image_concern"`
 	KeepImageCondition  *ebpf.Variable `ebpf:"keep_image_condition"`
 	KeepImageConditions *ebpf.Variable `ebpf:"keep_image_conditions"`
+	KeepImageDry        *ebpf.Variable `ebpf:"keep_image_dry"`
 	KeepImageEntry      *ebpf.Variable `ebpf:"keep_image_entry"`
 	KeepImageException  *ebpf.Variable `ebpf:"keep_image_exception"`
 	KeepImageGroup      *ebpf.Variable `ebpf:"keep_image_group"`
@@ -507,6 +512,7 @@ type ProbingVariables struct {
 	KeepImageState      *ebpf.Variable `ebpf:"keep_image_state"`
 	KeepLabelFlag       *ebpf.Variable `ebpf:"keep_label_flag"`
 	KeepLimit           *ebpf.Variable `ebpf:"keep_limit"`
+	KeepListBit         *ebpf.Variable `ebpf:"keep_list_bit"`
 	KeepMagic           *ebpf.Variable `ebpf:"keep_magic"`
 	KeepMode            *ebpf.Variable `ebpf:"keep_mode"`
 	KeepOperation       *ebpf.Variable `ebpf:"keep_operation"`

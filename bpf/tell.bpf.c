@@ -36,7 +36,8 @@ static __always_inline void packet_process(struct scratch *s)
 __noinline int packet_tell(struct scratch *s)
 {
 
-	if (!s || !event_speaks(s->result.verdict))
+	if (!s || !event_speaks(s->result.verdict) ||
+	    (s->result.flags & EVENT_DRY && !dry_speaks(s, s->packet.owner.flags & OWNER_AGENT)))
 		return 0;
 	count(COUNT_EVENTS);
 	s = scratch_again(s->slot);

@@ -129,6 +129,8 @@ type Event struct {
 	// policy the first. A source that is known by its inode only has those of the class.
 	Lists  []*Rule
 	Audits []*Rule
+	// DryRuns are the policies in dry run that would have denied what was permitted.
+	DryRuns []EventDryRun
 	// Visible is true when nothing but the visibility of its class made it an event.
 	Visible bool
 	// Resource and Source are paths; ResourceTo is the second name of a rename or link.
@@ -159,6 +161,14 @@ type Event struct {
 	Since time.Time
 	// Various means that the objects differed: Resource is one of them.
 	Various bool
+}
+
+// EventDryRun is a policy in dry run that would have denied an operation.
+type EventDryRun struct {
+	// Rule is the Block that would have decided; with Posture, or when the path could not be built, the first rule of the
+	// policy that makes the difference.
+	Rule    *Rule
+	Posture bool
 }
 
 // DriftKind is the kind of a difference between what is declared and what is enforced (REPORTS).

@@ -164,16 +164,12 @@ func (c *compiler) rule(p *policies.Policy, r policies.Rule, dryRun bool, versio
 			"it is refused unless the agent's configuration says allowHostAllowlist: true")
 		return
 	}
-	if dryRun && r.Action == policies.ActionAllow {
-		c.gap(p, r.Index, ReasonMode, "an Allow of a policy in audit mode grants nothing and makes no allow-list")
-		return
-	}
 	compiled := Rule{
 		Policy:  p.ID,
 		Rule:    r,
 		Objects: c.objects(r.Object),
 		Sources: c.sources(r.Sources),
-		DryRun:  dryRun && r.Action == policies.ActionBlock,
+		DryRun:  dryRun && r.Action != policies.ActionAudit,
 		Version: version,
 
 		Directories: c.directories(r.Sources),

@@ -11,18 +11,19 @@ import (
 
 // Decide is the reference decision: SEMANTICS "Decision", word by word, by looking at every rule. It is
 // what automata, rows and kernels are tested against, so it shares no code with them but the ranking.
-func (rs *Ruleset) Decide(op Operation) Decision { return rs.inMode(rs.decideOne(op)) }
+func (rs *Ruleset) Decide(op Operation) Decision { return rs.inMode(rs.decideOne(&op)) }
 
 // DecideAll decides an operation that touches several objects: "the first denied one decides, old name before new". Of
 // what nobody denies no rule is named.
 func (rs *Ruleset) DecideAll(ops ...Operation) Decision {
 	all := Decision{Rule: -1}
 	var audits [][]int
-	for _, op := range ops {
-		d := rs.decideOne(op)
+	var runs [][]DryRun
+	for i := range ops {
+		d := rs.decideOne(&ops[i])
 		// "5. Audit rules never change the verdict", nor does the verdict on one object change what is reported of
 		// another.
-		audits = append(audits, d.Audits)
+		audits, runs = append(audits, d.Audits), append(runs, d.DryRuns)
 		switch {
 		case all.Verdict == Deny:
 		case d.Verdict == Deny:
@@ -32,20 +33,34 @@ func (rs *Ruleset) DecideAll(ops ...Operation) Decision {
 		}
 	}
 	all.Audits = rs.MergeAudits(audits...)
+	if all.Verdict == Permit {
+		all.DryRuns = rs.MergeDryRuns(runs...)
+	}
 	return rs.inMode(all)
 }
 
-func (rs *Ruleset) decideOne(op Operation) Decision {
-	d := Decision{Rule: -1, Audits: rs.audits(&op)}
+// decideOne decides on one object, and says who in dry run would deny what is permitted.
+func (rs *Ruleset) decideOne(op *Operation) Decision {
+	d := rs.decideAs(op, nil)
+	d.Audits = rs.audits(op)
+	if d.Verdict == Permit {
+		d.DryRuns = rs.dryRuns(op)
+	}
+	return d
+}
+
+// decideAs decides as if the policy in trial were enforced; without one, none that is in dry run takes part.
+func (rs *Ruleset) decideAs(op *Operation, trial *policies.ID) Decision {
+	d := Decision{Rule: -1}
 	switch {
 	case op.NoPath && isPathClass(op.Class):
 		// "a path that cannot be built […] is denied when the class has a Block or an Allow rule for the
 		// subject"
-		if rs.restricts(op.Class) {
+		if rs.restricts(op.Class, trial) {
 			d.Verdict, d.Unbuildable = Deny, true
 		}
 	default:
-		rs.decide(&op, &d)
+		rs.decide(op, &d, trial)
 	}
 	return d
 }
@@ -59,13 +74,13 @@ func (rs *Ruleset) inMode(d Decision) Decision {
 }
 
 // decide follows steps 1 to 4.
-func (rs *Ruleset) decide(op *Operation, d *Decision) {
+func (rs *Ruleset) decide(op *Operation, d *Decision, trial *policies.ID) {
 	var best Rank
 	for i := range rs.Rules {
 		r := &rs.Rules[i]
 		// "1. Match. Every Allow and Block rule of the class […] whose object and source match and whose
 		// modifiers let it fire."
-		if !r.decides() || !r.matches(op) {
+		if !r.takesPart(trial) || !r.matches(op) {
 			continue
 		}
 		// "2. Rank by the most specific" and "3. Decide by the highest rank; at equal rank Block beats
@@ -77,7 +92,7 @@ func (rs *Ruleset) decide(op *Operation, d *Decision) {
 		}
 	}
 	// "Mapping shared libraries is otherwise not running them": no allow-list has to name them.
-	if d.Rule >= 0 || op.Mapped || !rs.allowListed(op.Class, &op.Source) {
+	if d.Rule >= 0 || op.Mapped || !rs.allowListed(op.Class, &op.Source, trial) {
 		return // "otherwise the operation is permitted"
 	}
 	// "4. No match: if the subject has at least one Allow rule of that class, the class's default posture
@@ -91,13 +106,12 @@ func (rs *Ruleset) decide(op *Operation, d *Decision) {
 }
 
 // audits: "5. Audit rules never change the verdict. […] each policy with a matching Audit rule emits one
-// event under its own name". A dry-run Block is reported likewise. Of several rules of one policy the first
-// stands for it.
+// event under its own name". Of several rules of one policy the first stands for it.
 func (rs *Ruleset) audits(op *Operation) []int {
 	var audits []int
 	for i := range rs.Rules {
 		r := &rs.Rules[i]
-		if !r.reports() || len(audits) > 0 && rs.Rules[audits[len(audits)-1]].Policy == r.Policy {
+		if r.Rule.Action != policies.ActionAudit || len(audits) > 0 && rs.Rules[audits[len(audits)-1]].Policy == r.Policy {
 			continue
 		}
 		if r.matches(op) {
@@ -134,11 +148,10 @@ func (r *Rule) isForMapping() bool {
 	}
 }
 
-// decides says whether the rule takes part in verdicts.
-func (r *Rule) decides() bool { return r.Rule.Action != policies.ActionAudit && !r.DryRun }
-
-// reports says whether the rule only reports.
-func (r *Rule) reports() bool { return !r.decides() }
+// takesPart says whether the rule takes part in verdicts when the policy in trial is enforced.
+func (r *Rule) takesPart(trial *policies.ID) bool {
+	return r.Rule.Action != policies.ActionAudit && (!r.DryRun || trial != nil && r.Policy == *trial)
+}
 
 func (r *Rule) verdict() Verdict {
 	if r.Rule.Action == policies.ActionBlock {
@@ -148,9 +161,9 @@ func (r *Rule) verdict() Verdict {
 }
 
 // restricts says whether the class has a Block or an Allow rule for the subject.
-func (rs *Ruleset) restricts(class policies.Class) bool {
+func (rs *Ruleset) restricts(class policies.Class, trial *policies.ID) bool {
 	for i := range rs.Rules {
-		if rs.Rules[i].Rule.Class == class && rs.Rules[i].decides() {
+		if rs.Rules[i].Rule.Class == class && rs.Rules[i].takesPart(trial) {
 			return true
 		}
 	}
@@ -162,17 +175,19 @@ func (rs *Ruleset) restricts(class policies.Class) bool {
 // "if the subject has at least one Allow rule of that class […]. On the host an Allow with fromSource makes
 // an allow-list for those sources only." Here a source's mark counts: renaming a confined program must not
 // take it off the list that confines it.
-func (rs *Ruleset) allowListed(class policies.Class, source *ProcessSource) bool {
+func (rs *Ruleset) allowListed(class policies.Class, source *ProcessSource, trial *policies.ID) bool {
 	for i := range rs.Rules {
-		r := &rs.Rules[i]
-		if r.Rule.Class != class || r.Rule.Action != policies.ActionAllow {
-			continue
-		}
-		if rs.Subject != Host || len(r.Rule.Sources) == 0 || source.isOneOf(r.Sources) {
+		if r := &rs.Rules[i]; r.takesPart(trial) && rs.makesList(r, class, source) {
 			return true
 		}
 	}
 	return false
+}
+
+// makesList says whether the rule makes an allow-list of the class for this source.
+func (rs *Ruleset) makesList(r *Rule, class policies.Class, source *ProcessSource) bool {
+	return r.Rule.Class == class && r.Rule.Action == policies.ActionAllow &&
+		(rs.Subject != Host || len(r.Rule.Sources) == 0 || source.isOneOf(r.Sources))
 }
 
 // isOneOf says whether the executable or a script is one of paths, by name or by mark.

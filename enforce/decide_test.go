@@ -150,6 +150,11 @@ func auditedBy(d enforce.Decision, rules ...int) enforce.Decision {
 	return d
 }
 
+func dryRunBy(d enforce.Decision, runs ...enforce.DryRun) enforce.Decision {
+	d.DryRuns = runs
+	return d
+}
+
 func wouldDeny(d enforce.Decision) enforce.Decision {
 	d.Verdict, d.WouldDeny = enforce.Permit, true
 	return d

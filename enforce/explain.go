@@ -52,7 +52,7 @@ type ExplainedRule struct {
 func (rs *Ruleset) Explain(op Operation) Explanation {
 	e := Explanation{Decision: rs.Decide(op), Posture: rs.Postures.Of(op.Class), Rules: []ExplainedRule{}}
 	e.Denied = e.Decision.Verdict == Deny
-	e.AllowList = rs.allowListed(op.Class, &op.Source)
+	e.AllowList = rs.allowListed(op.Class, &op.Source, nil)
 	for i := range rs.Rules {
 		r := &rs.Rules[i]
 		if r.Rule.Class != op.Class {
@@ -62,7 +62,7 @@ func (rs *Ruleset) Explain(op Operation) Explanation {
 			e.Rules = append(e.Rules, explainRule(r, i, &op, matched, byMark, e.Decision.Rule == i))
 		}
 	}
-	e.Why = rs.why(&op, e)
+	e.Why = rs.why(&op, e) + rs.whyDry(e.Decision)
 	return e
 }
 
@@ -120,6 +120,23 @@ func modifiers(r *policies.Rule) string {
 		}
 	}
 	return strings.Join(names, ", ")
+}
+
+// whyDry names the policies in dry run that would have denied it.
+func (rs *Ruleset) whyDry(d Decision) string {
+	var b strings.Builder
+	for _, run := range d.DryRuns {
+		fmt.Fprintf(&b, "; %s, which is in dry run, would deny it ", describe(rs.Rules[run.Rule].Policy))
+		switch {
+		case run.Posture:
+			b.WriteString("by the default posture of its allow-list")
+		case run.Unbuildable:
+			b.WriteString("because the path cannot be built")
+		default:
+			fmt.Fprintf(&b, "by its rule %d", rs.Rules[run.Rule].Rule.Index)
+		}
+	}
+	return b.String()
 }
 
 // why is the reason in one sentence.

@@ -132,7 +132,7 @@ func (rs *Ruleset) about(op *Operation) *Ruleset {
 	lists := map[string]bool{}
 	for i := range rs.Rules {
 		r := &rs.Rules[i]
-		if r.Rule.Class != op.Class {
+		if r.Rule.Class != op.Class || r.DryRun {
 			continue
 		}
 		_, _, matches := matchObject(r, op)

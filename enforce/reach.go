@@ -45,10 +45,14 @@ func (rs *Ruleset) closed(port int) string {
 	return few.cause(d, policies.ClassIngress)
 }
 
-// matters says whether a rule is about connections to a TCP port, whoever begins them, or makes an allow-list.
+// matters says whether a rule that is enforced is about connections to a TCP port, whoever begins them, or makes an
+// allow-list.
 func matters(r *Rule, port int) bool {
-	if r.Rule.Class != policies.ClassIngress || r.Rule.Action == policies.ActionAllow {
-		return r.Rule.Class == policies.ClassIngress
+	if r.Rule.Class != policies.ClassIngress || r.DryRun {
+		return false
+	}
+	if r.Rule.Action == policies.ActionAllow {
+		return true
 	}
 	f, err := r.Rule.Object.Flow()
 	f.Peers = nil

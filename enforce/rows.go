@@ -63,8 +63,11 @@ type Entry struct {
 	Verdict  Verdict
 	// Rule is the deciding rule's number, -1 when none.
 	Rule int
-	// Audits are the reporting rules that fire, one for each policy, ascending.
+	// Audits are the Audit rules that fire, one for each policy, ascending.
 	Audits []int
+	// Dry are rules of policies in dry run that fire and that no rule of this entry outranks: of each policy the one
+	// that would decide, ascending. Ruleset.DryRuns says what they come to.
+	Dry []int
 	// Conditional are the rules that fire for some arguments only, ascending; each that does takes part as if
 	// it were an entry of its own.
 	Conditional []Conditional
@@ -73,8 +76,9 @@ type Entry struct {
 // Conditional is a rule with allowedArgs. An Allow fires when every argument is listed, a Block or an Audit
 // when some argument is not.
 type Conditional struct {
-	Priority uint32 // 0 for a rule that only reports
+	Priority uint32 // 0 for an Audit rule
 	Verdict  Verdict
+	DryRun   bool // it takes no part in the verdict
 	Rule     int
 	Args     []string
 }
@@ -91,6 +95,7 @@ type Rows struct {
 	sources    []string
 	priorities []uint32
 	lists      map[listKey]bool
+	dryLists   map[listKey][]int
 }
 
 // Sources are all source paths of the ruleset, sorted; their indexes are the source classes, the same for
@@ -106,11 +111,11 @@ func (rs *Ruleset) Sources() []string {
 
 // NewRows prepares the resolution of the ruleset's sets.
 func NewRows(rs *Ruleset) *Rows {
-	rows := &Rows{rs: rs, sources: rs.Sources(), priorities: make([]uint32, len(rs.Rules)), lists: map[listKey]bool{}}
+	rows := &Rows{rs: rs, sources: rs.Sources(), priorities: make([]uint32, len(rs.Rules)), lists: map[listKey]bool{}, dryLists: map[listKey][]int{}}
 	rows.allowLists()
 	for i := range rs.Rules {
 		r := &rs.Rules[i]
-		if r.decides() {
+		if r.Rule.Action != policies.ActionAudit {
 			rows.priorities[i] = priority(rankOf(r), r.verdict())
 		}
 	}
@@ -133,6 +138,9 @@ func (rows *Rows) Row(set []int, source SourceClass, byMark bool) Row {
 			rows.addAt(&row[i], i, r, number)
 		}
 	}
+	for i := range row {
+		rows.prune(&row[i])
+	}
 	return row
 }
 
@@ -149,7 +157,7 @@ func (rows *Rows) addAt(e *Entry, index int, r *Rule, number int) {
 		rows.add(e, r, number)
 	case listed != other:
 		e.Conditional = append(e.Conditional, Conditional{
-			Priority: rows.priorities[number], Verdict: r.verdict(), Rule: number, Args: r.Rule.AllowedArgs,
+			Priority: rows.priorities[number], Verdict: r.verdict(), DryRun: r.DryRun, Rule: number, Args: r.Rule.AllowedArgs,
 		})
 	}
 }
@@ -170,7 +178,11 @@ func (rows *Rows) holdsFor(r *Rule, source SourceClass, byMark bool) bool {
 
 // add lets one more firing rule, of a greater number than those before it, take part in an entry.
 func (rows *Rows) add(e *Entry, r *Rule, number int) {
-	if r.reports() {
+	switch {
+	case r.DryRun:
+		e.Dry = rows.rs.addDry(e.Dry, number)
+		return
+	case r.Rule.Action == policies.ActionAudit:
 		if n := len(e.Audits); n == 0 || rows.rs.Rules[e.Audits[n-1]].Policy != r.Policy {
 			e.Audits = append(e.Audits, number)
 		}
@@ -206,11 +218,23 @@ func (rows *Rows) allowLists() {
 			continue
 		}
 		if rows.rs.Subject != Host || len(r.Sources) == 0 {
-			rows.lists[listKey{r.Rule.Class, NoSource}] = true
+			rows.addList(listKey{r.Rule.Class, NoSource}, r, i)
 		}
 		for _, path := range r.Sources {
-			rows.lists[listKey{r.Rule.Class, number[path]}] = true
+			rows.addList(listKey{r.Rule.Class, number[path]}, r, i)
 		}
+	}
+}
+
+// addList notes that a rule makes an allow-list. In dry run the first rule of each policy stands for it.
+func (rows *Rows) addList(key listKey, r *Rule, number int) {
+	if !r.DryRun {
+		rows.lists[key] = true
+		return
+	}
+	list := rows.dryLists[key]
+	if n := len(list); n == 0 || rows.rs.Rules[list[n-1]].Policy != r.Policy {
+		rows.dryLists[key] = append(list, number)
 	}
 }
 
@@ -221,11 +245,11 @@ type listKey struct {
 }
 
 // Restricts says whether the class has a Block or an Allow rule: what has no buildable path is then denied.
-func (rs *Ruleset) Restricts(class policies.Class) bool { return rs.restricts(class) }
+func (rs *Ruleset) Restricts(class policies.Class) bool { return rs.restricts(class, nil) }
 
-// Reports says whether the class has a rule that only reports.
+// Reports says whether the class has an Audit rule.
 func (rs *Ruleset) Reports(class policies.Class) bool {
-	return slices.ContainsFunc(rs.Rules, func(r Rule) bool { return r.Rule.Class == class && r.reports() })
+	return slices.ContainsFunc(rs.Rules, func(r Rule) bool { return r.Rule.Class == class && r.Rule.Action == policies.ActionAudit })
 }
 
 // BlocksMapping says whether some rule can deny an executable mapping, or reports what it would deny.

@@ -58,8 +58,8 @@ type Rule struct {
 	Sources []string `json:"sources,omitempty"`
 	// Directories are sources, too: of class syscalls only.
 	Directories []Directory `json:"directories,omitempty"`
-	// DryRun marks a Block of a policy whose own mode is audit inside an enforcing ruleset: it never
-	// changes a verdict and is reported as "Audit (Block)".
+	// DryRun marks an Allow or a Block of a policy whose own mode is audit inside an enforcing ruleset: it never
+	// changes a verdict. What its policy would have denied is reported as "Audit (Block)".
 	DryRun bool `json:"dryRun,omitempty"`
 	// Version names the contents of the policy as long as something of it is in audit: what was soaked.
 	Version string `json:"version,omitempty"`
@@ -177,8 +177,10 @@ type Decision struct {
 	Posture bool `json:"posture,omitempty"`
 	// WouldDeny is true when Verdict is Permit only because the ruleset or its posture is in audit.
 	WouldDeny bool `json:"wouldDeny,omitempty"`
-	// Audits are the numbers of the Audit (and DryRun) rules that matched, one for each policy, ascending.
+	// Audits are the numbers of the Audit rules that matched, one for each policy, ascending.
 	Audits []int `json:"audits,omitempty"`
+	// DryRuns are the policies in dry run that would have denied what is permitted, in the order of the rules.
+	DryRuns []DryRun `json:"dryRuns,omitempty"`
 	// Unbuildable is true when NoPath decided.
 	Unbuildable bool `json:"unbuildable,omitempty"`
 }

@@ -298,11 +298,14 @@ func eventsOf(rs *enforce.Ruleset, d enforce.Decision) []string {
 		events = append(events, "DefaultPosture Audit")
 	}
 	for _, a := range d.Audits {
-		action := "Audit"
-		if rs.Rules[a].DryRun {
-			action = "Audit (Block)"
+		events = append(events, rs.Rules[a].Policy.Name+" Audit")
+	}
+	for _, run := range d.DryRuns {
+		name := rs.Rules[run.Rule].Policy.Name
+		if run.Posture {
+			name = "DefaultPosture"
 		}
-		events = append(events, rs.Rules[a].Policy.Name+" "+action)
+		events = append(events, name+" Audit (Block)")
 	}
 	return events
 }

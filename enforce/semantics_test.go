@@ -160,10 +160,32 @@ func TestDecisionAudit(t *testing.T) {
 				op(file, "/f", ""), auditedBy(unmatched, 0, 2),
 			},
 		}},
-		{"policies in audit mode: a Block never changes a verdict and is reported", []decideCase{
-			{rules(c, block(file, "/f", dryRun)), op(file, "/f", ""), auditedBy(unmatched, 0)},
-			{rules(c, block(file, "/f", dryRun, of("a")), block(file, "/f", of("b"))), op(file, "/f", ""), auditedBy(denied(1), 0)},
-			{rules(c, block(file, "/f", dryRun)), op(file, "", "", noPath), unmatched},
+		{"policies in audit mode never change a verdict, and tell what they would have denied", []decideCase{
+			{rules(c, block(file, "/f", dryRun)), op(file, "/f", ""), dryRunBy(unmatched, enforce.DryRun{Rule: 0})},
+			{rules(c, block(file, "/f", dryRun, of("a")), block(file, "/f", of("b"))), op(file, "/f", ""), denied(1)},
+			{rules(c, block(file, "/f", dryRun)), op(file, "", "", noPath), dryRunBy(unmatched, enforce.DryRun{Rule: 0, Unbuildable: true})},
+			// Under ranking: what an Allow that outranks the Block lets through would not be denied.
+			{
+				rules(c, block(file, "/f", dryRun, of("a")), allow(file, "/f", from("/bin/a"), of("b"))),
+				op(file, "/f", "/bin/a"), permitted(1),
+			},
+			{
+				rules(c, block(file, "/f", dryRun, of("a")), allow(file, "/", as(policies.ObjectDirectory), of("b"))),
+				op(file, "/f", ""), dryRunBy(permitted(1), enforce.DryRun{Rule: 0}),
+			},
+			// With its Allows, and the posture.
+			{
+				rules(c, allow(file, "/f", dryRun, from("/bin/a")), block(file, "/f", dryRun)),
+				op(file, "/f", "/bin/a"), unmatched,
+			},
+			{rules(c, allow(file, "/g", dryRun)), op(file, "/f", ""), dryRunBy(unmatched, enforce.DryRun{Rule: 0, Posture: true})},
+			{rules(c, allow(file, "/g", dryRun, of("a")), block(file, "/f", of("b"))), op(file, "/f", ""), denied(1)},
+			{rules(with(container1), allow(file, "/g", dryRun)), op(file, "/f", ""), unmatched},
+			// Each by itself: what another policy in dry run allows is not allowed yet.
+			{
+				rules(c, allow(file, "/f", dryRun, of("a")), allow(file, "/g", dryRun, of("b"))),
+				op(file, "/f", ""), dryRunBy(unmatched, enforce.DryRun{Rule: 1, Posture: true}),
+			},
 		}},
 	})
 }

@@ -44,7 +44,7 @@ enum limit {
 
 enum magic {
 	IMAGE_MAGIC = 0x5254534d, /* MSTR */
-	IMAGE_LAYOUT = 3,
+	IMAGE_LAYOUT = 4,
 };
 
 /* The classes that are enforced, as indexes. */
@@ -110,6 +110,7 @@ enum posture {
 	POSTURE_NONE = 0,
 	POSTURE_AUDIT = 1,
 	POSTURE_BLOCK = 2, /* decides where both are set */
+	POSTURE_DRY = 4, /* a policy in dry run has an allow-list that would deny */
 };
 
 enum mode {
@@ -139,10 +140,12 @@ enum class_flag {
 	CLASS_INTERFACES = 1024,
 	/* What no rule speaks of is told as well. */
 	CLASS_VISIBLE = 2048,
-	/* Some source has an allow-list. */
+	/* Some source has an allow-list, be it of a policy in dry run. */
 	CLASS_POSTURE = 4096,
 	/* A rule only reports: of an operation that is denied, too. */
 	CLASS_AUDITS = 16384,
+	/* A policy in dry run has an Allow or a Block. */
+	CLASS_DRY = 8192,
 };
 
 /* A reference is the number of a 16-byte unit from the image's start; 0 is none. */
@@ -151,7 +154,7 @@ struct image_class {
 	u32 flags;
 	u32 names; /* u32 set[name_count], by number, of a class whose objects are known by numbers */
 	u32 name_count;
-	u32 reserved;
+	u32 dry; /* audit list of who would deny what has no buildable path */
 };
 
 struct image_header {
@@ -212,8 +215,15 @@ struct image_mark {
 };
 
 struct image_posture {
-	u64 classes; /* two bits for each of the CLASSES */
-	u64 reserved;
+	u64 classes; /* enum posture, four bits for each of the CLASSES */
+	u32 dry; /* struct image_dry[CLASSES]; 0: none has POSTURE_DRY */
+	u32 reserved;
+};
+
+/* The allow-lists of policies in dry run. */
+struct image_dry {
+	u32 policies; /* a bit each; the last one for all that have none of their own */
+	u32 list; /* audit list */
 };
 
 /* The names that a rule speaks of to a source; all of them under an allow-list. */
@@ -256,11 +266,15 @@ struct image_entry {
 
 enum priority_bit {
 	PRIORITY_DENY = 1,
+	PRIORITY_DRY = 1 << 30, /* takes no part in the verdict; the entry's rule is its policy's bit */
 };
 
+/* And what the rules of policies in dry run that fire for any arguments come to. */
 struct image_conditions {
 	u32 count;
-	u32 reserved[3];
+	u32 dry; /* audit list of these rules; 0: there is none */
+	u32 priority; /* the greatest of a Block among them */
+	u32 policies; /* theirs, by their bits in struct image_dry */
 };
 
 /* An entry that takes part for some arguments only: a rule that permits when every one is listed, any other
@@ -354,7 +368,7 @@ struct label {
 	u64 image; /* the image that classes belongs to */
 	u32 classes[SOURCES];
 	u64 names[NAMED_CLASSES]; /* that the image says anything of to these sources */
-	u64 postures; /* two bits for each class: what their allow-lists do with what no rule matches */
+	u64 postures; /* four bits for each class: what their allow-lists do with what no rule matches */
 	u32 flags;
 	u32 pending_count;
 	u64 pending[SOURCES];

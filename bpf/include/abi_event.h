@@ -77,6 +77,15 @@ enum event_flag {
 	EVENT_FALLBACK = 8, /* decided by the fail direction */
 	EVENT_VISIBLE = 16, /* told because the class is visible, by no rule */
 	EVENT_CUT = 32, /* there are more arguments than the event has, or they could not be read */
+	EVENT_DRY = 64, /* a policy in dry run may have denied it: the lists tell */
+};
+
+/* What stands in the audit lists of an event beside numbers of lists: for each object that may have been denied in a dry
+ * run the lists of who may have, and behind them what was decided about the object. */
+enum list_bit {
+	LIST_DRY = 1 << 30, /* the number of a list of rules, ~rule for one that makes an allow-list */
+	LIST_DECIDED = 1 << 29, /* the number + 1 of the rule that decided, 0 for none */
+	LIST_UNBUILDABLE = 1 << 28, /* with LIST_DECIDED: its path could not be built */
 };
 
 /* A socket and the other end of what it does; family 0: none. */
@@ -100,7 +109,7 @@ struct event {
 	u32 ppid;
 	u32 uid;
 	u32 rule; /* number + 1 */
-	u32 audits[AUDIT_LISTS];
+	u32 audits[AUDIT_LISTS]; /* and enum list_bit, with EVENT_DRY */
 	u16 lengths
 		[EVENT_PATHS]; /* resource, second name, source, parent, directory; in this order behind the header */
 	u16 arguments; /* then those of a program that is started, each with its NUL, without the first */

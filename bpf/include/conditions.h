@@ -3,7 +3,7 @@
 #ifndef MUSTER_CONDITIONS_H
 #define MUSTER_CONDITIONS_H
 
-#include "image.h"
+#include "dry.h"
 
 /* Looks for a hash in a table with open addressing and at most TABLE_PROBES steps; entries are one unit, hash first, 0
  * is empty. What stands there goes into s->cursor.values. */
@@ -130,13 +130,19 @@ static __always_inline void condition_meets(struct conditions *c, struct image_c
 {
 	struct scratch *s = c->scratch;
 	struct arguments *a = &s->arguments;
-	bool permits = e->priority && !(e->priority & PRIORITY_DENY);
+	bool listed = all_listed(c, e->args), permits, dry;
 
 	if (a->state == ARGUMENTS_UNREAD)
 		a->state = ARGUMENTS_WANTED;
-	if (e->priority)
+	permits = e->priority && !(e->priority & PRIORITY_DENY);
+	dry = e->priority & PRIORITY_DRY;
+	if (e->priority && !dry)
 		a->rule = e->rule;
-	if (all_listed(c, e->args) == permits)
+	if (listed != permits)
+		return;
+	if (dry)
+		dry_add(s, permits ? 0 : e->priority & ~PRIORITY_DRY, e->rule, e->audits);
+	else
 		combine_entry(s, e->priority, e->rule, e->audits);
 }
 

@@ -265,7 +265,8 @@ OF_SCRATCH(int, event_emit)
 {
 	struct task_struct *task = current_task();
 
-	if (!s || !event_speaks(s->result.verdict))
+	if (!s || !event_speaks(s->result.verdict) ||
+	    (s->result.flags & EVENT_DRY && !dry_speaks(s, caller_is_agent())))
 		return 0;
 	count(COUNT_EVENTS);
 	s = scratch_again(s->slot);

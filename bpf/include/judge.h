@@ -8,19 +8,6 @@
 #include "event.h"
 #include "args.h"
 
-/* /proc/PID/stat tells the agent its own start in ticks of 10 ms. */
-#define NANOSECONDS_PER_TICK 10000000
-
-__noinline int caller_is_agent(void)
-{
-	struct task_struct *task = current_task();
-	u32 zero = 0;
-	struct settings *c = bpf_map_lookup_elem(&config, &zero);
-
-	return c && c->agent_tgid && (bpf_get_current_pid_tgid() >> 32) == c->agent_tgid &&
-	       OF_TASK(LOOSE(task), group_leader, start_boottime) / NANOSECONDS_PER_TICK == c->agent_start;
-}
-
 /* The agent's own operations are let through, and looked for only when something is about to be denied. */
 static __always_inline bool is_agent(void)
 {
@@ -159,8 +146,11 @@ static __always_inline void unbuildable(struct scratch *s, struct object *o)
 	if (s->lenient == LENIENT_ALLOW_LIST && o->status == PATH_DETACHED)
 		return;
 	count(o->status == PATH_RACED ? COUNT_RACED : COUNT_UNBUILDABLE);
-	if (!(s->flags & CLASS_CLOSED))
+	if (!(s->flags & CLASS_CLOSED)) {
+		if (s->flags & CLASS_DRY)
+			dry_unbuildable(s);
 		return;
+	}
 	s->result.verdict = VERDICT_DENY;
 	s->result.flags = EVENT_UNBUILDABLE;
 	s->result.rule = 0;

@@ -183,4 +183,17 @@ static __always_inline bool classify_caller(struct scratch *s)
 	return true;
 }
 
+/* /proc/PID/stat tells the agent its own start in ticks of 10 ms. */
+#define NANOSECONDS_PER_TICK 10000000
+
+__noinline int caller_is_agent(void)
+{
+	struct task_struct *task = current_task();
+	u32 zero = 0;
+	struct settings *c = bpf_map_lookup_elem(&config, &zero);
+
+	return c && c->agent_tgid && (bpf_get_current_pid_tgid() >> 32) == c->agent_tgid &&
+	       OF_TASK(LOOSE(task), group_leader, start_boottime) / NANOSECONDS_PER_TICK == c->agent_start;
+}
+
 #endif

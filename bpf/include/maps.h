@@ -282,8 +282,8 @@ enum quiet {
 	QUIET_PERMITTED, /* the packet is judged again, and then told of */
 };
 
-/* Rows that one decision looks at. */
-#define CONDITIONAL 64
+/* Rows that one decision looks at: of every set of the object for every source class; a power of two. */
+#define CONDITIONAL 256
 
 struct result {
 	u32 priority;
@@ -343,10 +343,15 @@ struct scratch {
 	u32 classes[32]; /* of the SOURCES, from CHAIN_CLASSES on of the chain; room for a mask */
 	u32 sets[8]; /* of the object's path in the AUTOMATA or of its OBJECT_NAMES, and of its OBJECT_MARKS */
 	u64 names[NAMED_CLASSES]; /* that anything is said of to the caller */
-	u64 postures; /* of the caller, two bits for each class */
+	u64 postures; /* of the caller, four bits for each class */
 	struct result result;
 	u32 conditional; /* lists of conditions that rows have led to */
 	u32 conditional_lists[CONDITIONAL];
+	struct {
+		u32 priority; /* the greatest of a Block; 1: an allow-list denies */
+		u32 fired; /* whose rules fire, by their bits */
+		u32 lists[AUDIT_LISTS];
+	} dry; /* of policies in dry run, for the object that is decided, with EVENT_DRY */
 	struct cursor cursor;
 	struct object object[2];
 	struct object source;

@@ -331,7 +331,9 @@ static __always_inline void decide_posture(struct scratch *s)
 {
 	u32 posture = posture_in(s->postures, s->class);
 
-	if (posture == POSTURE_NONE)
+	if (posture & POSTURE_DRY)
+		dry_postures(s);
+	if (!(posture & (POSTURE_AUDIT | POSTURE_BLOCK)))
 		return;
 	s->result.flags |= EVENT_POSTURE;
 	if (posture & POSTURE_BLOCK)
@@ -448,16 +450,23 @@ static __always_inline void decide(struct scratch *s, struct object *o, enum dec
 			attributes_ask(o);
 		combine_sets(s, o->attributes);
 	}
+	/* Neither depends anything on more than the path, nor is there an allow-list. */
+	if (!s->conditional && (!s->sourced || !s->postures))
+		return;
 	if (s->conditional) {
+		if (s->flags & CLASS_DRY)
+			dry_lists(s);
 		if (what == DECIDING_CONDITIONS)
 			combine_conditions(s);
-		else
+		else if (!(s->flags & CLASS_DRY))
 			s->cursor.broken = 1;
 	}
 	/* Mapping a library is not running it: no allow-list has to name it. */
 	if (!s->cursor.broken && !s->result.priority && s->sourced && s->postures && !s->lenient &&
 	    !(s->class == CLASS_PROCESS && o->attributes & ROW_MAPPED))
 		decide_posture(s);
+	if (s->result.flags & EVENT_DRY)
+		dry_end(s);
 }
 
 #endif

@@ -105,7 +105,7 @@ static __always_inline void concern(struct scratch *s)
 /* Of postures that several sources have the strictest counts. */
 static __always_inline u32 posture_in(u64 postures, u32 class)
 {
-	return (u32)(postures >> ((class & 15) * 2)) & 3;
+	return (u32)(postures >> ((class & 15) * 4)) & 15;
 }
 
 #endif

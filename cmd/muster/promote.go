@@ -43,8 +43,6 @@ type promotion struct {
 	Old  string `json:"old,omitempty"`
 	New  string `json:"new,omitempty"`
 	Done bool   `json:"done"`
-	// Unknown is what enforcing the policy may deny that no soak of it tells of.
-	Unknown []string `json:"unknown,omitempty"`
 }
 
 func newPromoteCmd() *cobra.Command {
@@ -56,9 +54,9 @@ func newPromoteCmd() *cobra.Command {
 been denied by rule, resource and program, and shows the change of the policy that enforces it. With --write the
 change is made in the working tree, to be committed and published as any other.
 
-What is told is each operation that a Block of the policy matches, though an Allow that outranks it may let it through
-once it is enforced. Its Allows do not take part: what their allow-list would deny is not known, and a warning says so.
-Only events of the policy as it stands in the directory count, since it was put in audit.
+What is told is what would have been denied if this policy alone were enforced beside all others: what an Allow that
+outranks its Blocks lets through is not, and what its own Allows leave to a default posture of block is, as
+DefaultPosture. Only events of the policy as it stands in the directory count, since it was put in audit.
 
 On a host whose whole mode is audit the events tell what all policies together would have denied; the policy needs no
 label there, and what enforces it is the mode in the host's musterd.yaml.
@@ -95,7 +93,6 @@ func (f *promoteFlags) run(cmd *cobra.Command, name string) error {
 	result := promotion{Soak: soak, File: filepath.Join(root, policy.Position.File)}
 	switch labelled := policy.Labels[enforce.ModeLabel] == string(enforce.ModeAudit); {
 	case labelled:
-		result.Unknown = unknown(policy)
 		if err := f.change(policy, &result); err != nil {
 			return err
 		}
@@ -107,23 +104,6 @@ func (f *promoteFlags) run(cmd *cobra.Command, name string) error {
 			"policy %s has no label to change: it is the host that is in audit mode", name)
 	}
 	return f.out.write(cmd.OutOrStdout(), result, func(w io.Writer) { printPromotion(w, result) })
-}
-
-// unknown says what a policy in audit cannot tell, because it takes part in no ranking.
-func unknown(p *policies.Policy) []string {
-	allows, blocks := false, false
-	for i := range p.Rules {
-		allows = allows || p.Rules[i].Action == policies.ActionAllow
-		blocks = blocks || p.Rules[i].Action == policies.ActionBlock
-	}
-	var list []string
-	if allows {
-		list = append(list, "the Allow rules of this policy take no part while it is in audit: what their allow-list will deny under a default posture of block is not known. A host whose whole mode is audit tells it")
-	}
-	if blocks {
-		list = append(list, "an Allow that outranks a Block of this policy may let through what is counted here")
-	}
-	return list
 }
 
 // change is that of the label, made if asked for.
@@ -222,9 +202,6 @@ func readEventFile(soak *events.Soak, name string) error {
 func printPromotion(w io.Writer, p promotion) {
 	name := printable(p.Policy)
 	printSoaked(w, p.Soak)
-	for _, warning := range p.Unknown {
-		fmt.Fprintf(w, "WARNING: %s\n\n", warning)
-	}
 	if p.Operations > 0 {
 		fmt.Fprintf(w, "%s would have denied %d operations from %s to %s:\n\n", name, p.Operations, when(p.Since), when(p.Until))
 		rows := [][]string{{"RULE", "OPERATION", "RESOURCE", "BY", "TIMES", "LAST"}}

@@ -13,9 +13,10 @@ import (
 // longestArgument is the longest that the kernel side reads: a longer one counts as not listed.
 const longestArgument = int(bpf.MusterLimitPATH_END) - 2
 
-// conditional lays out the rules of one entry that depend on the arguments, once.
-func (r *renderer) conditional(list []enforce.Conditional) ref {
-	if len(list) == 0 {
+// conditional lays out the rules of one entry that depend on the arguments, and those of policies in dry run that fire
+// for any, once.
+func (r *renderer) conditional(list []enforce.Conditional, dry []int) ref {
+	if len(list)+len(dry) == 0 {
 		return 0
 	}
 	// The same rules have the same arguments.
@@ -23,19 +24,23 @@ func (r *renderer) conditional(list []enforce.Conditional) ref {
 	for i, c := range list {
 		rules[i] = c.Rule
 	}
-	key := listKey(rules)
+	key := listKey(rules) + "/" + listKey(dry)
 	if at, ok := r.conditions[key]; ok {
 		return at
 	}
 	conditions := make([]bpf.MusterImageCondition, len(list))
 	for i, c := range list {
 		conditions[i] = bpf.MusterImageCondition{Priority: c.Priority, Rule: uint32(c.Rule + 1), Args: uint32(r.argumentList(c.Args))}
-		if c.Priority == 0 {
+		switch {
+		case c.Priority == 0:
 			conditions[i].Rule, conditions[i].Audits = 0, r.audit([]int{c.Rule})
+		case c.DryRun:
+			conditions[i].Priority |= uint32(bpf.MusterPriorityBitPRIORITY_DRY)
+			conditions[i].Rule, conditions[i].Audits = r.dry.fired(c.Rule), r.audit([]int{c.Rule})
 		}
 	}
 	at := r.reserveTable(1 + len(list))
-	view[bpf.MusterImageConditions](r.bytes, at, 0).Count = uint32(len(list))
+	*view[bpf.MusterImageConditions](r.bytes, at, 0) = r.dryFiring(dry, len(list))
 	for i, c := range conditions {
 		*view[bpf.MusterImageCondition](r.bytes, at+1+ref(i), 0) = c
 	}

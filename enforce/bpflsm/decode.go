@@ -6,6 +6,7 @@ package bpflsm
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"time"
 	"unsafe"
 
@@ -235,21 +236,26 @@ func (image *Image) event(h *bpf.MusterEvent) (enforce.Event, error) {
 	if h.Rule > 0 {
 		e.Rule = &rs.Rules[h.Rule-1]
 	}
-	var lists [][]int
-	for _, n := range h.Audits {
-		if int(n) >= len(image.Audits) {
-			return enforce.Event{}, errUnknownRuleset
-		}
-		if n > 0 {
-			lists = append(lists, image.Audits[n])
-		}
+	found, err := image.lists(h.Audits[:], bpf.MusterEventFlag(h.Flags))
+	if err != nil {
+		return enforce.Event{}, err
 	}
-	if len(lists) > 0 {
-		for _, n := range rs.MergeAudits(lists...) {
-			e.Audits = append(e.Audits, &rs.Rules[n])
-		}
+	for _, n := range found.audits {
+		e.Audits = append(e.Audits, &rs.Rules[n])
+	}
+	for _, run := range found.dryRuns {
+		e.DryRuns = append(e.DryRuns, enforce.EventDryRun{Rule: &rs.Rules[run.Rule], Posture: run.Posture})
+	}
+	// The kernel tells a little too much of dry runs; what is visible is told all the same.
+	if h.Flags&^uint8(bpf.MusterEventFlagEVENT_CUT) == uint8(bpf.MusterEventFlagEVENT_DRY) && len(e.DryRuns)+len(e.Audits) == 0 {
+		e.Visible = slices.Contains(rs.Visible, e.Class) && !isOfOpen(bpf.MusterOperation(h.Operation))
 	}
 	return e, nil
+}
+
+// isOfOpen says whether the operation is one on what is open already: its opening was told of.
+func isOfOpen(operation bpf.MusterOperation) bool {
+	return operation == bpf.MusterOperationOP_READ || operation == bpf.MusterOperationOP_WRITE || operation == bpf.MusterOperationOP_MAP
 }
 
 // scriptPath is the path of a script that some task was started from, "" when it is no longer known.

@@ -5,11 +5,14 @@ package bpflsm
 
 import (
 	"math"
+	"reflect"
+	"slices"
 	"testing"
 	"unsafe"
 
 	"github.com/muster-fleet/muster/bpf"
 	"github.com/muster-fleet/muster/enforce"
+	"github.com/muster-fleet/muster/policies"
 )
 
 // Whoever can write into the kernel's maps can give the agent anything: it must be refused or make a whole event.
@@ -20,14 +23,47 @@ func whole(t *testing.T, image *Image, e *enforce.Event) {
 	if e.Class == "" || e.Time.IsZero() || len(e.Resource)+len(e.Source) > 2*int(bpf.MusterLimitEVENT_DATA) || len(e.Args) > math.MaxUint16 {
 		t.Fatalf("%+v", e)
 	}
-	for _, r := range append(e.Audits, e.Rule) {
+	named := append(e.Audits, e.Rule)
+	for _, run := range e.DryRuns {
+		named = append(named, run.Rule)
+	}
+	for _, r := range named {
 		if r == nil {
 			continue
 		}
-		if first := &image.ruleset.Rules[0]; r != first {
+		if !slices.ContainsFunc(image.ruleset.Rules, func(known enforce.Rule) bool { return reflect.DeepEqual(known, *r) }) {
 			t.Fatalf("a rule of no ruleset: %+v", r)
 		}
 	}
+}
+
+// dryImage has a rule, an allow-list and a list of who closes the class, of policies in dry run.
+func dryImage(t testing.TB) *Image {
+	t.Helper()
+	allow := rule(policies.ClassFile, policies.ActionAllow, policies.ObjectPath, "/etc/motd", "/usr/bin/cat")
+	image, err := render(inDryRun(rules(enforce.ModeEnforce, enforce.PostureBlock, block("/etc/shadow"), allow), 0, 1), testKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return image
+}
+
+// FuzzDecodeDryRun gives the decoder lists of dry runs.
+func FuzzDecodeDryRun(f *testing.F) {
+	image := dryImage(f)
+	f.Add(uint32(bpf.MusterListBitLIST_DRY)|1, uint32(bpf.MusterListBitLIST_DECIDED), uint32(1), uint8(bpf.MusterEventFlagEVENT_DRY))
+	f.Add(uint32(bpf.MusterListBitLIST_DRY)|2, uint32(bpf.MusterListBitLIST_DECIDED|bpf.MusterListBitLIST_UNBUILDABLE), uint32(0), uint8(bpf.MusterEventFlagEVENT_DRY))
+	f.Add(uint32(3), uint32(2), uint32(1), uint8(0))
+	f.Add(uint32(bpf.MusterListBitLIST_DECIDED)|9, uint32(1<<31), uint32(4), uint8(255))
+	f.Fuzz(func(t *testing.T, a, b, c uint32, flags uint8) {
+		raw := aligned(sample(image, "/etc/shadow"))
+		header := view[bpf.MusterEvent](raw, 0, 0)
+		header.Rule, header.Verdict, header.Flags = 0, uint8(bpf.MusterVerdictVERDICT_PERMIT), flags
+		copy(header.Audits[:], []uint32{a, b, c})
+		if e, err := testDecoder(image).decode(raw, false); err == nil {
+			whole(t, image, &e)
+		}
+	})
 }
 
 // FuzzDecodeEvent gives the decoder samples of the ring.

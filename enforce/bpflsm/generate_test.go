@@ -40,9 +40,11 @@ func randomRuleset(r *rand.Rand) *enforce.Ruleset {
 	rs.Postures.File = pick(r, []enforce.Posture{enforce.PostureAudit, enforce.PostureBlock})
 	for p := range 1 + r.IntN(5) {
 		id := policies.ID{Kind: policies.KindHost, Name: fmt.Sprintf("p%d", p)}
+		dry := rs.Mode == enforce.ModeEnforce && chance(r, 30)
 		for n := range 1 + r.IntN(6) {
 			rule := randomRule(r)
 			rule.Policy, rule.Rule.Index = id, n
+			rule.DryRun = dry && rule.Rule.Action != policies.ActionAudit
 			rs.Rules = append(rs.Rules, rule)
 		}
 	}
@@ -86,7 +88,6 @@ func randomRule(r *rand.Rand) enforce.Rule {
 			rule.Rule.HasArgs, rule.Rule.AllowedArgs = true, randomArgs(r)
 		}
 	}
-	rule.DryRun = rule.Rule.Action == policies.ActionBlock && chance(r, 10)
 	return rule
 }
 

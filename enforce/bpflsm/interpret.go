@@ -29,7 +29,8 @@ type outcome struct {
 	verdict bpf.MusterVerdict
 	rule    uint32 // number + 1
 	flags   bpf.MusterEventFlag
-	audits  []uint32 // numbers of lists
+	audits  []uint32 // numbers of lists, with the bits of bpf.MusterListBit
+	dry     struct{ priority, fired uint32 }
 }
 
 // interpret decides on an image as bpf/include/match.h does. It is what the C is written against: the two
@@ -38,8 +39,7 @@ func interpret(image []byte, a *attempt) outcome {
 	h := view[bpf.MusterImageHeader](image, 0, 0)
 	var o outcome
 	var best bpf.MusterImageEntry
-	if a.noPath && h.Classes[a.class].Flags&uint32(bpf.MusterClassFlagCLASS_CLOSED) != 0 {
-		o.verdict, o.flags = bpf.MusterVerdictVERDICT_DENY, bpf.MusterEventFlagEVENT_UNBUILDABLE
+	if a.noPath && o.unbuildable(&h.Classes[a.class]) {
 		return o.inMode(h)
 	}
 	var known []uint32
@@ -67,6 +67,7 @@ func interpret(image []byte, a *attempt) outcome {
 	if best.Priority == 0 && !a.mapped() && h.Postures != 0 {
 		o.posture(image, h, a.class, known)
 	}
+	o.dryEnd(best.Priority)
 	return o.inMode(h)
 }
 
@@ -200,7 +201,7 @@ func rowOf(image []byte, set ref, class uint32) uint32 {
 }
 
 func (o *outcome) combine(best, e *bpf.MusterImageEntry) {
-	if e.Audits != 0 && len(o.audits) < int(bpf.MusterLimitAUDIT_LISTS) {
+	if e.Audits != 0 {
 		o.addAudits(e.Audits)
 	}
 	better := e.Priority > best.Priority || e.Priority == best.Priority && e.Rule < best.Rule
@@ -218,7 +219,11 @@ func (o *outcome) conditional(best *bpf.MusterImageEntry, image []byte, list ref
 	if list == 0 {
 		return
 	}
-	for i := range ref(view[bpf.MusterImageConditions](image, list, 0).Count) {
+	head := view[bpf.MusterImageConditions](image, list, 0)
+	if head.Dry != 0 {
+		o.dryAdd(head.Priority, head.Policies, head.Dry)
+	}
+	for i := range ref(head.Count) {
 		c := view[bpf.MusterImageCondition](image, list+1+i, 0)
 		table, mask := c.Args+1, view[bpf.MusterImageArgs](image, ref(c.Args), 0).Mask
 		listed := true
@@ -226,6 +231,10 @@ func (o *outcome) conditional(best *bpf.MusterImageEntry, image []byte, list ref
 			listed = listed && find(image, table, mask, hash) != 0
 		}
 		if permits := c.Priority != 0 && c.Priority&uint32(bpf.MusterPriorityBitPRIORITY_DENY) == 0; listed == permits {
+			if c.Priority&uint32(bpf.MusterPriorityBitPRIORITY_DRY) != 0 {
+				o.dryCondition(c)
+				continue
+			}
 			o.combine(best, &bpf.MusterImageEntry{Priority: c.Priority, Rule: c.Rule, Audits: c.Audits})
 		}
 	}
@@ -242,14 +251,17 @@ func (o *outcome) posture(image []byte, h *bpf.MusterImageHeader, class int, kno
 	var strictest bpf.MusterPosture
 	for i, c := range known {
 		if i == 0 || c != 0 {
-			strictest |= bpf.MusterPosture(view[bpf.MusterImagePosture](image, ref(h.Postures), unitBytes*int(c)).Classes >> (2 * class) & 3)
+			strictest |= bpf.MusterPosture(view[bpf.MusterImagePosture](image, ref(h.Postures), unitBytes*int(c)).Classes >> (postureBits * class) & 15)
+			o.dryPosture(image, view[bpf.MusterImagePosture](image, ref(h.Postures), unitBytes*int(c)).Dry, class)
 		}
 	}
+	strictest &= bpf.MusterPosturePOSTURE_AUDIT | bpf.MusterPosturePOSTURE_BLOCK
 	switch {
 	case strictest&bpf.MusterPosturePOSTURE_BLOCK != 0:
-		o.verdict, o.flags = bpf.MusterVerdictVERDICT_DENY, bpf.MusterEventFlagEVENT_POSTURE
+		o.verdict = bpf.MusterVerdictVERDICT_DENY
+		o.flags |= bpf.MusterEventFlagEVENT_POSTURE
 	case strictest != 0:
-		o.flags = bpf.MusterEventFlagEVENT_POSTURE | bpf.MusterEventFlagEVENT_WOULD_DENY
+		o.flags |= bpf.MusterEventFlagEVENT_POSTURE | bpf.MusterEventFlagEVENT_WOULD_DENY
 	}
 }
 

@@ -112,7 +112,8 @@ func (r *renderer) concerns(h *bpf.MusterImageHeader) {
 func (r *renderer) concern(at ref, source enforce.SourceClass, byMark bool) {
 	var c bpf.MusterImageConcern
 	for i, sets := range r.named {
-		if r.resolver.AllowList(classes[firstNamed+i], source) {
+		class := classes[firstNamed+i]
+		if r.resolver.AllowList(class, source) || len(r.resolver.DryLists(class, source)) > 0 {
 			c.Names[i] = ^uint64(0)
 		}
 		for n, set := range sets {
@@ -126,5 +127,5 @@ func (r *renderer) concern(at ref, source enforce.SourceClass, byMark bool) {
 
 // says tells whether anything fires in a row.
 func says(row enforce.Row) bool {
-	return slices.ContainsFunc(row[:], func(e enforce.Entry) bool { return e.Priority != 0 || len(e.Audits) > 0 })
+	return slices.ContainsFunc(row[:], func(e enforce.Entry) bool { return e.Priority != 0 || len(e.Audits)+len(e.Dry) > 0 })
 }

@@ -27,6 +27,8 @@ type prober struct {
 	program *ebpf.Program
 	slots   *ebpf.Map
 	inner   *ebpf.MapSpec
+
+	decisions, overflown, dryRuns int // overflown: with more lists than an event has room for
 }
 
 func newProber(t testing.TB) *prober {
@@ -156,11 +158,11 @@ func decisionOf(image *Image, o outcome) enforce.Decision {
 		WouldDeny:   o.flags&bpf.MusterEventFlagEVENT_WOULD_DENY != 0,
 		Unbuildable: o.flags&bpf.MusterEventFlagEVENT_UNBUILDABLE != 0,
 	}
-	var lists [][]int
-	for _, n := range o.audits {
-		lists = append(lists, image.Audits[n])
+	found, err := image.lists(o.audits, o.flags)
+	if err != nil {
+		panic(err)
 	}
-	d.Audits = image.ruleset.MergeAudits(lists...)
+	d.Audits, d.DryRuns = found.audits, found.dryRuns
 	return d
 }
 
@@ -181,6 +183,16 @@ func TestDecisionsAgree(t *testing.T) {
 			op := randomOperation(r, rs)
 			p.agree(t, image, &op)
 		}
+	}
+	p.lopsided(t)
+}
+
+// lopsided says what the comparisons were worth.
+func (p *prober) lopsided(t *testing.T) {
+	t.Helper()
+	t.Logf("%d decisions, %d dry runs that would deny, %d with too many lists", p.decisions, p.dryRuns, p.overflown)
+	if p.dryRuns*100 < p.decisions || p.overflown*50 > p.decisions {
+		t.Errorf("the generator is lopsided")
 	}
 }
 
@@ -204,6 +216,7 @@ func TestGeneratedDecisionsAgree(t *testing.T) {
 			}
 		}
 	}
+	p.lopsided(t)
 }
 
 // TestTwoObjectsAgree compares decisions on operations with two names, as a rename is one.
@@ -231,6 +244,7 @@ func TestTwoObjectsAgree(t *testing.T) {
 			p.agreeOnTwo(t, image, old, fresh)
 		}
 	}
+	p.lopsided(t)
 	if added < 100 {
 		t.Errorf("%d operations were denied for one object and reported of the other", added)
 	}
@@ -242,6 +256,12 @@ func (p *prober) agreeOnTwo(t *testing.T, image *Image, old, fresh enforce.Opera
 	bound(&fresh)
 	want := image.ruleset.DecideAll(old, fresh)
 	first, second := attemptOf(&old, testKey), attemptOf(&fresh, testKey)
+	if len(interpret(image.Bytes, &first).audits)+len(interpret(image.Bytes, &second).audits) > int(bpf.MusterLimitAUDIT_LISTS) {
+		p.overflown++ // the kernel counts it: some policy is not told of
+		return
+	}
+	p.decisions++
+	p.dryRuns += len(want.DryRuns)
 	in := bpf.MusterProbe{Unfinished: 1}
 	p.decideNext(t, &first, &in)
 	in.Second, in.Unfinished = 1, 0
@@ -275,11 +295,18 @@ func (p *prober) agree(t *testing.T, image *Image, op *enforce.Operation) {
 	bound(op)
 	a := attemptOf(op, testKey)
 	want := image.ruleset.Decide(*op)
-	inGo := decisionOf(image, interpret(image.Bytes, &a))
+	interpreted := interpret(image.Bytes, &a)
+	inGo, inGoLists := decisionOf(image, interpreted), interpreted.audits
 	inKernel := decisionOf(image, p.decide(t, &a))
 	if op.NoPath { // audits by mark of an unbuildable path are not looked for
 		want.Audits, inGo.Audits, inKernel.Audits = nil, nil, nil
 	}
+	if len(inGoLists) > int(bpf.MusterLimitAUDIT_LISTS) {
+		p.overflown++ // the kernel counts it: some policy is not told of
+		return
+	}
+	p.decisions++
+	p.dryRuns += len(want.DryRuns)
 	if !equal(want, inGo) || !equal(want, inKernel) {
 		t.Fatalf("%+v\n decide %+v\n image  %+v\n kernel %+v\n%s", *op, want, inGo, inKernel, dump(image.ruleset))
 	}
@@ -287,7 +314,7 @@ func (p *prober) agree(t *testing.T, image *Image, op *enforce.Operation) {
 
 func equal(a, b enforce.Decision) bool {
 	return a.Verdict == b.Verdict && a.Rule == b.Rule && a.Posture == b.Posture && a.WouldDeny == b.WouldDeny &&
-		a.Unbuildable == b.Unbuildable && slices.Equal(a.Audits, b.Audits)
+		a.Unbuildable == b.Unbuildable && slices.Equal(a.Audits, b.Audits) && slices.Equal(a.DryRuns, b.DryRuns)
 }
 
 func dump(rs *enforce.Ruleset) string {

@@ -77,6 +77,8 @@ type renderer struct {
 	hashes     []uint64                                    // theirs
 	within     [][]enforce.Directory                       // those that sources can lie in together
 	named      [bpf.MusterLimitNAMED_CLASSES]map[int][]int // rules by number
+	dry        dryPolicies
+	dryLists   map[[bpf.MusterClassCLASSES]bpf.MusterImageDry]ref
 }
 
 // imageRow is a row as it stands in the image; comparable, to be interned.
@@ -93,7 +95,8 @@ func render(rs *enforce.Ruleset, key hashKey) (*Image, error) {
 	r := &renderer{
 		key: key, ruleset: rs, resolver: enforce.NewRows(rs), audits: [][]int{nil}, auditOf: map[string]uint32{},
 		rows: make(map[imageRow]ref, len(rs.Rules)), meanings: make(map[string]*meaning, len(rs.Rules)), sets: make(map[markedSet]ref, 3*len(rs.Rules)), args: map[string]ref{}, conditions: map[string]ref{},
-		sources: rs.Sources(),
+		sources: rs.Sources(), dry: newDryPolicies(rs),
+		dryLists: map[[bpf.MusterClassCLASSES]bpf.MusterImageDry]ref{},
 	}
 	r.bytes = make([]byte, 0, pageBytes+bytesPerRule*len(rs.Rules))
 	r.reserve(headerUnits)
@@ -188,6 +191,10 @@ func (r *renderer) class(class int) (bpf.MusterImageClass, error) {
 	}
 	if slices.Contains(r.ruleset.Visible, classes[class]) {
 		c.Flags |= uint32(bpf.MusterClassFlagCLASS_VISIBLE)
+	}
+	if closers := r.ruleset.DryClosers(classes[class]); len(closers) > 0 {
+		c.Flags |= uint32(bpf.MusterClassFlagCLASS_DRY)
+		c.Dry = r.audit(closers)
 	}
 	if r.ruleset.Restricts(classes[class]) {
 		c.Flags |= uint32(bpf.MusterClassFlagCLASS_CLOSED)

@@ -85,7 +85,7 @@ func (r *renderer) row(row enforce.Row) ref {
 	var out imageRow
 	for i, e := range row {
 		out[i] = imageEntry{
-			priority: e.Priority, rule: uint32(e.Rule + 1), audits: r.audit(e.Audits), conditions: uint32(r.conditional(e.Conditional)),
+			priority: e.Priority, rule: uint32(e.Rule + 1), audits: r.audit(e.Audits), conditions: uint32(r.conditional(e.Conditional, e.Dry)),
 		}
 	}
 	if out == (imageRow{}) {
@@ -199,13 +199,15 @@ func (r *renderer) postures(h *bpf.MusterImageHeader) {
 	at := r.reserveTable(n)
 	h.Postures, h.SourceClasses = uint32(at), uint32(n)
 	put := func(class uint32, source enforce.SourceClass) {
-		p := view[bpf.MusterImagePosture](r.bytes, at, unitBytes*int(class))
+		p := bpf.MusterImagePosture{}
 		for c := range classes {
 			if r.resolver.AllowList(classes[c], source) {
 				h.Classes[c].Flags |= uint32(bpf.MusterClassFlagCLASS_POSTURE)
-				p.Classes |= uint64(postureNumber(r.ruleset.Postures.Of(classes[c]))) << (2 * c)
+				p.Classes |= uint64(postureNumber(r.ruleset.Postures.Of(classes[c]))) << (postureBits * c)
 			}
 		}
+		r.dryPostures(h, &p, source)
+		*view[bpf.MusterImagePosture](r.bytes, at, unitBytes*int(class)) = p
 	}
 	put(0, enforce.NoSource)
 	for g, source := range r.groups {

@@ -72,7 +72,7 @@ type identity struct {
 // Decide is the decision as a backend makes it.
 func (e *Engine) Decide(op enforce.Operation) enforce.Decision {
 	identities := e.identities(&op.Source)
-	best, audits := e.best(&op, identities)
+	best, audits, dry := e.best(&op, identities)
 	d := enforce.Decision{Rule: best.Rule, Verdict: best.Verdict, Audits: e.rs.MergeAudits(audits...)}
 	switch {
 	case op.NoPath:
@@ -88,15 +88,36 @@ func (e *Engine) Decide(op enforce.Operation) enforce.Decision {
 			d.WouldDeny = true
 		}
 	}
+	if d.Verdict == enforce.Permit {
+		d.DryRuns = e.dryRuns(&op, best.Rule, dry, identities)
+	}
 	if e.rs.Mode == enforce.ModeAudit && d.Verdict == enforce.Deny {
 		d.Verdict, d.WouldDeny = enforce.Permit, true
 	}
 	return d
 }
 
-// best is the entry that decides, and the audit lists of all.
-func (e *Engine) best(op *enforce.Operation, identities []identity) (enforce.Entry, [][]int) {
-	best, audits := enforce.Entry{Rule: -1}, [][]int(nil)
+// dryRuns is what the rules of policies in dry run, and their allow-lists, come to.
+func (e *Engine) dryRuns(op *enforce.Operation, decided int, fired []int, identities []identity) []enforce.DryRun {
+	var lists []int
+	if op.NoPath {
+		var runs []enforce.DryRun
+		for _, rule := range e.rs.DryClosers(op.Class) {
+			runs = append(runs, enforce.DryRun{Rule: rule, Unbuildable: true})
+		}
+		return runs
+	}
+	for _, id := range identities {
+		if !op.Mapped {
+			lists = append(lists, e.rows.DryLists(op.Class, id.class)...)
+		}
+	}
+	return e.rs.DryRuns(decided, fired, lists)
+}
+
+// best is the entry that decides, and the audit lists and the dry rules of all.
+func (e *Engine) best(op *enforce.Operation, identities []identity) (enforce.Entry, [][]int, []int) {
+	best, audits, dry := enforce.Entry{Rule: -1}, [][]int(nil), []int(nil)
 	within := e.within(&op.Source)
 	for _, set := range e.sets(op) {
 		if len(within) > 0 {
@@ -104,14 +125,14 @@ func (e *Engine) best(op *enforce.Operation, identities []identity) (enforce.Ent
 		}
 		for _, id := range identities {
 			for _, entry := range entries(e.rows.Row(set, id.class, id.byMark)[op.RowIndex()], op.Args) {
-				audits = append(audits, entry.Audits)
+				audits, dry = append(audits, entry.Audits), append(dry, entry.Dry...)
 				if entry.Priority > best.Priority || entry.Priority == best.Priority && entry.Priority > 0 && entry.Rule < best.Rule {
 					best = entry
 				}
 			}
 		}
 	}
-	return best, audits
+	return best, audits, dry
 }
 
 // within are the source directories that the executable or a script lies in.
@@ -205,6 +226,8 @@ func entries(e enforce.Entry, args []string) []enforce.Entry {
 		case !c.Fires(args):
 		case c.Priority == 0:
 			list = append(list, enforce.Entry{Rule: -1, Audits: []int{c.Rule}})
+		case c.DryRun:
+			list = append(list, enforce.Entry{Rule: -1, Dry: []int{c.Rule}})
 		default:
 			list = append(list, enforce.Entry{Priority: c.Priority, Verdict: c.Verdict, Rule: c.Rule})
 		}

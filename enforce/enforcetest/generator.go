@@ -106,7 +106,7 @@ func (g *Generator) Input(rules int) enforce.CompileInput {
 	}
 	for n := range 1 + g.r.IntN(3) {
 		p := &policies.Policy{ID: policies.ID{Kind: policies.KindHost, Name: fmt.Sprintf("policy-%d", n)}}
-		if g.r.IntN(6) == 0 {
+		if g.r.IntN(3) == 0 {
 			p.Labels = map[string]string{enforce.ModeLabel: string(enforce.ModeAudit)}
 		}
 		in.Policies = append(in.Policies, p)

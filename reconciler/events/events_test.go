@@ -58,8 +58,12 @@ func TestTranslate(t *testing.T) {
 			e.Rule, e.Verdict, e.Audits = rule("p", policies.ActionBlock), enforce.Deny, []*enforce.Rule{rule("w", policies.ActionAudit)}
 		}), []string{"p|Block|Permission denied|7", "w|Audit|Permission denied|7"}},
 		"dry run": {
-			file(func(e *enforce.Event) { e.Audits = []*enforce.Rule{dry} }),
+			file(func(e *enforce.Event) { e.DryRuns = []enforce.EventDryRun{{Rule: dry}} }),
 			[]string{"dry|Audit (Block)|Passed|7|KubeArmorHostPolicy/dry@v1"},
+		},
+		"the allow-list of a dry run": {
+			file(func(e *enforce.Event) { e.DryRuns = []enforce.EventDryRun{{Rule: dry, Posture: true}} }),
+			[]string{"DefaultPosture|Audit (Block)|Passed||KubeArmorHostPolicy/dry@v1"},
 		},
 		"the allow-list of a host in audit": {
 			file(func(e *enforce.Event) {

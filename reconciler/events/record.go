@@ -155,11 +155,14 @@ func Translate(ev enforce.Event, id Identity) []Record {
 		out = append(out, seen(ev, id))
 	}
 	for _, rule := range ev.Audits {
-		action := actionAudit
-		if rule.DryRun {
-			action = actionAuditBlock
+		out = append(out, record(ev, id, rule, actionAudit))
+	}
+	for _, run := range ev.DryRuns {
+		rule := run.Rule
+		if run.Posture {
+			rule = nil // named as it would be if the policy were enforced
 		}
-		out = append(out, inAudit(record(ev, id, rule, action), rule))
+		out = append(out, inAudit(record(ev, id, rule, actionAuditBlock), run.Rule))
 	}
 	return out
 }

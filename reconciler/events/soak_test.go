@@ -22,7 +22,7 @@ func audit(at time.Time, host string, id policies.ID, version string, change ...
 	rule := enforce.Rule{Policy: id, Version: version, DryRun: true, Rule: policies.Rule{Action: policies.ActionBlock, Position: policies.Position{File: "p.yaml", Line: 9, Column: 3}}}
 	ev := enforce.Event{
 		Time: at, Subject: enforce.Host, Class: policies.ClassFile, Mode: enforce.ModeEnforce, Operation: "open", Resource: "/f", Source: "/bin/cat",
-		Audits: []*enforce.Rule{&rule},
+		DryRuns: []enforce.EventDryRun{{Rule: &rule}},
 	}
 	r := Translate(ev, Identity{Hostname: host})[0]
 	for _, c := range change {

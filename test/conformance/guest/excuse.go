@@ -116,6 +116,9 @@ func byReference(list []*policies.Policy, posture conformance.Posture, st *confo
 		if d.Rule >= 0 {
 			numbers = append(slices.Clone(numbers), d.Rule)
 		}
+		for _, run := range d.DryRuns {
+			numbers = append(slices.Clone(numbers), run.Rule)
+		}
 		for _, n := range numbers {
 			out = append(out, ruleName{policyName(rs.Rules[n].Policy), rs.Rules[n].Rule.Index})
 		}
