@@ -336,7 +336,7 @@ func (b *Backend) takeOver(fresh *programSet, adopted bool, demanded demand) err
 	for _, m := range b.maps {
 		_ = m.Close()
 	}
-	b.maps = maps
+	b.maps, b.around = maps, nil
 	if adopted {
 		h, err := b.host()
 		if err != nil {

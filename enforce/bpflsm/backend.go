@@ -78,6 +78,10 @@ type Backend struct {
 	marked *Image
 	made   map[bpf.MusterMarkKey][]uint64
 	kept   []keptMark
+	// around is what the files were looked for in, nil when some file may lack its mark, or nobody followed the names
+	// since; unmarked is true when some file could not be marked.
+	around   *surroundings
+	unmarked bool
 	// needed is what the ruleset that this agent brought into force needs. It counts when somebody emptied the slot.
 	needed demand
 	// settled are the settings as this agent left them, nil before it did.
@@ -171,7 +175,7 @@ func (b *Backend) publish(ctx context.Context, rs *enforce.Ruleset) error {
 	}
 	// Marks mean nothing until an image knows them, so they come before it; and after the programs that follow names, or
 	// a file could be renamed between.
-	if err := b.markExisting(ctx, kept); err != nil {
+	if err := b.markChanged(ctx, kept); err != nil {
 		return err
 	}
 	if err := publish(b.maps[bpf.MusterMapSlots], innerSpec(b.spec), image.Bytes); err != nil {
@@ -220,7 +224,7 @@ func (b *Backend) release() {
 	for _, m := range b.maps {
 		_ = m.Close()
 	}
-	b.maps, b.settled, b.marked, b.made, b.needed, b.inherited = nil, nil, nil, nil, 0, hashKey{}
+	b.maps, b.settled, b.marked, b.made, b.around, b.needed, b.inherited = nil, nil, nil, nil, nil, 0, hashKey{}
 }
 
 // Close lets go of the kernel's objects. What is pinned goes on enforcing.

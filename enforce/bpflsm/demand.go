@@ -184,6 +184,7 @@ func (b *Backend) provide(ctx context.Context, wanted demand) error {
 	if len(missing) == 0 {
 		return nil
 	}
+	b.around = nil // names may have gone unfollowed
 	s, err := b.settings()
 	if err != nil {
 		return err

@@ -6,12 +6,10 @@ package bpflsm
 import (
 	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/muster-fleet/muster/bpf"
@@ -59,10 +57,7 @@ func (b *Backend) keptMarks() ([]keptMark, error) {
 		return nil, err
 	}
 	kept := slices.Clone(b.kept) // those whose filesystem is not there yet
-	var key bpf.MusterMarkKey
-	var m bpf.MusterMark
-	all := b.maps[bpf.MusterMapMarks].Iterate()
-	for all.Next(&key, &m) {
+	err = eachMark(b.maps[bpf.MusterMapMarks], func(key bpf.MusterMarkKey, m *bpf.MusterMark) {
 		filesystem, lasts := devices[key.Device]
 		for _, hash := range m.Paths {
 			path := b.marked.Protected[hash]
@@ -70,9 +65,9 @@ func (b *Backend) keptMarks() ([]keptMark, error) {
 				kept = append(kept, keptMark{filesystem, key.Inode, key.Generation, path})
 			}
 		}
-	}
-	if err := all.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
-		return nil, fmt.Errorf("read marks: %w", err)
+	})
+	if err != nil {
+		return nil, err
 	}
 	slices.SortFunc(kept, func(a, b keptMark) int {
 		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Filesystem, b.Filesystem), cmp.Compare(a.Inode, b.Inode),

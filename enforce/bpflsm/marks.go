@@ -5,10 +5,12 @@ package bpflsm
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"time"
 	"unsafe"
@@ -17,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/muster-fleet/muster/bpf"
+	"github.com/muster-fleet/muster/enforce"
 )
 
 // markBatch is how many files are held open at a time.
@@ -36,13 +39,86 @@ var (
 //
 // What was cleared before is judged again: a file may have got a mark that was cleared by another name.
 func (b *Backend) markExisting(ctx context.Context, image *Image) error {
-	b.marked, b.made = image, map[bpf.MusterMarkKey][]uint64{}
-	return errors.Join(b.markProtected(ctx, image), b.markKept(image), endClearances(b.maps[bpf.MusterMapClearing]))
+	b.made = map[bpf.MusterMarkKey][]uint64{}
+	return b.markNames(ctx, image, image.Protected)
 }
 
-func (b *Backend) markProtected(ctx context.Context, image *Image) error {
-	hashes := map[string]uint64{}
+// surroundings are what the files of protected names were looked for in. As long as they stay, a file gets such a name only by
+// ways that the kernel side follows.
+type surroundings struct {
+	moved  uint64            // how many directories and symlinks had got names
+	mounts [sha256.Size]byte // of the mount table
+}
+
+// markChanged marks before a ruleset comes into force: the files of the names that the one in force does not protect, when
+// those of the others are marked. Else it is markExisting.
+func (b *Backend) markChanged(ctx context.Context, image *Image) error {
+	followed, err := b.followed(image)
+	if err != nil {
+		return err
+	}
+	if !followed {
+		return b.markExisting(ctx, image)
+	}
+	fresh := map[uint64]string{}
 	for hash, path := range image.Protected {
+		if b.marked.Protected[hash] == "" {
+			fresh[hash] = path
+		}
+	}
+	for key, hashes := range b.made {
+		kept := slices.DeleteFunc(hashes, func(hash uint64) bool { return image.Protected[hash] == "" })
+		if b.made[key] = kept; len(kept) == 0 {
+			delete(b.made, key)
+		}
+	}
+	return b.markNames(ctx, image, fresh)
+}
+
+// followed says whether every file with a name that the ruleset in force protects has its mark. The same ruleset again is a
+// repair, for which nothing is taken for granted. In audit mode files may be renamed whose names are both protected, and of
+// what would have been denied the kernel side does not look at the second name.
+func (b *Backend) followed(image *Image) (bool, error) {
+	if b.around == nil || b.marked == nil || b.marked.ID == image.ID || b.marked.ruleset.Mode != enforce.ModeEnforce {
+		return false, nil
+	}
+	h, err := publishedHeader(b.maps[bpf.MusterMapSlots])
+	if err != nil || h == nil || h.Id != b.marked.ID {
+		return false, err
+	}
+	now, err := b.lookAround()
+	return now == *b.around, err
+}
+
+func (b *Backend) lookAround() (s surroundings, err error) {
+	if s.moved, err = readCounter(b.maps[bpf.MusterMapCounters], bpf.MusterCounterCOUNT_NAMES_MOVED); err != nil {
+		return s, err
+	}
+	table, err := os.ReadFile(mountTable)
+	if err != nil {
+		return s, fmt.Errorf("read mounts: %w", err)
+	}
+	s.mounts = sha256.Sum256(table)
+	return s, nil
+}
+
+// markNames marks the files of some of an image's names; those of the others are marked.
+func (b *Backend) markNames(ctx context.Context, image *Image, names map[uint64]string) error {
+	b.marked, b.around, b.unmarked = image, nil, false
+	around, err := b.lookAround()
+	if err != nil {
+		return err
+	}
+	err = errors.Join(b.markProtected(ctx, names), b.markKept(image), endClearances(b.maps[bpf.MusterMapClearing]))
+	if err == nil && !b.unmarked {
+		b.around = &around
+	}
+	return err
+}
+
+func (b *Backend) markProtected(ctx context.Context, names map[uint64]string) error {
+	hashes := make(map[string]uint64, len(names))
+	for hash, path := range names {
 		hashes[path] = hash
 	}
 	return b.identify(ctx, slices.Sorted(maps.Keys(hashes)), func(path string, key bpf.MusterMarkKey) error {
@@ -60,9 +136,11 @@ func (b *Backend) mark(key bpf.MusterMarkKey, hash uint64) (made bool, err error
 	err = addMark(b.maps[bpf.MusterMapMarks], key, hash)
 	switch {
 	case errors.Is(err, errCrowded):
+		b.unmarked = true
 		b.reader.lose(lossMarkOverflow, 1)
 		return false, nil
 	case errors.Is(err, unix.E2BIG):
+		b.unmarked = true
 		b.reader.lose(lossMarkFull, 1)
 		return false, nil
 	}
@@ -163,6 +241,7 @@ func (b *Backend) identifyBatch(ctx context.Context, paths []string, found func(
 		default:
 			// One file that cannot be looked at (a dead server, a broken disk) must not keep every other rule
 			// from being enforced: the name alone protects it, until somebody uses that name.
+			b.unmarked = true
 			b.reader.lose(lossMarkUnread, 1)
 			b.log.Warn("protected file not marked", "path", path, "error", err)
 		}
@@ -229,17 +308,14 @@ var errCrowded = errors.New("inode has too many protected paths")
 // sweepMarks removes the marks whose rules are gone.
 func (b *Backend) sweepMarks(image *Image) error {
 	marks := b.maps[bpf.MusterMapMarks]
-	var key bpf.MusterMarkKey
-	var m bpf.MusterMark
 	var stale []bpf.MusterMarkKey
-	all := marks.Iterate()
-	for all.Next(&key, &m) {
+	err := eachMark(marks, func(key bpf.MusterMarkKey, m *bpf.MusterMark) {
 		if !slices.ContainsFunc(m.Paths[:], func(hash uint64) bool { return image.Protected[hash] != "" }) {
 			stale = append(stale, key)
 		}
-	}
-	if err := all.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
-		return fmt.Errorf("read marks: %w", err)
+	})
+	if err != nil {
+		return err
 	}
 	for _, key := range stale {
 		if err := marks.Delete(&key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
@@ -248,3 +324,24 @@ func (b *Backend) sweepMarks(image *Image) error {
 	}
 	return nil
 }
+
+// eachMark calls found for every mark. One that comes or goes meanwhile may be left out.
+func eachMark(marks *ebpf.Map, found func(bpf.MusterMarkKey, *bpf.MusterMark)) error {
+	var at ebpf.MapBatchCursor
+	keys, values := make([]bpf.MusterMarkKey, marksAtOnce), make([]bpf.MusterMark, marksAtOnce)
+	for {
+		n, err := marks.BatchLookup(&at, keys, values, nil)
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("read marks: %w", err)
+		}
+		for i := range n {
+			found(keys[i], &values[i])
+		}
+		if err != nil {
+			return nil
+		}
+	}
+}
+
+// marksAtOnce is how many the kernel is asked for at a time: more than have one place in its table.
+const marksAtOnce = 4096

@@ -128,6 +128,8 @@ func operate(f []string) error {
 		return syscall.Unlink(f[1])
 	case "rename":
 		return os.Rename(f[1], f[2])
+	case "exchange":
+		return unix.Renameat2(unix.AT_FDCWD, f[1], unix.AT_FDCWD, f[2], unix.RENAME_EXCHANGE)
 	case "link":
 		return os.Link(f[1], f[2])
 	case "symlink":
