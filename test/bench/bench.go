@@ -78,17 +78,30 @@ type Load struct {
 	Round int    `json:"round"`
 	Rules int    `json:"rules"`
 	// Attach (programs loaded and attached), Compile (policies to ruleset) and Publish (ruleset to enforced) are instructions of the driver process.
+	// Change is the last two once more, with one rule changed.
 	Attach  uint64 `json:"attach"`
 	Compile uint64 `json:"compile"`
 	Publish uint64 `json:"publish"`
+	Change  uint64 `json:"change"`
 	// Memory is what the kernel says our maps and programs occupy, in bytes.
 	Memory uint64 `json:"memory"`
 }
 
+// SwapResult is what became of the operations during swaps.
+type SwapResult struct {
+	Operations int `json:"operations"`
+	Swaps      int `json:"swaps"`
+	// Leaked were denied by every ruleset and let in, Refused denied by none and refused, Other ended with another error.
+	Leaked  int `json:"leaked"`
+	Refused int `json:"refused"`
+	Other   int `json:"other"`
+}
+
 // Line is one line of the driver's output: exactly one field is set.
 type Line struct {
-	Sample *Sample `json:"sample,omitempty"`
-	Load   *Load   `json:"load,omitempty"`
+	Sample *Sample     `json:"sample,omitempty"`
+	Load   *Load       `json:"load,omitempty"`
+	Swaps  *SwapResult `json:"swaps,omitempty"`
 }
 
 // Run boots a machine and measures.
@@ -155,6 +168,9 @@ func (r *Report) read(in *io.PipeReader) error {
 		}
 		if l.Load != nil {
 			r.Loads = append(r.Loads, *l.Load)
+		}
+		if l.Swaps != nil {
+			r.Swaps = l.Swaps
 		}
 	}
 	return lines.Err()

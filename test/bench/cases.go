@@ -13,23 +13,32 @@ import (
 // Empty is the case of empty programs on the engine's hooks: the floor of what a BPF-LSM agent can cost.
 const Empty = "empty"
 
-// Calls is the case of Muster with one rule, on a system call that nothing here makes. It is measured when it is asked
-// for: only hosts whose policies speak of system calls pay for it.
+// Calls is the case of Muster with one rule, on a system call that nothing here makes: only hosts whose policies speak of
+// system calls pay for it.
 const Calls = "calls"
 
-// Visible is the case of Muster without a rule and with every class visible: measured when it is asked for, too.
+// Visible is the case of Muster without a rule and with every class visible.
 const Visible = "visible"
+
+// Swaps is the case of rulesets that take turns while another program opens files. It comes last, once.
+const Swaps = "swaps"
+
+// SwapOperations are those that must go right meanwhile, and SwapCount how many swaps there must be at least.
+const (
+	SwapOperations = 1_000_000
+	SwapCount      = 100
+)
 
 // RuleCounts are how many path rules Muster is measured with; 0 is a host that no policy selects.
 func RuleCounts() []int { return []int{0, 1, 100, 1000, 10000} }
 
-// Cases are all cases in their order: nothing, empty programs, Muster.
+// Cases are all cases in their order.
 func Cases() []string {
 	cases := []string{Baseline, Empty}
 	for _, n := range RuleCounts() {
 		cases = append(cases, fmt.Sprintf("muster-%d", n))
 	}
-	return cases
+	return append(cases, Visible, Calls, Swaps)
 }
 
 // Rules returns how many rules a Muster case has.
@@ -55,6 +64,7 @@ const (
 	PathSixty  = "/srv/application/releases/current/share/templates/index.html"
 	PathBeside = "/var/lib/muster-bench/rules/0/file-0x"
 	PathLinked = "/srv/application/releases/current/share/templates/other.html"
+	PathSwaps  = "/srv/swaps/file" // and what work.c puts behind it
 )
 
 // RulePath is the path that rule number i blocks: spread over directories as real policies are.
@@ -74,7 +84,8 @@ func Operations(work string) []Operation {
 		{"open-beside", "open", PathBeside, 5000},
 		{"read", "read", PathShort, 10000},
 		{"write", "write", PathShort, 5000},
-		{"exec", "exec", work, 200},
+		{"pipe", "pipe", "", 10000},
+		{"exec", "exec", work, 500},
 		{"connect", "connect", "", 500},
 	}
 }

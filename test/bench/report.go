@@ -13,12 +13,15 @@ import (
 
 // Report is everything that one boot yielded.
 type Report struct {
-	Kernel  string   `json:"kernel"`
-	LSM     string   `json:"lsm"`
-	Rounds  int      `json:"rounds"`
-	Costs   []Cost   `json:"costs"`
-	Loads   []Load   `json:"loads"`
-	Samples []Sample `json:"samples"`
+	Kernel  string      `json:"kernel"`
+	LSM     string      `json:"lsm"`
+	Rounds  int         `json:"rounds"`
+	Costs   []Cost      `json:"costs"`
+	Loads   []Load      `json:"loads"`
+	Samples []Sample    `json:"samples"`
+	Swaps   *SwapResult `json:"swaps,omitempty"`
+	// Elsewhere is what other measurements than the driver's printed, by their names: see others.
+	Elsewhere map[string]float64 `json:"elsewhere,omitempty"`
 }
 
 // Cost is what one operation costs in one case, in instructions.
@@ -143,8 +146,8 @@ func (r *Report) loadTable(b *strings.Builder, row func([]string)) {
 		return
 	}
 	fmt.Fprintf(b, "\nLoading a ruleset (median; instructions of the agent's process), and the kernel memory it occupies.\n\n")
-	row([]string{"case", "rules", "attaching", "policies to ruleset", "ruleset to enforced", "kernel memory"})
-	row(slices.Repeat([]string{"---"}, 6))
+	row([]string{"case", "rules", "attaching", "policies to ruleset", "ruleset to enforced", "one rule changed", "kernel memory"})
+	row(slices.Repeat([]string{"---"}, 7))
 	var names []string
 	for _, l := range r.Loads {
 		if !slices.Contains(names, l.Case) {
@@ -152,7 +155,7 @@ func (r *Report) loadTable(b *strings.Builder, row func([]string)) {
 		}
 	}
 	for _, name := range names {
-		var attach, compile, publish, memory []float64
+		var attach, compile, publish, change, memory []float64
 		rules := 0
 		for _, l := range r.Loads {
 			if l.Case == name {
@@ -161,11 +164,11 @@ func (r *Report) loadTable(b *strings.Builder, row func([]string)) {
 					attach = append(attach, float64(l.Attach))
 				}
 				compile, publish = append(compile, float64(l.Compile)), append(publish, float64(l.Publish))
-				memory = append(memory, float64(l.Memory))
+				change, memory = append(change, float64(l.Change)), append(memory, float64(l.Memory))
 			}
 		}
 		row([]string{
-			title(name), fmt.Sprint(rules), optional(attach), number(median(compile)), number(median(publish)),
+			title(name), fmt.Sprint(rules), optional(attach), number(median(compile)), number(median(publish)), number(median(change)),
 			fmt.Sprintf("%.2f MB", median(memory)/1e6),
 		})
 	}
@@ -197,7 +200,9 @@ func title(name string) string {
 	if rules, ok := strings.CutPrefix(name, "muster-"); ok {
 		return "Muster, " + rules + " rules"
 	}
-	return cmp.Or(map[string]string{"empty": "empty programs"}[name], name)
+	return cmp.Or(map[string]string{
+		Empty: "empty programs", Visible: "Muster, everything visible", Calls: "Muster, a rule on a system call",
+	}[name], name)
 }
 
 // describe is the row's name; an operation without one stands for itself.
@@ -213,5 +218,6 @@ func describe(op string) string {
 		"write":       "write of one byte",
 		"exec":        "fork + exec of a small program",
 		"connect":     "TCP connect + accept, loopback",
+		"pipe":        "read or write of one byte, pipe",
 	}[op], op)
 }

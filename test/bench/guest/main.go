@@ -77,8 +77,11 @@ func (d *driver) run(ctx context.Context, cases []string) error {
 	settle(settleBoot)
 	for round := range d.rounds {
 		for i, name := range cases {
+			if name == bench.Swaps && round > 0 {
+				continue
+			}
 			// The engine stays attached from one of its cases to the next.
-			stays := i+1 < len(cases) && isMuster(name) && isMuster(cases[i+1])
+			stays := i+1 < len(cases) && isMuster(name) && isMuster(cases[i+1]) && (round == 0 || cases[i+1] != bench.Swaps)
 			if err := d.measure(ctx, name, round, stays); err != nil {
 				return fmt.Errorf("case %s: %w", name, err)
 			}
@@ -90,7 +93,9 @@ func (d *driver) run(ctx context.Context, cases []string) error {
 
 // makeFiles makes what is opened, and the objects of the largest case's rules: they are there in every case.
 func makeFiles(cases []string) error {
-	paths := []string{bench.PathShort, bench.PathSixty, bench.PathBeside, bench.PathLinked}
+	paths := []string{
+		bench.PathShort, bench.PathSixty, bench.PathBeside, bench.PathLinked, bench.PathSwaps + "-never", bench.PathSwaps + "-always",
+	}
 	most := 0
 	for _, name := range cases {
 		if n, ok := bench.Rules(name); ok {
@@ -122,16 +127,14 @@ func (d *driver) measure(ctx context.Context, name string, round int, stays bool
 		return errors.Join(err, s.leave(ctx))
 	}
 	settle(settleCase)
-	if load != nil {
+	if load != nil && name != bench.Swaps {
 		load.Case, load.Round = name, round
 		if err := d.weigh(load); err != nil {
 			return errors.Join(err, s.leave(ctx))
 		}
 	}
-	for _, op := range d.operations {
-		if err := d.once(ctx, op, name, round); err != nil {
-			return errors.Join(err, s.leave(ctx))
-		}
+	if err := d.operate(ctx, s, name, round); err != nil {
+		return errors.Join(err, s.leave(ctx))
 	}
 	if stays {
 		return nil
@@ -140,6 +143,19 @@ func (d *driver) measure(ctx context.Context, name string, round int, stays bool
 		return err
 	}
 	settle(settleCase)
+	return nil
+}
+
+// operate does what is measured in a case.
+func (d *driver) operate(ctx context.Context, s subject, name string, round int) error {
+	if name == bench.Swaps {
+		return d.swap(ctx, s)
+	}
+	for _, op := range d.operations {
+		if err := d.once(ctx, op, name, round); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -175,7 +191,8 @@ func settle(d time.Duration) { <-time.After(d) }
 
 func isMuster(name string) bool {
 	_, ok := bench.Rules(name)
-	return ok
+	_, unusual := special[name]
+	return ok || unusual || name == bench.Swaps
 }
 
 func (d *driver) subject(name string) (subject, error) {
@@ -187,6 +204,9 @@ func (d *driver) subject(name string) (subject, error) {
 	}
 	if n, ok := bench.Rules(name); ok {
 		return d.engine.with(n)
+	}
+	if name == bench.Swaps {
+		return d.engine.with(0)
 	}
 	if ruleset, ok := special[name]; ok {
 		s, err := d.engine.with(0)

@@ -7,7 +7,9 @@
 //
 //   work getpid N          work stat N PATH        work open N PATH
 //   work read N PATH       work write N PATH       work exec N PROGRAM
-//   work connect N         work exit
+//   work pipe N            work connect N          work exit
+//   work watch N PATH      opens PATH-never and PATH-always N times each, and prints how often the first was let in, the
+//                          second was not, and how often there was another error.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -26,7 +28,7 @@
 #include <unistd.h>
 
 static char *argument;
-static int held = -1;
+static int held = -1, ends[2];
 static struct sockaddr_in address;
 
 static void fail(const char *what)
@@ -71,6 +73,17 @@ static void op_write(void)
 		fail("write");
 }
 
+/* A byte goes in, and the next time it comes out. */
+static void op_pipe(void)
+{
+	static int full;
+	char byte;
+
+	if ((full ? read(ends[0], &byte, 1) : write(ends[1], "x", 1)) != 1)
+		fail("pipe");
+	full = !full;
+}
+
 static void op_exec(void)
 {
 	char *const args[] = {argument, "exit", NULL};
@@ -111,6 +124,12 @@ static void hold_file(void)
 		fail("open");
 }
 
+static void hold_pipe(void)
+{
+	if (pipe(ends))
+		fail("pipe");
+}
+
 static void hold_listener(void)
 {
 	socklen_t size = sizeof(address);
@@ -132,6 +151,7 @@ static const struct {
 	{"open", NULL, op_open},	{"read", hold_file, op_read},
 	{"write", hold_file, op_write}, {"exec", NULL, op_exec},
 	{"connect", hold_listener, op_connect},
+	{"pipe", hold_pipe, op_pipe},
 };
 
 static uint64_t now(clockid_t clock)
@@ -169,6 +189,35 @@ static void measure(void (*once)(void), long times)
 	printf("%llu %llu\n", (unsigned long long)cpu, (unsigned long long)wall);
 }
 
+static int try_open(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return errno;
+	close(fd);
+	return 0;
+}
+
+static void watch(long times)
+{
+	long leaked = 0, refused = 0, other = 0, i;
+	char never[256], always[256];
+	int error;
+
+	snprintf(never, sizeof(never), "%s-never", argument);
+	snprintf(always, sizeof(always), "%s-always", argument);
+	for (i = 0; i < times; i++) {
+		error = try_open(never);
+		leaked += !error;
+		other += error && error != EACCES;
+		error = try_open(always);
+		refused += error == EACCES;
+		other += error && error != EACCES;
+	}
+	printf("%ld %ld %ld\n", leaked, refused, other);
+}
+
 int main(int argc, char **argv)
 {
 	size_t i;
@@ -176,6 +225,10 @@ int main(int argc, char **argv)
 	if (argc == 2 && !strcmp(argv[1], "exit"))
 		return 0;
 	argument = argc > 3 ? argv[3] : NULL;
+	if (argument && !strcmp(argv[1], "watch")) {
+		watch(strtol(argv[2], NULL, 10));
+		return 0;
+	}
 	for (i = 0; argc > 2 && i < sizeof(operations) / sizeof(operations[0]); i++) {
 		if (strcmp(operations[i].name, argv[1]))
 			continue;
