@@ -4,6 +4,7 @@
 package bpflsm
 
 import (
+	"errors"
 	"runtime"
 	"sync/atomic"
 	"unsafe"
@@ -38,8 +39,20 @@ type ringEntry struct {
 	addr3, _      uint64
 }
 
+// ringAttempts is how often an operation is begun that the kernel cancels before it is carried out: up to 6.13 it does so when
+// a signal, which Go sends to its own threads, keeps it from starting a worker.
+const ringAttempts = 10
+
 // ring carries out one operation through an io_uring of its own and answers its result.
 func ring(entry ringEntry) error {
+	err := ringOnce(entry)
+	for n := 1; n < ringAttempts && errors.Is(err, unix.ECANCELED); n++ {
+		err = ringOnce(entry)
+	}
+	return err
+}
+
+func ringOnce(entry ringEntry) error {
 	var p ringParams
 	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, uintptr(unsafe.Pointer(&p)), 0)
 	if errno != 0 {
