@@ -135,13 +135,18 @@ static __always_inline int file_below(struct file *file, u32 class, bool read)
 	return deny ? -EACCES : 0;
 }
 
+static __always_inline bool in_no_namespace(struct vfsmount *mnt)
+{
+	s64 namespace = (s64)READ(mount_of(mnt), mnt_ns);
+
+	return namespace < 0 && namespace >= -4095;
+}
+
 /* A stacked filesystem lists the directories below it, and copies files, through mounts of its own that are in no
  * namespace. What else is mounted so is of the kernel's filesystems that nobody can mount. */
 static __always_inline bool file_lies_below(struct file *file)
 {
-	s64 namespace = (s64)READ(mount_of(file->f_path.mnt), mnt_ns);
-
-	return namespace < 0 && namespace >= -4095 && !(file->f_inode->i_sb->s_flags & SB_NOUSER);
+	return in_no_namespace(file->f_path.mnt) && !(file->f_inode->i_sb->s_flags & SB_NOUSER);
 }
 
 static __always_inline int file_opened(struct file *file)

@@ -76,6 +76,7 @@ void BPF_PROG(mark_freed, struct inode *inode)
 	bpf_map_delete_elem(&marks, &key);
 }
 
+#ifdef OLDER_KERNEL
 /* One of several names goes: a clearance under it would be one for the name that is left. */
 SEC("lsm/inode_unlink")
 int BPF_PROG(clear_unlinked, struct inode *dir, struct dentry *dentry, int ret)
@@ -86,6 +87,7 @@ int BPF_PROG(clear_unlinked, struct inode *dir, struct dentry *dentry, int ret)
 		clearances_end();
 	return ret;
 }
+#endif
 
 /* What lies under the root of a mount: next, and below everything that is mounted at the same place. */
 static __always_inline void found_under(struct file *file, struct found_inode *found)

@@ -29,6 +29,7 @@
 #include "file.bpf.c"
 #include "held.bpf.c"
 #include "map.bpf.c"
+#include "below.bpf.c"
 #include "xattr.bpf.c"
 #include "ioctl.bpf.c"
 #ifdef OLDER_KERNEL

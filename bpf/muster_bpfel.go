@@ -275,6 +275,14 @@ const (
 	MusterHookHOOK_PACKET_IN         MusterHook = 32
 	MusterHookHOOK_INODE_SETATTR     MusterHook = 33
 	MusterHookHOOK_FILE_IOCTL        MusterHook = 34
+	MusterHookHOOK_INODE_CREATE      MusterHook = 35
+	MusterHookHOOK_INODE_MKNOD       MusterHook = 36
+	MusterHookHOOK_INODE_MKDIR       MusterHook = 37
+	MusterHookHOOK_INODE_RMDIR       MusterHook = 38
+	MusterHookHOOK_INODE_SYMLINK     MusterHook = 39
+	MusterHookHOOK_INODE_UNLINK      MusterHook = 40
+	MusterHookHOOK_INODE_LINK        MusterHook = 41
+	MusterHookHOOK_INODE_RENAME      MusterHook = 42
 )
 
 type MusterImageAny struct {
@@ -744,6 +752,13 @@ const (
 	MusterMapSlots                 = "slots"
 	MusterMapStarts                = "starts"
 	MusterProgArgumentsCheck       = "arguments_check"
+	MusterProgBelowCreate          = "below_create"
+	MusterProgBelowLink            = "below_link"
+	MusterProgBelowMkdir           = "below_mkdir"
+	MusterProgBelowMknod           = "below_mknod"
+	MusterProgBelowRename          = "below_rename"
+	MusterProgBelowRmdir           = "below_rmdir"
+	MusterProgBelowSymlink         = "below_symlink"
 	MusterProgCallFollowed         = "call_followed"
 	MusterProgCallFollowedEmpty    = "call_followed_empty"
 	MusterProgCallLinks            = "call_links"
@@ -759,7 +774,6 @@ const (
 	MusterProgCallSymlinks         = "call_symlinks"
 	MusterProgCallUnlinks          = "call_unlinks"
 	MusterProgCapable              = "capable"
-	MusterProgClearUnlinked        = "clear_unlinked"
 	MusterProgExecCheck            = "exec_check"
 	MusterProgFileIoctl            = "file_ioctl"
 	MusterProgFileIoctlCompat      = "file_ioctl_compat"
@@ -774,6 +788,7 @@ const (
 	MusterProgInodeSetattr         = "inode_setattr"
 	MusterProgInodeSetattrUnmapped = "inode_setattr_unmapped"
 	MusterProgInodeSetxattr        = "inode_setxattr"
+	MusterProgInodeUnlink          = "inode_unlink"
 	MusterProgLabelExecBegins      = "label_exec_begins"
 	MusterProgLabelExecDone        = "label_exec_done"
 	MusterProgLabelExisting        = "label_existing"
@@ -934,6 +949,13 @@ type MusterSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type MusterProgramSpecs struct {
 	ArgumentsCheck       *ebpf.ProgramSpec `ebpf:"arguments_check"`
+	BelowCreate          *ebpf.ProgramSpec `ebpf:"below_create"`
+	BelowLink            *ebpf.ProgramSpec `ebpf:"below_link"`
+	BelowMkdir           *ebpf.ProgramSpec `ebpf:"below_mkdir"`
+	BelowMknod           *ebpf.ProgramSpec `ebpf:"below_mknod"`
+	BelowRename          *ebpf.ProgramSpec `ebpf:"below_rename"`
+	BelowRmdir           *ebpf.ProgramSpec `ebpf:"below_rmdir"`
+	BelowSymlink         *ebpf.ProgramSpec `ebpf:"below_symlink"`
 	CallFollowed         *ebpf.ProgramSpec `ebpf:"call_followed"`
 	CallFollowedEmpty    *ebpf.ProgramSpec `ebpf:"call_followed_empty"`
 	CallLinks            *ebpf.ProgramSpec `ebpf:"call_links"`
@@ -949,7 +971,6 @@ type MusterProgramSpecs struct {
 	CallSymlinks         *ebpf.ProgramSpec `ebpf:"call_symlinks"`
 	CallUnlinks          *ebpf.ProgramSpec `ebpf:"call_unlinks"`
 	Capable              *ebpf.ProgramSpec `ebpf:"capable"`
-	ClearUnlinked        *ebpf.ProgramSpec `ebpf:"clear_unlinked"`
 	ExecCheck            *ebpf.ProgramSpec `ebpf:"exec_check"`
 	FileIoctl            *ebpf.ProgramSpec `ebpf:"file_ioctl"`
 	FileIoctlCompat      *ebpf.ProgramSpec `ebpf:"file_ioctl_compat"`
@@ -964,6 +985,7 @@ type MusterProgramSpecs struct {
 	InodeSetattr         *ebpf.ProgramSpec `ebpf:"inode_setattr"`
 	InodeSetattrUnmapped *ebpf.ProgramSpec `ebpf:"inode_setattr_unmapped"`
 	InodeSetxattr        *ebpf.ProgramSpec `ebpf:"inode_setxattr"`
+	InodeUnlink          *ebpf.ProgramSpec `ebpf:"inode_unlink"`
 	LabelExecBegins      *ebpf.ProgramSpec `ebpf:"label_exec_begins"`
 	LabelExecDone        *ebpf.ProgramSpec `ebpf:"label_exec_done"`
 	LabelExisting        *ebpf.ProgramSpec `ebpf:"label_existing"`
@@ -1243,6 +1265,13 @@ type MusterVariables struct {
 // It can be passed to LoadMusterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type MusterPrograms struct {
 	ArgumentsCheck       *ebpf.Program `ebpf:"arguments_check"`
+	BelowCreate          *ebpf.Program `ebpf:"below_create"`
+	BelowLink            *ebpf.Program `ebpf:"below_link"`
+	BelowMkdir           *ebpf.Program `ebpf:"below_mkdir"`
+	BelowMknod           *ebpf.Program `ebpf:"below_mknod"`
+	BelowRename          *ebpf.Program `ebpf:"below_rename"`
+	BelowRmdir           *ebpf.Program `ebpf:"below_rmdir"`
+	BelowSymlink         *ebpf.Program `ebpf:"below_symlink"`
 	CallFollowed         *ebpf.Program `ebpf:"call_followed"`
 	CallFollowedEmpty    *ebpf.Program `ebpf:"call_followed_empty"`
 	CallLinks            *ebpf.Program `ebpf:"call_links"`
@@ -1258,7 +1287,6 @@ type MusterPrograms struct {
 	CallSymlinks         *ebpf.Program `ebpf:"call_symlinks"`
 	CallUnlinks          *ebpf.Program `ebpf:"call_unlinks"`
 	Capable              *ebpf.Program `ebpf:"capable"`
-	ClearUnlinked        *ebpf.Program `ebpf:"clear_unlinked"`
 	ExecCheck            *ebpf.Program `ebpf:"exec_check"`
 	FileIoctl            *ebpf.Program `ebpf:"file_ioctl"`
 	FileIoctlCompat      *ebpf.Program `ebpf:"file_ioctl_compat"`
@@ -1273,6 +1301,7 @@ type MusterPrograms struct {
 	InodeSetattr         *ebpf.Program `ebpf:"inode_setattr"`
 	InodeSetattrUnmapped *ebpf.Program `ebpf:"inode_setattr_unmapped"`
 	InodeSetxattr        *ebpf.Program `ebpf:"inode_setxattr"`
+	InodeUnlink          *ebpf.Program `ebpf:"inode_unlink"`
 	LabelExecBegins      *ebpf.Program `ebpf:"label_exec_begins"`
 	LabelExecDone        *ebpf.Program `ebpf:"label_exec_done"`
 	LabelExisting        *ebpf.Program `ebpf:"label_existing"`
@@ -1341,6 +1370,13 @@ type MusterPrograms struct {
 func (p *MusterPrograms) Close() error {
 	return _MusterClose(
 		p.ArgumentsCheck,
+		p.BelowCreate,
+		p.BelowLink,
+		p.BelowMkdir,
+		p.BelowMknod,
+		p.BelowRename,
+		p.BelowRmdir,
+		p.BelowSymlink,
 		p.CallFollowed,
 		p.CallFollowedEmpty,
 		p.CallLinks,
@@ -1356,7 +1392,6 @@ func (p *MusterPrograms) Close() error {
 		p.CallSymlinks,
 		p.CallUnlinks,
 		p.Capable,
-		p.ClearUnlinked,
 		p.ExecCheck,
 		p.FileIoctl,
 		p.FileIoctlCompat,
@@ -1371,6 +1406,7 @@ func (p *MusterPrograms) Close() error {
 		p.InodeSetattr,
 		p.InodeSetattrUnmapped,
 		p.InodeSetxattr,
+		p.InodeUnlink,
 		p.LabelExecBegins,
 		p.LabelExecDone,
 		p.LabelExisting,

@@ -37,6 +37,13 @@ const (
 	ProbingMapSlots                 = "slots"
 	ProbingMapStarts                = "starts"
 	ProbingProgArgumentsCheck       = "arguments_check"
+	ProbingProgBelowCreate          = "below_create"
+	ProbingProgBelowLink            = "below_link"
+	ProbingProgBelowMkdir           = "below_mkdir"
+	ProbingProgBelowMknod           = "below_mknod"
+	ProbingProgBelowRename          = "below_rename"
+	ProbingProgBelowRmdir           = "below_rmdir"
+	ProbingProgBelowSymlink         = "below_symlink"
 	ProbingProgCallFollowed         = "call_followed"
 	ProbingProgCallFollowedEmpty    = "call_followed_empty"
 	ProbingProgCallLinks            = "call_links"
@@ -52,7 +59,6 @@ const (
 	ProbingProgCallSymlinks         = "call_symlinks"
 	ProbingProgCallUnlinks          = "call_unlinks"
 	ProbingProgCapable              = "capable"
-	ProbingProgClearUnlinked        = "clear_unlinked"
 	ProbingProgExecCheck            = "exec_check"
 	ProbingProgFileIoctl            = "file_ioctl"
 	ProbingProgFileIoctlCompat      = "file_ioctl_compat"
@@ -67,6 +73,7 @@ const (
 	ProbingProgInodeSetattr         = "inode_setattr"
 	ProbingProgInodeSetattrUnmapped = "inode_setattr_unmapped"
 	ProbingProgInodeSetxattr        = "inode_setxattr"
+	ProbingProgInodeUnlink          = "inode_unlink"
 	ProbingProgLabelExecBegins      = "label_exec_begins"
 	ProbingProgLabelExecDone        = "label_exec_done"
 	ProbingProgLabelExisting        = "label_existing"
@@ -227,6 +234,13 @@ type ProbingSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbingProgramSpecs struct {
 	ArgumentsCheck       *ebpf.ProgramSpec `ebpf:"arguments_check"`
+	BelowCreate          *ebpf.ProgramSpec `ebpf:"below_create"`
+	BelowLink            *ebpf.ProgramSpec `ebpf:"below_link"`
+	BelowMkdir           *ebpf.ProgramSpec `ebpf:"below_mkdir"`
+	BelowMknod           *ebpf.ProgramSpec `ebpf:"below_mknod"`
+	BelowRename          *ebpf.ProgramSpec `ebpf:"below_rename"`
+	BelowRmdir           *ebpf.ProgramSpec `ebpf:"below_rmdir"`
+	BelowSymlink         *ebpf.ProgramSpec `ebpf:"below_symlink"`
 	CallFollowed         *ebpf.ProgramSpec `ebpf:"call_followed"`
 	CallFollowedEmpty    *ebpf.ProgramSpec `ebpf:"call_followed_empty"`
 	CallLinks            *ebpf.ProgramSpec `ebpf:"call_links"`
@@ -242,7 +256,6 @@ type ProbingProgramSpecs struct {
 	CallSymlinks         *ebpf.ProgramSpec `ebpf:"call_symlinks"`
 	CallUnlinks          *ebpf.ProgramSpec `ebpf:"call_unlinks"`
 	Capable              *ebpf.ProgramSpec `ebpf:"capable"`
-	ClearUnlinked        *ebpf.ProgramSpec `ebpf:"clear_unlinked"`
 	ExecCheck            *ebpf.ProgramSpec `ebpf:"exec_check"`
 	FileIoctl            *ebpf.ProgramSpec `ebpf:"file_ioctl"`
 	FileIoctlCompat      *ebpf.ProgramSpec `ebpf:"file_ioctl_compat"`
@@ -257,6 +270,7 @@ type ProbingProgramSpecs struct {
 	InodeSetattr         *ebpf.ProgramSpec `ebpf:"inode_setattr"`
 	InodeSetattrUnmapped *ebpf.ProgramSpec `ebpf:"inode_setattr_unmapped"`
 	InodeSetxattr        *ebpf.ProgramSpec `ebpf:"inode_setxattr"`
+	InodeUnlink          *ebpf.ProgramSpec `ebpf:"inode_unlink"`
 	LabelExecBegins      *ebpf.ProgramSpec `ebpf:"label_exec_begins"`
 	LabelExecDone        *ebpf.ProgramSpec `ebpf:"label_exec_done"`
 	LabelExisting        *ebpf.ProgramSpec `ebpf:"label_existing"`
@@ -536,6 +550,13 @@ type ProbingVariables struct {
 // It can be passed to LoadProbingObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbingPrograms struct {
 	ArgumentsCheck       *ebpf.Program `ebpf:"arguments_check"`
+	BelowCreate          *ebpf.Program `ebpf:"below_create"`
+	BelowLink            *ebpf.Program `ebpf:"below_link"`
+	BelowMkdir           *ebpf.Program `ebpf:"below_mkdir"`
+	BelowMknod           *ebpf.Program `ebpf:"below_mknod"`
+	BelowRename          *ebpf.Program `ebpf:"below_rename"`
+	BelowRmdir           *ebpf.Program `ebpf:"below_rmdir"`
+	BelowSymlink         *ebpf.Program `ebpf:"below_symlink"`
 	CallFollowed         *ebpf.Program `ebpf:"call_followed"`
 	CallFollowedEmpty    *ebpf.Program `ebpf:"call_followed_empty"`
 	CallLinks            *ebpf.Program `ebpf:"call_links"`
@@ -551,7 +572,6 @@ type ProbingPrograms struct {
 	CallSymlinks         *ebpf.Program `ebpf:"call_symlinks"`
 	CallUnlinks          *ebpf.Program `ebpf:"call_unlinks"`
 	Capable              *ebpf.Program `ebpf:"capable"`
-	ClearUnlinked        *ebpf.Program `ebpf:"clear_unlinked"`
 	ExecCheck            *ebpf.Program `ebpf:"exec_check"`
 	FileIoctl            *ebpf.Program `ebpf:"file_ioctl"`
 	FileIoctlCompat      *ebpf.Program `ebpf:"file_ioctl_compat"`
@@ -566,6 +586,7 @@ type ProbingPrograms struct {
 	InodeSetattr         *ebpf.Program `ebpf:"inode_setattr"`
 	InodeSetattrUnmapped *ebpf.Program `ebpf:"inode_setattr_unmapped"`
 	InodeSetxattr        *ebpf.Program `ebpf:"inode_setxattr"`
+	InodeUnlink          *ebpf.Program `ebpf:"inode_unlink"`
 	LabelExecBegins      *ebpf.Program `ebpf:"label_exec_begins"`
 	LabelExecDone        *ebpf.Program `ebpf:"label_exec_done"`
 	LabelExisting        *ebpf.Program `ebpf:"label_existing"`
@@ -634,6 +655,13 @@ type ProbingPrograms struct {
 func (p *ProbingPrograms) Close() error {
 	return _ProbingClose(
 		p.ArgumentsCheck,
+		p.BelowCreate,
+		p.BelowLink,
+		p.BelowMkdir,
+		p.BelowMknod,
+		p.BelowRename,
+		p.BelowRmdir,
+		p.BelowSymlink,
 		p.CallFollowed,
 		p.CallFollowedEmpty,
 		p.CallLinks,
@@ -649,7 +677,6 @@ func (p *ProbingPrograms) Close() error {
 		p.CallSymlinks,
 		p.CallUnlinks,
 		p.Capable,
-		p.ClearUnlinked,
 		p.ExecCheck,
 		p.FileIoctl,
 		p.FileIoctlCompat,
@@ -664,6 +691,7 @@ func (p *ProbingPrograms) Close() error {
 		p.InodeSetattr,
 		p.InodeSetattrUnmapped,
 		p.InodeSetxattr,
+		p.InodeUnlink,
 		p.LabelExecBegins,
 		p.LabelExecDone,
 		p.LabelExisting,

@@ -1,8 +1,9 @@
 //go:build ignore
 
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
-// Class file: extended attributes, file capabilities and access control lists among them, and times. Their hooks are
-// not told the mount, which system calls name just before, when they ask whether it can be written to.
+// Class file: extended attributes, file capabilities and access control lists among them, and what inode_setattr is
+// asked. These hooks are not told the mount, which system calls name just before, when they ask whether it can be
+// written to.
 
 static __always_inline void write_begins(struct vfsmount *mnt)
 {
@@ -54,8 +55,7 @@ int BPF_PROG(write_ends_to, struct file *file)
 	return 0;
 }
 
-/* A stacked filesystem keeps attributes in the one below it, on another mount or none: what the caller did was
- * judged by the name in front. */
+/* What a stacked filesystem keeps in the one below it has the host's name. */
 static __always_inline int noted_change(struct dentry *dentry, u32 operation, u32 hook)
 {
 	struct vfsmount *mnt;
@@ -67,9 +67,15 @@ static __always_inline int noted_change(struct dentry *dentry, u32 operation, u3
 	if (!l)
 		return fails_closed(CLASS_FILE) ? -EACCES : 0;
 	mnt = (struct vfsmount *)l->write_mount;
+#ifdef OLDER_KERNEL
 	if (!mnt || BPF_CORE_READ(mnt, mnt_sb) != BPF_CORE_READ(dentry, d_sb))
 		return 0;
 	return file_one(mnt, dentry, operation, hook, false);
+#else
+	if (!mnt)
+		return 0;
+	return judge_change(changes_below(dentry, false) ? 0 : mnt, dentry, 0, operation, hook);
+#endif
 }
 
 #ifdef OLDER_KERNEL
@@ -114,31 +120,55 @@ int BPF_PROG(inode_remove_acl, void *mapping, struct dentry *dentry, const char 
 	return ret ? ret : noted_change(dentry, OP_SETXATTR, HOOK_INODE_REMOVE_ACL);
 }
 
-/* utimes(2) and its kin: what else changes times changes something beside them, which has a hook of its own. */
-static __always_inline int times_change(struct dentry *dentry, struct iattr *attributes)
+#ifdef OLDER_KERNEL
+/* utimes(2) and its kin, and a change of owner: 5.10 lets no program stand at path_chown, which is given structures by
+ * value. */
+static __always_inline int attributes_change(struct dentry *dentry, struct iattr *attributes)
 {
 	u32 what = attributes->ia_valid;
 
-#ifdef OLDER_KERNEL
-	/* 5.10 lets no program stand at path_chown, which is given structures by value. */
 	if (what & (ATTR_UID | ATTR_GID))
 		return noted_change(dentry, OP_CHOWN, HOOK_INODE_SETATTR);
-#endif
 	if (!(what & (ATTR_ATIME | ATTR_MTIME)) || what & (ATTR_MODE | ATTR_UID | ATTR_GID | ATTR_SIZE))
 		return 0;
 	return noted_change(dentry, OP_UTIMES, HOOK_INODE_SETATTR);
 }
+#else
+/* chmod, chown, truncate and utimes; a file's rights are also taken from it when somebody writes to it. */
+static __always_inline u32 attributes_operation(u32 what)
+{
+	if (what & (ATTR_UID | ATTR_GID))
+		return OP_CHOWN;
+	if (what & ATTR_SIZE)
+		return OP_TRUNCATE;
+	if (what & ATTR_MODE)
+		return OP_CHMOD;
+	return what & (ATTR_ATIME | ATTR_MTIME) ? OP_UTIMES : 0;
+}
+
+static __always_inline int attributes_change(struct dentry *dentry, struct iattr *attributes)
+{
+	u32 operation = attributes_operation(attributes->ia_valid);
+
+	if (!operation)
+		return 0;
+	/* The others have hooks of their own, which are told the mount. */
+	if (operation != OP_UTIMES && !changes_below(dentry, false))
+		return 0;
+	return noted_change(dentry, operation, HOOK_INODE_SETATTR);
+}
+#endif
 
 /* From 6.9. */
 SEC("lsm/inode_setattr")
 int BPF_PROG(inode_setattr, void *mapping, struct dentry *dentry, struct iattr *attributes, int ret)
 {
-	return ret ? ret : times_change(dentry, attributes);
+	return ret ? ret : attributes_change(dentry, attributes);
 }
 
 /* Before, the hook was not told the mapping of users. */
 SEC("lsm/inode_setattr")
 int BPF_PROG(inode_setattr_unmapped, struct dentry *dentry, struct iattr *attributes, int ret)
 {
-	return ret ? ret : times_change(dentry, attributes);
+	return ret ? ret : attributes_change(dentry, attributes);
 }

@@ -38,6 +38,14 @@ enum hook {
 	HOOK_PACKET_IN,
 	HOOK_INODE_SETATTR,
 	HOOK_FILE_IOCTL,
+	HOOK_INODE_CREATE,
+	HOOK_INODE_MKNOD,
+	HOOK_INODE_MKDIR,
+	HOOK_INODE_RMDIR,
+	HOOK_INODE_SYMLINK,
+	HOOK_INODE_UNLINK,
+	HOOK_INODE_LINK,
+	HOOK_INODE_RENAME,
 };
 
 /* Every way out that does not decide by rules, and every loss, is counted here. */

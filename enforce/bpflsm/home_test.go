@@ -5,8 +5,10 @@ package bpflsm
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -29,6 +31,8 @@ func namespaced(f []string) (known bool, err error) {
 		err = unix.Mount("tmpfs", f[1], "tmpfs", 0, "mode=0777")
 	case "stack": // two directories, read-only
 		err = unix.Mount("overlay", f[3], "overlay", 0, "lowerdir="+f[1]+":"+f[2])
+	case "upper": // a directory, the one above it that takes the changes, and its work
+		err = unix.Mount("overlay", f[4], "overlay", 0, "lowerdir="+f[1]+",upperdir="+f[2]+",workdir="+f[3])
 	case "private":
 		err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
 	case "copy":
@@ -261,6 +265,59 @@ func TestStacksInNamespace(t *testing.T) {
 			stack(who, "/ok", "list "+d+"/else"),
 		), "ok,ok", "ok,EACCES", "ok,EACCES", "ok,ok", "ok,EACCES", "ok,ok", "ok,EACCES", "ok,EACCES", "ok,ok")
 	}
+}
+
+// TestUpperLayer changes a read-only directory by what is changed in an overlay that has it as its upper layer. What the stack
+// shows has names in no rule; the host's name of what changes below is in one.
+func TestUpperLayer(t *testing.T) {
+	vm.Require(t, vm.BPFLSM)
+	g := newGuard(t)
+	d := namespaceWorld(t)
+	self := copySelf(t, d+"/probe")
+	byAll := []string{
+		"create ELSE/new", "mkdir ELSE/newdir", "symlink / ELSE/newlink", "link ELSE/first ELSE/newname", "mknod ELSE/newpipe",
+		"rename ELSE/first ELSE/renamed", "unlink ELSE/second", "rmdir ELSE/empty",
+	}
+	byRoot := []string{"chmod ELSE/first", "chown ELSE/first", "truncate ELSE/first", "write ELSE/x"} // the last makes a copy of that below
+	var scripts, answers []string
+	change := func(who, dir, operation, answer string) {
+		number := fmt.Sprintf("/%d", len(scripts))
+		layers := upperLayers(t, d+dir+number, d+"/ok"+number)
+		operation = strings.ReplaceAll(operation, "ELSE", d+"/else")
+		scripts = append(scripts, inApart(who, self, "upper "+d+"/bin "+layers+" "+d+"/else", operation))
+		answers = append(answers, "ok,"+answer)
+	}
+	for _, who := range []string{"root", "user"} {
+		operations := byAll
+		if who == "root" {
+			operations = slices.Concat(byAll, byRoot)
+		}
+		for _, operation := range operations {
+			change(who, "/keys", operation, "ok")
+			change(who, "/dir", operation, "EACCES")
+		}
+	}
+	directory := rule(policies.ClassFile, policies.ActionBlock, policies.ObjectDirectory, d+"/dir/")
+	directory.Rule.Object.Recursive, directory.Rule.ReadOnly = true, true
+	g.apply(t, enforce.StepPublish{Ruleset: rules(enforce.ModeEnforce, enforce.PostureAudit, directory)})
+	want(t, try(t, scripts...), answers...)
+}
+
+// upperLayers makes an upper layer with something in it and a work directory for an overlay, both for everybody.
+func upperLayers(t *testing.T, upper, work string) string {
+	t.Helper()
+	for _, dir := range []string{upper, upper + "/empty", work} {
+		if err := errors.Join(os.Mkdir(dir, 0o777), os.Chmod(dir, 0o777)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"/first", "/second"} {
+		write(t, upper+name, "x", 0o666)
+		if err := os.Chmod(upper+name, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return upper + " " + work
 }
 
 // TestStackAllowList lets a service that root gave a stack of its own have what it sees, whatever the host calls it.

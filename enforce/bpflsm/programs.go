@@ -42,7 +42,6 @@ var attached = []program{
 	{name: bpf.MusterProgMarkFreed},
 	{name: bpf.MusterProgMarkRenamed, tracing: true},
 	{name: bpf.MusterProgMarkLinked, tracing: true},
-	{name: bpf.MusterProgClearUnlinked, demand: demandNames},
 	{name: bpf.MusterProgArgumentsCheck, demand: demandArguments},
 	{name: bpf.MusterProgExecCheck},
 	{name: bpf.MusterProgCapable, demand: demandCapabilities},
@@ -59,6 +58,15 @@ var attached = []program{
 	{name: bpf.MusterProgInodeRemoveAcl, optional: true, demand: demandFiles},
 	{name: bpf.MusterProgInodeSetattr, optional: true, arguments: 3, demand: demandFiles},         // from 6.9
 	{name: bpf.MusterProgInodeSetattrUnmapped, optional: true, arguments: 2, demand: demandFiles}, // before
+	{name: bpf.MusterProgBelowCreate, demand: demandFiles},
+	{name: bpf.MusterProgBelowMknod, demand: demandFiles},
+	{name: bpf.MusterProgBelowMkdir, demand: demandFiles},
+	{name: bpf.MusterProgBelowRmdir, demand: demandFiles},
+	{name: bpf.MusterProgBelowSymlink, demand: demandFiles},
+	{name: bpf.MusterProgBelowLink, demand: demandFiles},
+	{name: bpf.MusterProgBelowRename, demand: demandFiles},
+	{name: bpf.MusterProgInodeUnlink, demand: demandNames},
+	{name: bpf.OlderProgClearUnlinked, demand: demandNames}, // 5.10 alone, in the place of all since below_create
 	{name: bpf.MusterProgFileIoctl, demand: demandFiles},
 	{name: bpf.MusterProgFileIoctlCompat, optional: true, demand: demandFiles}, // kernels without it ask file_ioctl
 	{name: bpf.MusterProgFilePermission, demand: demandFiles},
