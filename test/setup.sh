@@ -4,7 +4,8 @@
 #
 # Makes a Debian machine ready for `make demo` and `make test`: the Debian packages of
 # test/vm/packages.txt and a current Go. Installs what is missing when it may (root, or sudo without
-# a password); otherwise says in one line what to run. Changes nothing when nothing is missing.
+# a password); otherwise says in one line what to run. Changes nothing when nothing is missing. Arguments
+# are further packages, which one target alone needs.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -73,5 +74,5 @@ install_go() {
 command -v apt-get >/dev/null || fail "this is not a Debian machine" \
 	"install Go $go_version, clang 14, QEMU and the other packages of test/vm/packages.txt by hand"
 mapfile -t wanted < <(wanted_packages)
-install_packages "${wanted[@]}"
+install_packages "${wanted[@]}" "$@"
 install_go

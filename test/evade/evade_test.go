@@ -22,7 +22,19 @@ import (
 	"github.com/muster-fleet/muster/test/vm"
 )
 
-func TestInVM(t *testing.T) { vm.TestPackage(t, vm.Options{LSM: vm.BPF, TestLimit: time.Hour}) }
+// TestInVM tries all on each kernel and writes the table of docs/evasion.md. A run of some (-run TestInVM//TestEvade/WAY) is for
+// ways that were mended: it puts its rows in the place of those of the last whole run, and the page says how many are such.
+func TestInVM(t *testing.T) {
+	share := t.TempDir()
+	makeCow(t, share)
+	fmt.Fprintln(os.Stderr, "what has been tried is written to "+share+"/*.part meanwhile, and what is wrong to failures")
+	t.Cleanup(func() {
+		if err := adopt(share); err != nil {
+			t.Error(err)
+		}
+	})
+	vm.TestPackage(t, vm.Options{LSM: vm.BPF, Share: share, TestLimit: 100 * time.Minute})
+}
 
 // Environment of an attempt's process: the number of the way.
 const variable = "MUSTER_EVADE"
@@ -45,6 +57,9 @@ func TestMain(m *testing.M) {
 	}
 }
 
+// unbegun is what stands before the words of a way that could not begin.
+const unbegun = "cannot begin: "
+
 // attemptIt begins the way of this process, says so, and goes on with it when it is told to.
 func attemptIt() int {
 	var n int
@@ -53,7 +68,7 @@ func attemptIt() int {
 	}
 	proceed, err := ways()[n].code(os.Getenv("D"), os.Getenv("T"))
 	if err != nil {
-		fmt.Println("cannot begin:", err)
+		fmt.Println(err)
 		return 2
 	}
 	fmt.Println("ready")
@@ -69,69 +84,128 @@ func attemptIt() int {
 	return 0
 }
 
-// TestEvade tries every way; the table of what was held stands in the log.
+// TestEvade tries every way and writes down what came of each.
 func TestEvade(t *testing.T) {
 	vm.Require(t, vm.BPFLSM)
 	if err := os.MkdirAll("/opt", 0o755); err != nil {
 		t.Fatal(err)
 	}
 	e := startEngine(t)
-	e.clear(t)
-	tried, held := 0, 0
+	var found results
+	all := 0
 	for n, w := range ways() {
-		for _, uid := range w.callers() {
-			if why := e.control(t, n, w, uid); why != "" {
-				t.Errorf("%s, uid %d: the control fails, so the way proves nothing: %s", w.name, uid, why)
-				continue
+		all += len(w.rows())
+		t.Run(w.name, func(t *testing.T) {
+			found = append(found, e.rows(t, n, w)...)
+			if err := found.write("/share", ".part"); err != nil {
+				t.Error(err)
 			}
-			for _, target := range w.targets {
-				tried++
-				label := fmt.Sprintf("%-55s %-16s uid %d", w.name, target, uid)
-				if got, _ := e.try(t, n, w, target, uid, true); got != "" {
-					t.Errorf("GOT ROUND %s: %s", label, got)
-					continue
-				}
-				held++
-				t.Logf("held  %s", label)
-			}
+		})
+	}
+	t.Logf("%d ways, %s", len(ways()), found.sum())
+	suffix := wholeSuffix
+	if len(found) < all {
+		suffix = againSuffix // -run has chosen some
+	}
+	if err := found.write("/share", suffix); err != nil {
+		t.Error(err)
+	}
+}
+
+// rows tries one way on each target as every caller: without policies, where it has to succeed, and with them.
+func (e *engine) rows(t *testing.T, n int, w way) results {
+	t.Helper()
+	e.clear(t)
+	found := w.rows()
+	proven := make([]bool, len(found))
+	for i, r := range found {
+		found[i].Outcome = outcomeNoControl
+		got, out := e.try(t, n, w, r, false)
+		if proven[i] = got != ""; !proven[i] {
+			tell(t, found[i], "the control fails, so the row proves nothing", out)
 		}
 	}
-	t.Logf("%d ways, %d attempts, %d held", len(ways()), tried, held)
+	for i, r := range found {
+		if proven[i] {
+			if w.more != "" {
+				e.clear(t) // a disk that is mounted anew has the numbers of the one before, which that attempt's policies know
+			}
+			got, out := e.try(t, n, w, r, true)
+			found[i].Outcome = w.outcome(got, out)
+			tell(t, found[i], got, out)
+		}
+	}
+	return found
 }
 
-func (w *way) callers() []int {
+// rows are those of the table that the way is for.
+func (w *way) rows() results {
+	var list results
+	for _, target := range w.targets {
+		for _, caller := range w.callers() {
+			list = append(list, result{Group: w.group, Way: w.name, Target: target, Caller: caller, Limit: w.limit})
+		}
+	}
+	return list
+}
+
+// outcome is what came of an attempt under the policies. One that could not even begin, which it does before they are
+// published, shows no more than one without a control.
+func (w *way) outcome(got string, out []byte) string {
+	switch {
+	case bytes.HasPrefix(out, []byte(unbegun)):
+		return outcomeNoControl
+	case got == "":
+		return outcomeHeld
+	case w.limit != "":
+		return outcomeLimit
+	default:
+		return outcomeRound
+	}
+}
+
+func tell(t *testing.T, r result, got string, out []byte) {
+	t.Helper()
+	label := fmt.Sprintf("%-10s %-55s %-16s %s", r.Outcome, r.Way, r.Target, r.Caller)
+	if r.Outcome != outcomeRound && r.Outcome != outcomeNoControl {
+		t.Logf("%s: %.120q", label, bytes.TrimSpace(out))
+		return
+	}
+	t.Errorf("%s: %s: %.400q", label, got, bytes.TrimSpace(out))
+	if f, err := os.OpenFile("/share/failures", os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644); err == nil {
+		fmt.Fprintf(f, "%s: %s: %.400q\n", label, got, bytes.TrimSpace(out))
+		f.Close()
+	}
+}
+
+func (w *way) callers() []string {
 	if w.who == rootOnly {
-		return []int{0}
+		return []string{callerRoot}
 	}
-	return []int{0, user}
+	return []string{callerRoot, callerUser}
 }
 
-// control makes the attempt without policies, where it has to succeed; it answers why it does not.
-func (e *engine) control(t *testing.T, n int, w way, uid int) string {
+// try makes the attempt in a fresh world and answers what was got hold of, and what was said. Worlds have directories of
+// their own, so that the policies of the one before, which are in force still, say nothing of the next; whoever makes them is
+// the agent, which nothing is denied.
+func (e *engine) try(t *testing.T, n int, w way, r result, enforced bool) (got string, out []byte) {
 	t.Helper()
-	got, out := e.try(t, n, w, w.targets[0], uid, false)
-	if got != "" {
-		return ""
-	}
-	return string(bytes.TrimSpace(out)) + " (nothing was got hold of)"
-}
-
-// try makes the attempt in a fresh world and answers what was got hold of, and what was said.
-func (e *engine) try(t *testing.T, n int, w way, target string, uid int, enforced bool) (got string, out []byte) {
-	t.Helper()
-	dir := fmt.Sprintf("/opt/evade%d", n)
-	if err := os.RemoveAll(dir); err != nil {
-		t.Fatal(err)
-	}
+	e.worlds++
+	dir := fmt.Sprintf("/opt/evade%d", e.worlds)
 	world := newWorld(t, dir)
 	publish := func() {
+		world.was = world.state(t) // a link that the way has made before is no change
 		if enforced {
 			e.publish(t, dir, w.more)
 		}
 	}
-	out = carryOut(t, n, w, dir, target, uid, publish)
+	uid := 0
+	if r.Caller == callerUser {
+		uid = user
+	}
+	out = carryOut(t, n, w, dir, r.Target, uid, publish)
 	got = world.gotRound(t, out)
-	e.clear(t)
+	world.remove(t)
 	return got, out
 }
 
@@ -171,7 +245,7 @@ func carryOut(t *testing.T, n int, w way, dir, target string, uid int, publish f
 	line, _ := r.ReadString('\n')
 	if line != "ready\n" {
 		_ = c.Wait()
-		return []byte(line)
+		return []byte(unbegun + line)
 	}
 	publish()
 	if _, err := io.WriteString(in, "go\n"); err != nil {

@@ -23,6 +23,9 @@ type way struct {
 	// sh is the attempt, or code begins it before the policies are published and returns the rest of it.
 	sh   string
 	code func(dir, target string) (func() ([]byte, error), error)
+	// limit is named by a way that is known to lead round: a word of docs/gaps.md, which says why.
+	limit string
+	group string
 	// more are policies beside those of every way; D is the world.
 	more string
 }
@@ -38,8 +41,27 @@ var (
 
 func ways() []way {
 	var all []way
-	for _, list := range [][]way{spellings(), otherNames(), namespaces(), descriptors(), writes(), runs(), sources()} {
-		all = append(all, list...)
+	for _, group := range []struct {
+		name string
+		ways [][]way
+	}{
+		{"Spellings of a path", [][]way{spellings(), spellingsMore(), calls32()}},
+		{"Other names of the object", [][]way{otherNames(), otherNamesMore(), clones()}},
+		{"Namespaces, roots and mounts", [][]way{namespaces(), stacks(), borrowings()}},
+		{"Descriptors and mappings", [][]way{descriptors(), descriptorsMore(), mappings()}},
+		{"Changes of what is read-only", [][]way{writes(), writesMore(), writes32()}},
+		{"Lists of a directory", [][]way{lists()}},
+		{"Making something in a blocked directory", [][]way{makings(), makingsMore()}},
+		{"Runs of a program", [][]way{runs(), runsMore(), runsByKernel()}},
+		{"Posing as a source", [][]way{sources(), sourcesMore(), inside()}},
+		{"Races", [][]way{races(), racesLate()}},
+	} {
+		for _, list := range group.ways {
+			for _, w := range list {
+				w.group = group.name
+				all = append(all, w)
+			}
+		}
 	}
 	return all
 }
@@ -79,8 +101,8 @@ func otherNames() []way {
 		{name: "bind mount of the directory", who: rootOnly, targets: exact, sh: `mkdir "$W/b" && mount --bind "$D/exact" "$W/b" && cat "$W/b/secret"; r=$?; umount "$W/b"; exit $r`},
 		{name: "recursive bind mount of the root", who: rootOnly, targets: exact, sh: `mkdir "$W/b" && mount --rbind / "$W/b" && cat "$W/b$S"; r=$?; umount -l "$W/b"; exit $r`},
 		{name: "the file system mounted once more", who: rootOnly, targets: exact, sh: `mkdir "$W/b" && mount "$(findmnt -no SOURCE /)" "$W/b" && cat "$W/b$S"; r=$?; umount "$W/b"; exit $r`},
-		{name: "overlay over the directory", who: rootOnly, targets: exact, sh: overlay + `cat "$W/o/m/secret"; r=$?; umount "$W/o/m" "$W/o"; exit $r`},
-		{name: "loop device", who: rootOnly, targets: exact, sh: `modprobe loop; l=$(losetup -f --show "$S") && head -c 12 "$l"; r=$?; losetup -d "$l"; exit $r`},
+		{name: "overlay over the directory", who: rootOnly, targets: byName, sh: overlay + `cat "$W/o/m/$(basename "$S")"; r=$?; umount "$W/o/m" "$W/o"; exit $r`},
+		{name: "loop device", who: rootOnly, targets: []string{"exact/long"}, sh: `modprobe loop; l=$(losetup -f --show "$S") && cat "$l"; r=$?; losetup -d "$l"; exit $r`},
 	}
 }
 

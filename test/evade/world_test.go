@@ -28,6 +28,8 @@ const token = "open-sesame"
 // The unprivileged user.
 const user = 1001
 
+const page = 4096
+
 // Policies of every way; D is the world's directory.
 const documents = `
 apiVersion: security.kubearmor.com/v1
@@ -40,6 +42,9 @@ spec:
       - {path: D/exact/secret}
       - {path: D/ro/file, readOnly: true}
       - {path: D/only/f}
+      - {path: D/exact/long}
+      - {path: D/exact/pipe}
+      - {path: D/exact/zero}
     matchDirectories:
       - {dir: D/tree/, recursive: true}
     matchPatterns:
@@ -47,6 +52,7 @@ spec:
   process:
     matchPaths:
       - {path: D/bin/tool}
+      - {path: D/bin/script}
   action: Block
 ---
 apiVersion: security.kubearmor.com/v1
@@ -60,6 +66,22 @@ spec:
   action: Allow
 `
 
+// nothing are policies that deny nothing and need the same programs as documents. Under them the controls are tried: without
+// any rules the programs would go, and take their time to come back, and with a Block trees that are mounted nowhere are
+// denied, whatever the Block names.
+const nothing = `
+apiVersion: security.kubearmor.com/v1
+kind: KubeArmorHostPolicy
+metadata: {name: evade-nothing}
+spec:
+  nodeSelector: {matchLabels: {kubearmor.io/hostname: "*"}}
+  file:
+    matchPaths: [{path: /nothing/there}]
+  process:
+    matchPaths: [{path: /nothing/there}]
+  action: Audit
+`
+
 // world is the files of one attempt.
 type world struct {
 	dir  string
@@ -69,7 +91,7 @@ type world struct {
 
 func newWorld(t *testing.T, dir string) *world {
 	t.Helper()
-	for name, from := range map[string]string{"bin/tool": "/bin/echo", "bin/updater": "/bin/cat", "bin/other": "/bin/cat"} {
+	for name, from := range map[string]string{"bin/tool": "/bin/echo", "bin/updater": "/bin/cat", "bin/other": "/bin/cat", "prog/run": "/bin/echo"} {
 		text, err := os.ReadFile(from)
 		if err != nil {
 			t.Fatal(err)
@@ -78,6 +100,16 @@ func newWorld(t *testing.T, dir string) *world {
 	}
 	for _, name := range []string{"exact/secret", "only/f", "tree/sub/secret", "keys/secret.key"} {
 		place(t, filepath.Join(dir, name), []byte(token+"\n"))
+	}
+	place(t, dir+"/exact/long", append(make([]byte, page), token+strings.Repeat("\n", page-len(token))...))
+	place(t, dir+"/tree/listed/"+token, nil)
+	place(t, dir+"/bin/script", []byte("#!/bin/sh\necho "+token+"\necho "+token+" >>"+dir+"/w/got\n"))
+	for name, kind := range map[string]uint32{"pipe": unix.S_IFIFO, "zero": unix.S_IFCHR} {
+		for _, at := range []string{"/exact/", "/tree/"} {
+			if err := errors.Join(unix.Mknod(dir+at+name, kind, int(unix.Mkdev(1, 5))), os.Chmod(dir+at+name, 0o777)); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	place(t, dir+"/ro/file", []byte("as it was\n"))
 	place(t, dir+"/w/mine", []byte("mine\n"))
@@ -89,9 +121,17 @@ func newWorld(t *testing.T, dir string) *world {
 	if w.hold, err = os.Open(dir + "/ro/file"); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = w.hold.Close() })
 	w.was = w.state(t)
 	return w
+}
+
+// remove takes it away; mounts that an attempt has left keep their directories.
+func (w *world) remove(t *testing.T) {
+	t.Helper()
+	if err := w.hold.Close(); err != nil {
+		t.Error(err)
+	}
+	_ = os.RemoveAll(w.dir)
 }
 
 // place writes a file that discretionary access control lets everybody do everything with.
@@ -127,7 +167,12 @@ func (w *world) state(t *testing.T) string {
 	mine := unix.Stat(w.dir+"/ro/file", &named) == nil && named.Ino == st.Ino
 	names := make([]byte, 256)
 	size, _ := unix.Flistxattr(int(w.hold.Fd()), names)
-	return fmt.Sprintf("%q %d %o %d %d links %d own name %t attributes %q", text[:n], st.Size, st.Mode, st.Uid, st.Gid, st.Nlink, mine, names[:max(size, 0)])
+	flags, err := unix.IoctlGetInt(int(w.hold.Fd()), unix.FS_IOC_GETFLAGS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%q %d %o %d %d links %d own name %t attributes %q flags %x time %d", text[:n], st.Size, st.Mode, st.Uid, st.Gid,
+		st.Nlink, mine, names[:max(size, 0)], flags, st.Mtim.Nano())
 }
 
 func ignoreEOF(err error) error {
@@ -152,6 +197,7 @@ func (w *world) gotRound(t *testing.T, output []byte) string {
 // engine is the real backend.
 type engine struct {
 	*bpflsm.Backend
+	worlds int
 }
 
 func startEngine(t *testing.T) *engine {
@@ -170,7 +216,7 @@ func startEngine(t *testing.T) *engine {
 			t.Error(err)
 		}
 	})
-	e := &engine{b}
+	e := &engine{Backend: b}
 	e.apply(t, enforce.StepAttach{Reason: "test"})
 	return e
 }
@@ -188,11 +234,10 @@ func (e *engine) publish(t *testing.T, dir, more string) {
 	e.publishText(t, strings.ReplaceAll(documents+more, "D/", dir+"/"))
 }
 
-// clear puts policies in force that name nothing there is. Without any, programs that are attached on demand would go, and
-// take their time to come back.
+// clear puts policies in force that deny nothing.
 func (e *engine) clear(t *testing.T) {
 	t.Helper()
-	e.publish(t, "/nothing/there", "")
+	e.publishText(t, nothing)
 }
 
 func (e *engine) publishText(t *testing.T, text string) {
