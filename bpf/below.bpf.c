@@ -22,7 +22,7 @@ static __always_inline bool changes_below(struct dentry *dentry, bool unnoted)
 /* A stack acts with the rights of who mounted it. Of root's no allow-list has to know the name below. */
 static __always_inline bool acts_for_user(void)
 {
-	struct cred *rights = (struct cred *)OF_TASK(LOOSE(current_task()), cred);
+	struct cred *rights = (struct cred *)TRUSTED(LOOSE(current_task()), cred);
 
 	return init_user_ns_addr && (u64)READ(rights, user_ns) != init_user_ns_addr;
 }

@@ -15,7 +15,7 @@
 //
 // # Limits
 //
-// Kernels from 5.17 (bpf_loop) with BTF and BPF-LSM, and 5.10 with fewer classes. Paths up to PATH_MAX. An inode is known by at most
+// Kernels from 5.17 (bpf_loop) with BTF and BPF-LSM, and 5.10. Paths up to PATH_MAX. An inode is known by at most
 // four protected paths. A decision never waits and never allocates except for labels and marks.
 package bpf
 

@@ -37,7 +37,7 @@ static __always_inline int dns_judge(struct scratch *s, struct msghdr *message, 
 
 	object_set(o, 0, 0, 0);
 	o->start = PATH_END;
-	if (BPF_CORE_READ(bpf_get_current_task_btf(), signal, tty))
+	if (BPF_CORE_READ(current_task(), signal, tty))
 		o->attributes = ROW_TERMINAL;
 	/* A piece of what is put together before it is sent, or a page of the kernel's: the packet shows it. */
 	if (message->msg_flags & MSG_MORE || (type == SOCK_DGRAM && BPF_CORE_READ(udp, pending)) ||

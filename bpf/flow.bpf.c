@@ -73,7 +73,7 @@ static __always_inline int flow_connect(struct socket *sock, struct sockaddr *to
 	endpoint_address(&s->endpoint, to);
 	deny = connection_denied(s, h, sk);
 	if (deny) {
-		l = TASK_GET(labels, bpf_get_current_task_btf(), 0);
+		l = TASK_GET(labels, current_task(), 0);
 		s->label.source[1] = l ? l->source[1] : 0;
 		event_emit(s);
 	}

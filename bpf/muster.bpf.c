@@ -11,12 +11,12 @@
 #include "include/held.h"
 #include "include/socket.h"
 #include "include/keep.h"
-#ifndef OLDER_KERNEL
-#include "include/question.h"
 #include "include/calls.h"
 #include "include/given.h"
+#include "include/question.h"
 #include "include/packet.h"
 #include "include/owner.h"
+#ifndef OLDER_KERNEL
 #include "include/self_map.h"
 #include "include/self_mount.h"
 #endif
@@ -34,17 +34,16 @@
 #include "ioctl.bpf.c"
 #ifdef OLDER_KERNEL
 #include "older.bpf.c"
-#else
+#endif
 #include "dns.bpf.c"
 #include "tell.bpf.c"
 #include "query.bpf.c"
 #include "packet.bpf.c"
 #include "flow.bpf.c"
-#endif
 #include "net.bpf.c"
 #include "preset.bpf.c"
-#ifndef OLDER_KERNEL
 #include "syscalls.bpf.c"
+#ifndef OLDER_KERNEL
 #include "probe.bpf.c"
 #include "self.bpf.c"
 #endif

@@ -37,6 +37,20 @@ const (
 	OlderMapSlots                 = "slots"
 	OlderMapStarts                = "starts"
 	OlderProgArgumentsCheck       = "arguments_check"
+	OlderProgCallFollowed         = "call_followed"
+	OlderProgCallFollowedEmpty    = "call_followed_empty"
+	OlderProgCallLinks            = "call_links"
+	OlderProgCallLookedUp         = "call_looked_up"
+	OlderProgCallMkdirs           = "call_mkdirs"
+	OlderProgCallMknods           = "call_mknods"
+	OlderProgCallOpened           = "call_opened"
+	OlderProgCallOpenedFile       = "call_opened_file"
+	OlderProgCallRenames          = "call_renames"
+	OlderProgCallReturns          = "call_returns"
+	OlderProgCallRmdirs           = "call_rmdirs"
+	OlderProgCallStarts           = "call_starts"
+	OlderProgCallSymlinks         = "call_symlinks"
+	OlderProgCallUnlinks          = "call_unlinks"
 	OlderProgCapable              = "capable"
 	OlderProgClearUnlinked        = "clear_unlinked"
 	OlderProgExecCheck            = "exec_check"
@@ -63,6 +77,8 @@ const (
 	OlderProgMarkLinked           = "mark_linked"
 	OlderProgMarkRenamed          = "mark_renamed"
 	OlderProgMmapFile             = "mmap_file"
+	OlderProgPacketIn             = "packet_in"
+	OlderProgPacketOut            = "packet_out"
 	OlderProgPathChmod            = "path_chmod"
 	OlderProgPathLink             = "path_link"
 	OlderProgPathMkdir            = "path_mkdir"
@@ -184,6 +200,20 @@ type OlderSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type OlderProgramSpecs struct {
 	ArgumentsCheck       *ebpf.ProgramSpec `ebpf:"arguments_check"`
+	CallFollowed         *ebpf.ProgramSpec `ebpf:"call_followed"`
+	CallFollowedEmpty    *ebpf.ProgramSpec `ebpf:"call_followed_empty"`
+	CallLinks            *ebpf.ProgramSpec `ebpf:"call_links"`
+	CallLookedUp         *ebpf.ProgramSpec `ebpf:"call_looked_up"`
+	CallMkdirs           *ebpf.ProgramSpec `ebpf:"call_mkdirs"`
+	CallMknods           *ebpf.ProgramSpec `ebpf:"call_mknods"`
+	CallOpened           *ebpf.ProgramSpec `ebpf:"call_opened"`
+	CallOpenedFile       *ebpf.ProgramSpec `ebpf:"call_opened_file"`
+	CallRenames          *ebpf.ProgramSpec `ebpf:"call_renames"`
+	CallReturns          *ebpf.ProgramSpec `ebpf:"call_returns"`
+	CallRmdirs           *ebpf.ProgramSpec `ebpf:"call_rmdirs"`
+	CallStarts           *ebpf.ProgramSpec `ebpf:"call_starts"`
+	CallSymlinks         *ebpf.ProgramSpec `ebpf:"call_symlinks"`
+	CallUnlinks          *ebpf.ProgramSpec `ebpf:"call_unlinks"`
 	Capable              *ebpf.ProgramSpec `ebpf:"capable"`
 	ClearUnlinked        *ebpf.ProgramSpec `ebpf:"clear_unlinked"`
 	ExecCheck            *ebpf.ProgramSpec `ebpf:"exec_check"`
@@ -210,6 +240,8 @@ type OlderProgramSpecs struct {
 	MarkLinked           *ebpf.ProgramSpec `ebpf:"mark_linked"`
 	MarkRenamed          *ebpf.ProgramSpec `ebpf:"mark_renamed"`
 	MmapFile             *ebpf.ProgramSpec `ebpf:"mmap_file"`
+	PacketIn             *ebpf.ProgramSpec `ebpf:"packet_in"`
+	PacketOut            *ebpf.ProgramSpec `ebpf:"packet_out"`
 	PathChmod            *ebpf.ProgramSpec `ebpf:"path_chmod"`
 	PathLink             *ebpf.ProgramSpec `ebpf:"path_link"`
 	PathMkdir            *ebpf.ProgramSpec `ebpf:"path_mkdir"`
@@ -450,6 +482,20 @@ type OlderVariables struct {
 // It can be passed to LoadOlderObjects or ebpf.CollectionSpec.LoadAndAssign.
 type OlderPrograms struct {
 	ArgumentsCheck       *ebpf.Program `ebpf:"arguments_check"`
+	CallFollowed         *ebpf.Program `ebpf:"call_followed"`
+	CallFollowedEmpty    *ebpf.Program `ebpf:"call_followed_empty"`
+	CallLinks            *ebpf.Program `ebpf:"call_links"`
+	CallLookedUp         *ebpf.Program `ebpf:"call_looked_up"`
+	CallMkdirs           *ebpf.Program `ebpf:"call_mkdirs"`
+	CallMknods           *ebpf.Program `ebpf:"call_mknods"`
+	CallOpened           *ebpf.Program `ebpf:"call_opened"`
+	CallOpenedFile       *ebpf.Program `ebpf:"call_opened_file"`
+	CallRenames          *ebpf.Program `ebpf:"call_renames"`
+	CallReturns          *ebpf.Program `ebpf:"call_returns"`
+	CallRmdirs           *ebpf.Program `ebpf:"call_rmdirs"`
+	CallStarts           *ebpf.Program `ebpf:"call_starts"`
+	CallSymlinks         *ebpf.Program `ebpf:"call_symlinks"`
+	CallUnlinks          *ebpf.Program `ebpf:"call_unlinks"`
 	Capable              *ebpf.Program `ebpf:"capable"`
 	ClearUnlinked        *ebpf.Program `ebpf:"clear_unlinked"`
 	ExecCheck            *ebpf.Program `ebpf:"exec_check"`
@@ -476,6 +522,8 @@ type OlderPrograms struct {
 	MarkLinked           *ebpf.Program `ebpf:"mark_linked"`
 	MarkRenamed          *ebpf.Program `ebpf:"mark_renamed"`
 	MmapFile             *ebpf.Program `ebpf:"mmap_file"`
+	PacketIn             *ebpf.Program `ebpf:"packet_in"`
+	PacketOut            *ebpf.Program `ebpf:"packet_out"`
 	PathChmod            *ebpf.Program `ebpf:"path_chmod"`
 	PathLink             *ebpf.Program `ebpf:"path_link"`
 	PathMkdir            *ebpf.Program `ebpf:"path_mkdir"`
@@ -505,6 +553,20 @@ type OlderPrograms struct {
 func (p *OlderPrograms) Close() error {
 	return _OlderClose(
 		p.ArgumentsCheck,
+		p.CallFollowed,
+		p.CallFollowedEmpty,
+		p.CallLinks,
+		p.CallLookedUp,
+		p.CallMkdirs,
+		p.CallMknods,
+		p.CallOpened,
+		p.CallOpenedFile,
+		p.CallRenames,
+		p.CallReturns,
+		p.CallRmdirs,
+		p.CallStarts,
+		p.CallSymlinks,
+		p.CallUnlinks,
 		p.Capable,
 		p.ClearUnlinked,
 		p.ExecCheck,
@@ -531,6 +593,8 @@ func (p *OlderPrograms) Close() error {
 		p.MarkLinked,
 		p.MarkRenamed,
 		p.MmapFile,
+		p.PacketIn,
+		p.PacketOut,
 		p.PathChmod,
 		p.PathLink,
 		p.PathMkdir,

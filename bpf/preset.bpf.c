@@ -8,7 +8,7 @@ static __always_inline bool preset_wanted(u32 flag)
 {
 	struct task_struct *task = current_task();
 
-	return !(OF_TASK(task, flags) & PF_KTHREAD) && has_flag(CLASS_PRESET, flag);
+	return !(TRUSTED(task, flags) & PF_KTHREAD) && has_flag(CLASS_PRESET, flag);
 }
 
 /* Decides by the presets in names; object[0] is what is touched. */

@@ -71,6 +71,10 @@ static long datagram_step(u32 index, struct asking *a)
 	return 0;
 }
 
+LOOPED(datagram_step, struct asking, (struct __sk_buff * skb, u32 index, u32 slot, u32 size), of.scratch,
+       (of->skb, index, of->scratch->slot, of->size),
+       { .skb = skb, .scratch = scratch_again(slot), .owner = packet_owner(skb), .size = size })
+
 static long message_step(u32 index, struct asking *a)
 {
 	struct scratch *s = a->scratch;
@@ -92,6 +96,10 @@ static long message_step(u32 index, struct asking *a)
 	return 0;
 }
 
+LOOPED(message_step, struct asking, (struct __sk_buff * skb, u32 index, u32 slot, u32 size), of.scratch,
+       (of->skb, index, of->scratch->slot, of->size),
+       { .skb = skb, .scratch = scratch_again(slot), .owner = packet_owner(skb), .size = size })
+
 /* A segment that is sent again was told of. */
 static __always_inline int segment_asks(struct asking *a)
 {
@@ -101,7 +109,7 @@ static __always_inline int segment_asks(struct asking *a)
 
 	if (f && f->answered && f->asked == asked)
 		return f->answered == FLOW_DENIED ? PACKET_DROP : PACKET_PASS;
-	bpf_loop(MESSAGES, message_step, a, 0);
+	LOOP(MESSAGES, message_step, a);
 	if (f) {
 		f->asked = asked;
 		f->answered = p->denied ? FLOW_DENIED : FLOW_PERMITTED;
@@ -154,6 +162,6 @@ static __always_inline int packet_asks(struct __sk_buff *skb, struct scratch *s,
 	a.size = skb->gso_size;
 	if (!a.size)
 		a.size = skb->len;
-	bpf_loop(SEGMENTS, datagram_step, &a, 0);
+	LOOP(SEGMENTS, datagram_step, &a);
 	return s->packet.denied ? PACKET_DROP : PACKET_PASS;
 }

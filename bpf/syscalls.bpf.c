@@ -7,9 +7,9 @@
 // object: a path that is read from the caller could be another one by then. Judged there, it is kept until the return.
 
 /* Keeps the event of a call that is under way. */
-__noinline int call_keep(struct scratch *s)
+OF_SCRATCH(int, call_keep)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *task = current_task();
 	struct call *c;
 	u64 size;
 
@@ -51,9 +51,9 @@ __noinline int call_keep(struct scratch *s)
 }
 
 /* Tells a call that was kept, or counts it with others like it. */
-__noinline int call_tell(struct scratch *s, long result)
+OF_SCRATCH1(int, call_tell, long, result)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *task = current_task();
 	struct call *c;
 	u64 size;
 
@@ -121,6 +121,9 @@ static long spelled_step(u32 index, struct spelling *p)
 	return 1;
 }
 
+LOOPED(spelled_step, struct spelling, (u32 index, u32 slot, u32 length), of.scratch,
+       (index, of->scratch->slot, of->length), { .scratch = scratch_again(slot), .length = length })
+
 /* Whether the caller has that text at an address. Who changes it meanwhile keeps the call from being told. */
 static __noinline bool is_spelled(struct scratch *s, u64 address, const char *text)
 {
@@ -131,7 +134,7 @@ static __noinline bool is_spelled(struct scratch *s, u64 address, const char *te
 		return false;
 	p.length = length;
 	s->cursor.set = 0;
-	bpf_loop(PATH_END / 8, spelled_step, &p, 0);
+	LOOP(PATH_END / 8, spelled_step, &p);
 	return !s->cursor.set;
 }
 
@@ -143,8 +146,8 @@ static __noinline int call_object(struct vfsmount *mnt, struct dentry *dentry, u
 	struct scratch *s;
 	u64 given;
 
-	if (!made_find(&m, (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf())) || !m.call->group ||
-	    !m.call->path || by_name != !!(m.call->flags & CALL_BY_NAME))
+	if (!made_find(&m, current_registers()) || !m.call->group || !m.call->path ||
+	    by_name != !!(m.call->flags & CALL_BY_NAME))
 		return 0;
 	given = by_name ? 0 : made_argument(&m, m.call->path);
 	if (!by_name && (!given || (!text && uptr != given)))
@@ -184,7 +187,7 @@ int BPF_PROG(call_starts, struct pt_regs *regs, long id)
 	if (call_judge(&m, s)) {
 		call_keep(s);
 		call_tell(s, 0);
-		bpf_task_storage_delete(&calls, bpf_get_current_task_btf());
+		TASK_DROP(calls, current_task());
 	}
 	scratch_give(s);
 	return 0;
@@ -206,7 +209,7 @@ static __always_inline bool call_ends(struct made *m, struct scratch *s, long re
 SEC("tp_btf/sys_exit")
 int BPF_PROG(call_returns, struct pt_regs *regs, long result)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *task = current_task();
 	struct made m = {};
 	struct scratch *s;
 	bool kept;
@@ -224,7 +227,7 @@ int BPF_PROG(call_returns, struct pt_regs *regs, long result)
 		return 0;
 	if (kept || call_ends(&m, s, result)) {
 		call_tell(s, result);
-		bpf_task_storage_delete(&calls, task);
+		TASK_DROP(calls, task);
 	}
 	scratch_give(s);
 	return 0;

@@ -17,14 +17,14 @@ static __always_inline struct owner *packet_owner(struct __sk_buff *skb)
 /* Who the event names: the process that used the socket last, and its program while it is the one that runs. */
 static __always_inline void packet_process(struct scratch *s)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *task = current_task();
 	struct event *e = &s->event;
 
 	event_empty(s);
 	event_path(s, &s->object[0], 0);
 	e->tty[0] = 0;
 	__builtin_memcpy(e->comm, s->packet.owner.comm, sizeof(e->comm));
-	if (task->tgid != s->packet.owner.pid)
+	if (TRUSTED(task, tgid) != s->packet.owner.pid)
 		return;
 	if (executable_find(s, false))
 		event_path(s, &s->source, 2);
@@ -33,9 +33,8 @@ static __always_inline void packet_process(struct scratch *s)
 }
 
 /* Emits one event for what s->result says, as event_emit does, in the name of s->packet.owner. */
-__noinline int packet_tell(struct scratch *s)
+OF_SCRATCH(int, packet_tell)
 {
-
 	if (!s || !event_speaks(s->result.verdict) ||
 	    (s->result.flags & EVENT_DRY && !dry_speaks(s, s->packet.owner.flags & OWNER_AGENT)))
 		return 0;

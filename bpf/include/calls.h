@@ -40,8 +40,8 @@ static __always_inline u64 made_argument(struct made *m, u32 number)
 /* Finds the call that these registers are of; false when no rule names it. */
 static __always_inline bool made_find(struct made *m, struct pt_regs *regs)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	u32 number = regs->orig_ax, ref;
+	struct task_struct *task = current_task();
+	u32 number = TRUSTED(regs, orig_ax), ref;
 	struct image_call *c;
 	void *page;
 
@@ -50,7 +50,7 @@ static __always_inline bool made_find(struct made *m, struct pt_regs *regs)
 	if (!m->header || !m->header->calls)
 		return false;
 	m->regs = regs;
-	m->compat = task->thread_info.status & TS_COMPAT;
+	m->compat = TRUSTED(task, thread_info.status) & TS_COMPAT;
 	m->number = number;
 	number &= ~CALL_X32;
 	if (number >= CALLS_I386)
@@ -113,7 +113,7 @@ static __always_inline void script_source(struct scratch *s, u64 hash)
 
 /* What the group's rules say of s->object[0] to the sources in s->classes, and to those known by the directories
  * that they lie in. Rules of this class have neither verdicts nor modifiers. */
-__noinline int group_decide(struct scratch *s, u32 group, u32 executable, u32 script)
+OF_SCRATCH3(int, group_decide, u32, group, u32, executable, u32, script)
 {
 	struct image_header *h;
 	void *image, *page;
@@ -140,7 +140,7 @@ __noinline int group_decide(struct scratch *s, u32 group, u32 executable, u32 sc
 }
 
 /* The classes of the directories that the scripts of a chain lie in, into s->within. */
-__noinline int chain_directories(struct scratch *s, u32 start)
+OF_SCRATCH1(int, chain_directories, u32, start)
 {
 	if (!s)
 		return 0;

@@ -39,14 +39,14 @@ OF_BOTH1(int, event_path, u32, which)
 static __always_inline void event_process(struct scratch *s, struct task_struct *task)
 {
 	s->event.pid = bpf_get_current_pid_tgid() >> 32;
-	s->event.ppid = OF_TASK(LOOSE(task), real_parent, tgid);
+	s->event.ppid = TRUSTED(LOOSE(task), real_parent, tgid);
 	s->event.uid = (u32)bpf_get_current_uid_gid();
 }
 
 static __always_inline void event_task(struct scratch *s, struct task_struct *task)
 {
 	struct event *e = &s->event;
-	struct tty_struct *tty = OF_TASK(LOOSE(task), signal, tty);
+	struct tty_struct *tty = TRUSTED(LOOSE(task), signal, tty);
 
 	bpf_get_current_comm(e->comm, sizeof(e->comm));
 	e->tty[0] = 0;

@@ -73,7 +73,7 @@ static __always_inline void put_interface(struct object *o, struct packet *p)
 }
 
 /* The flow as the path that enforce.Flow writes, from its end. The interface: "" while it is not known. */
-__noinline int flow_write(struct scratch *s)
+OF_SCRATCH(int, flow_write)
 {
 	struct object *o;
 	struct packet *p;
@@ -137,7 +137,7 @@ static __always_inline bool packet_attempt(struct scratch *s)
 }
 
 /* Decides the object of a packet, for s->label, into s->result. */
-__noinline int packet_judge(struct scratch *s)
+OF_SCRATCH(int, packet_judge)
 {
 	bool decided = false;
 
@@ -227,6 +227,8 @@ static long address_step(u32 index, struct scratch **at)
 	return 0;
 }
 
+LOOPED(address_step, struct scratch *, (u32 index, u32 slot), of, (index, (*of)->slot), scratch_again(slot))
+
 static long address6_step(u32 index, struct scratch **at)
 {
 	struct packet *p = &(*at)->packet;
@@ -239,6 +241,8 @@ static long address6_step(u32 index, struct scratch **at)
 	p->address = (u64)BPF_CORE_READ(node, next);
 	return 0;
 }
+
+LOOPED(address6_step, struct scratch *, (u32 index, u32 slot), of, (index, (*of)->slot), scratch_again(slot))
 
 static long device_step(u32 index, struct scratch **at)
 {
@@ -253,14 +257,16 @@ static long device_step(u32 index, struct scratch **at)
 	p->device = (u64)device;
 	if (p->key.family == AF_INET) {
 		p->address = (u64)BPF_CORE_READ(device, ip_ptr, ifa_list);
-		bpf_loop(1024, address_step, at, 0);
+		LOOP(1024, address_step, at);
 	} else {
 		p->address = (u64)BPF_CORE_READ(device, ip6_ptr, addr_list.next);
-		bpf_loop(1024, address6_step, at, 0);
+		LOOP(1024, address6_step, at);
 	}
 	p->device = (u64)BPF_CORE_READ(device, dev_list.next);
 	return p->local != 0;
 }
+
+LOOPED(device_step, struct scratch *, (u32 index, u32 slot), of, (index, (*of)->slot), scratch_again(slot))
 
 /* Whether the peer of s->packet is this machine: what goes there goes through the loopback interface. Looked for
  * only when something is about to be denied. */
@@ -276,7 +282,7 @@ static __noinline int flow_is_local(struct scratch *s)
 	/* Nobody's address leads to oneself. */
 	if (!load64(p->key.peer) && !load64(p->key.peer + 8))
 		return 1;
-	bpf_loop(4096, device_step, &s, 0);
+	LOOP(4096, device_step, &s);
 	return p->local;
 }
 

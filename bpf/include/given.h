@@ -62,6 +62,9 @@ static long given_step(u32 index, struct given *g)
 	return 0;
 }
 
+LOOPED_LONG(given_step, struct given, (u32 index, u32 slot), (index, slot), of.scratch, (index, of->scratch->slot),
+	    { .scratch = scratch_again(slot) })
+
 /* Makes the path of object[0] of the size bytes in s->data, which begin with a slash. */
 static __noinline void given_build(struct scratch *s, u32 size)
 {
@@ -73,7 +76,7 @@ static __noinline void given_build(struct scratch *s, u32 size)
 	s->cursor.high = size;
 	s->cursor.broken = 0;
 	s->cursor.values[0] = 0;
-	bpf_loop(2 * PATH_END, given_step, &g, 0);
+	LOOP_LONG(2 * PATH_END, given_step, &g);
 	if (s->cursor.broken) {
 		s->cursor.broken = 0;
 		o->status = PATH_LONG;
@@ -88,7 +91,7 @@ static __noinline void given_build(struct scratch *s, u32 size)
 
 static __always_inline struct file *descriptor_file(int fd)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *task = current_task();
 	struct fdtable *table = BPF_CORE_READ(task, files, fdt);
 	struct file **files, *file = 0;
 
@@ -102,7 +105,7 @@ static __always_inline struct file *descriptor_file(int fd)
 /* What the path begins at: the root, which may be a chroot's, the working directory, or a descriptor's file. */
 static __always_inline bool given_base(struct made *m, struct object *o, bool absolute)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *task = current_task();
 	int fd = m->call->base ? (int)made_argument(m, m->call->base) : AT_FDCWD;
 	struct path path = {};
 	struct file *file;

@@ -94,7 +94,7 @@ static __always_inline bool held_is_stream(struct inode *inode)
  * was started was judged by an image no older than its start. */
 static __always_inline bool held_own(struct label *l, struct file *file, u32 image)
 {
-	return l->started == image && LOOSE(file)->f_cred == OF_TASK(LOOSE(current_task()), real_cred);
+	return l->started == image && LOOSE(file)->f_cred == TRUSTED(LOOSE(current_task()), real_cred);
 }
 
 /* Whether the process was judged for the file under this image. */
@@ -127,7 +127,7 @@ static __always_inline void held_note(struct label *l, struct file *file, u32 ac
 /* The label in which a process keeps that. */
 static __always_inline struct label *held_label(void)
 {
-	return TASK_GET(labels, OF_TASK(current_task(), group_leader), 0);
+	return TASK_GET(labels, TRUSTED(current_task(), group_leader), 0);
 }
 
 /* Whether the caller need not be judged for it again. */

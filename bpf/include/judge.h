@@ -44,7 +44,7 @@ static __always_inline bool concerns(u32 class, bool names)
 	struct image_header *h;
 	u32 flags;
 
-	if (!image || OF_TASK(task, flags) & PF_KTHREAD)
+	if (!image || TRUSTED(task, flags) & PF_KTHREAD)
 		return false;
 	h = image_head(image);
 	if (!h) {
@@ -61,7 +61,7 @@ static __always_inline struct image_header *rules_in(void *image, u32 class)
 	struct task_struct *task = current_task();
 	struct image_header *h;
 
-	if (!image || OF_TASK(task, flags) & PF_KTHREAD)
+	if (!image || TRUSTED(task, flags) & PF_KTHREAD)
 		return 0;
 	h = image_head(image);
 	if (!h) {
@@ -128,7 +128,7 @@ static __always_inline void object_named(struct object *o, u64 names)
 	object_set(o, 0, 0, 0);
 	o->status = PATH_NAMED;
 	o->names = names;
-	if (OF_TASK(LOOSE(current_task()), signal, tty))
+	if (TRUSTED(LOOSE(current_task()), signal, tty))
 		o->attributes = ROW_TERMINAL;
 }
 

@@ -408,6 +408,10 @@ struct iov_iter {
 	void *ubuf;
 };
 
+struct iov_iter___5_10 {
+	u32 type;
+};
+
 struct iov_iter___5_20 {
 	const struct iovec *iov;
 };

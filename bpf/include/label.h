@@ -193,7 +193,7 @@ __noinline int caller_is_agent(void)
 	struct settings *c = bpf_map_lookup_elem(&config, &zero);
 
 	return c && c->agent_tgid && (bpf_get_current_pid_tgid() >> 32) == c->agent_tgid &&
-	       OF_TASK(LOOSE(task), group_leader, start_boottime) / NANOSECONDS_PER_TICK == c->agent_start;
+	       TRUSTED(LOOSE(task), group_leader, start_boottime) / NANOSECONDS_PER_TICK == c->agent_start;
 }
 
 #endif

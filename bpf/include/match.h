@@ -424,9 +424,9 @@ static __always_inline void attributes_ask(struct object *o)
 	if (!o->unasked)
 		return;
 	o->unasked = 0;
-	if (!inode || READ(inode, i_uid.val) == OF_TASK(task, cred, fsuid.val))
+	if (!inode || READ(inode, i_uid.val) == TRUSTED(task, cred, fsuid.val))
 		o->attributes |= ROW_OWNER;
-	if (OF_TASK(task, signal, tty))
+	if (TRUSTED(task, signal, tty))
 		o->attributes |= ROW_TERMINAL;
 }
 

@@ -26,14 +26,15 @@
 /* A loop, and how an older kernel finds again what its steps work on. */
 #define LOOP(turns, step, of) bpf_loop(turns, step, of, 0)
 #define LOOPED(step, type, keys, found, given, ...)
+#define LOOPED_NEAR(step, type)
 #define LOOP_LONG(turns, step, of) bpf_loop(turns, step, of, 0)
 #define LOOPED_LONG(step, type, keys, passed, found, given, ...)
 
 #define current_task() bpf_get_current_task_btf()
 #define current_registers() ((struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf()))
 
-/* A member of a task, by way of others. */
-#define OF_TASK(task, ...) ___arrow(task, ##__VA_ARGS__)
+/* A member, by way of others, of what the verifier trusts. */
+#define TRUSTED(task, ...) ___arrow(task, ##__VA_ARGS__)
 
 /* What is kept of each thread. */
 #define TASK_MAP(name, type_of)                                                                                        \
@@ -44,6 +45,7 @@
 		__type(value, type_of);                                                                                \
 	} name SEC(".maps")
 #define TASK_GET(map, task, flags) bpf_task_storage_get(&map, task, 0, flags)
+#define TASK_DROP(map, task) bpf_task_storage_delete(&map, task)
 
 #define FETCH_ADD(p, n) __sync_fetch_and_add(p, n)
 /* Sets what was 0; false when somebody else was first. */
@@ -111,6 +113,13 @@ static __always_inline struct object *object_at(u32 self);
 		return step##_by_key given;                                                                            \
 	}
 
+/* One of few turns is read for each of them. */
+#define LOOPED_NEAR(step, type)                                                                                        \
+	static __always_inline int step##_turn(u32 index, type *of)                                                    \
+	{                                                                                                              \
+		return step(index, of);                                                                                \
+	}
+
 /* The verifier follows each turn of a bounded loop, and keeps the way out of each until it comes back: of 8,192 in all. */
 #define LOOP(turns, step, of)                                                                                          \
 	do {                                                                                                           \
@@ -144,7 +153,7 @@ static __always_inline struct object *object_at(u32 self);
 #define current_registers()                                                                                            \
 	((struct pt_regs *)(BPF_CORE_READ(current_task(), stack) + THREAD_SIZE - bpf_core_type_size(struct pt_regs)))
 
-#define OF_TASK(task, ...) BPF_CORE_READ(task, ##__VA_ARGS__)
+#define TRUSTED(task, ...) BPF_CORE_READ(task, ##__VA_ARGS__)
 
 /* There is no storage of tasks: tables by their addresses, which task_freed keeps tidy. */
 #define TASK_MAP(name, type_of)                                                                                        \
@@ -168,6 +177,11 @@ static __always_inline struct object *object_at(u32 self);
 	}                                                                                                              \
 	_Static_assert(1, "")
 #define TASK_GET(map, task, flags) map##_of(task, flags)
+#define TASK_DROP(map, task)                                                                                           \
+	({                                                                                                             \
+		u64 key__ = (u64)(task);                                                                               \
+		bpf_map_delete_elem(&map, &key__);                                                                     \
+	})
 
 /* Of atomic operations there is the one that adds and answers nothing: what is counted so is a CPU's own, or may be off by
  * one. The compiler would make another one of adding 0. */

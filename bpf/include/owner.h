@@ -8,7 +8,7 @@
 /* The scripts in the middle that the caller was started from. */
 static __noinline void owner_chain(struct owner *o)
 {
-	struct chain *c = TASK_GET(chains, bpf_get_current_task_btf(), 0);
+	struct chain *c = TASK_GET(chains, current_task(), 0);
 
 	if (!c)
 		return;
@@ -20,7 +20,7 @@ static __noinline void owner_chain(struct owner *o)
 /* Notes the caller. */
 static __noinline void owner_note(struct sock *sk)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *task = current_task();
 	struct owner *o = bpf_sk_storage_get(&owners, sk, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	struct label *l;
 

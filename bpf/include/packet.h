@@ -72,6 +72,8 @@ static long header_step(u32 index, struct packet_reading *r)
 	return 0;
 }
 
+LOOPED_NEAR(header_step, struct packet_reading)
+
 static __always_inline void read_ipv4(struct __sk_buff *skb, struct packet *p)
 {
 	struct ipv4 ip;
@@ -97,7 +99,7 @@ static __always_inline void read_ipv6(struct __sk_buff *skb, struct packet *p)
 	p->key.family = AF_INET6;
 	p->next = next;
 	p->at = 40;
-	bpf_loop(HEADERS, header_step, &r, 0);
+	LOOP(HEADERS, header_step, &r);
 }
 
 /* Ports, and whether a connection begins. Of what is sent in pieces only the first has them. */
@@ -140,7 +142,7 @@ static __always_inline u32 echo_of(struct packet *p)
 }
 
 /* Reads a packet that leaves, or one that arrives. */
-__noinline int packet_read(struct __sk_buff *skb, struct scratch *s, bool out)
+GLOBAL int packet_read(struct __sk_buff *skb, struct scratch *s, bool out)
 {
 	struct net_device *device;
 	struct packet *p;

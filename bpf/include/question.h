@@ -57,6 +57,10 @@ static long question_step(u32 index, struct question_loop *l)
 	return 0;
 }
 
+LOOPED(question_step, struct question_loop, (u32 index, u32 slot, u32 self), (of.scratch && of.object),
+       (index, of->scratch->slot, of->object->cursor.self),
+       { .scratch = scratch_again(slot), .object = object_at(self) })
+
 static __always_inline u32 question_word(struct scratch *s, u32 at32)
 {
 	u64 at = at32;
@@ -82,7 +86,7 @@ static __always_inline void question_read(struct scratch *s, struct object *o, u
 	/* Whoever asks several things at once is asked to do it one by one. */
 	if (question_word(s, from + 4) != 1)
 		return;
-	bpf_loop(QUESTION_NAME + 1, question_step, &l, 0);
+	LOOP(QUESTION_NAME + 1, question_step, &l);
 	if (q->state == QUESTION_NAMED && q->start == PATH_END) {
 		q->start = PATH_END - 1;
 		o->buffer[PATH_END - 1] = '/';
@@ -144,11 +148,26 @@ static long gather_step(u32 index, struct gather *g)
 	return 0;
 }
 
+LOOPED_NEAR(gather_step, struct gather)
+
+#ifdef OLDER_KERNEL
+/* The lowest bit says whether it is written to. */
+static __always_inline u32 kind_of(struct iov_iter *it)
+{
+	return BPF_CORE_READ((struct iov_iter___5_10 *)it, type) & ~1;
+}
+#else
+static __always_inline u32 kind_of(struct iov_iter *it)
+{
+	return BPF_CORE_READ(it, iter_type);
+}
+#endif
+
 /* The beginning of what the caller sends, into s->data; false when it is not in the caller's memory. */
 static __always_inline bool question_gather(struct scratch *s, struct msghdr *message)
 {
 	struct iov_iter *it = &message->msg_iter;
-	u32 kind = BPF_CORE_READ(it, iter_type);
+	u32 kind = kind_of(it);
 	struct iov_iter___5_20 *earlier = (void *)it;
 	struct gather g = { .scratch = s, .skip = BPF_CORE_READ(it, iov_offset) };
 
@@ -166,7 +185,7 @@ static __always_inline bool question_gather(struct scratch *s, struct msghdr *me
 	else
 		g.segments = (u64)BPF_CORE_READ(earlier, iov);
 	g.count = BPF_CORE_READ(it, nr_segs);
-	bpf_loop(GATHER_SEGMENTS, gather_step, &g, 0);
+	LOOP(GATHER_SEGMENTS, gather_step, &g);
 	return true;
 }
 

@@ -113,14 +113,13 @@ func (b *Backend) Name() string { return Name }
 
 // Capabilities implements enforce.Backend.
 func (b *Backend) Capabilities() enforce.Capabilities {
-	older := isOlder()
-	packets := !older && b.seesPackets(mountTable)
+	packets := b.seesPackets(mountTable)
 	return enforce.Capabilities{
 		Backend: Name,
 		Classes: map[policies.Class]bool{
 			policies.ClassProcess: true, policies.ClassFile: true, policies.ClassNetwork: true, policies.ClassCapabilities: true,
 			policies.ClassDNS: packets, policies.ClassIngress: packets, policies.ClassEgress: packets,
-			policies.ClassSyscalls: !older && runtime.GOARCH == "amd64", policies.ClassPreset: true,
+			policies.ClassSyscalls: runtime.GOARCH == "amd64", policies.ClassPreset: true,
 		},
 		Syscalls: b.syscalls,
 		Features: map[string]bool{

@@ -31,7 +31,7 @@ func TestInNewestVM(t *testing.T) {
 		"-test.run=^(TestUsable|TestVerifier|TestEachClass)$")
 }
 
-// oldestKernel has fewer classes, and programs of its own (docs/decisions/0022-linux-5.10.md).
+// oldestKernel has programs of its own (docs/decisions/0022-linux-5.10.md).
 const oldestKernel = "5.10"
 
 func TestInOldestVM(t *testing.T) {
@@ -71,6 +71,9 @@ func TestEachClass(t *testing.T) {
 		protocol(policies.ActionBlock, "icmp"),
 		capability(policies.ActionBlock, "sys_time"),
 		presetRule(policies.ActionBlock, "filelessExec"),
+		domain(policies.ActionBlock, "blocked.example"),
+		egress(policies.ActionBlock, farAddress+"/32", "UDP", 9, 9),
+		onCalls(d+"/other", "openat", "fchmodat"),
 	}
 	tries := []classTry{
 		{"read " + d + "/secret", "EACCES", "stat " + d + "/secret"},
@@ -78,12 +81,8 @@ func TestEachClass(t *testing.T) {
 		{"socket 2 2 1", "EACCES", "tcp " + port},
 		{"clock", "EPERM", "chroot /"},
 		{"run " + shared + " stat /", "EACCES", "run " + fine + " stat /"},
-	}
-	if !isOlder() {
-		rules = append(rules, domain(policies.ActionBlock, "blocked.example"),
-			egress(policies.ActionBlock, farAddress+"/32", "UDP", 9, 9), onCalls(d+"/other", "openat", "fchmodat"))
-		tries = append(tries, classTry{"ask blocked.example udp", "EACCES", "ask open.example udp"},
-			classTry{"flow udp " + farAddress + ":9", "EPERM", "flow udp " + farAddress + ":10"})
+		{"ask blocked.example udp", "EACCES", "ask open.example udp"},
+		{"flow udp " + farAddress + ":9", "EPERM", "flow udp " + farAddress + ":10"},
 	}
 	g.apply(t, enforced(rules...))
 	g.taken(t)
@@ -92,9 +91,6 @@ func TestEachClass(t *testing.T) {
 		if seen := g.seen(t); len(seen) != 1 || !strings.Contains(seen[0], " denied by p0000") {
 			t.Errorf("%s: events %q", try.does, seen)
 		}
-	}
-	if isOlder() {
-		return
 	}
 	expect(t, "/proc/self/exe", map[string]string{"read " + d + "/other": "ok", "chmod " + d + "/other": "ok"})
 	told := g.told(t)
