@@ -22,6 +22,12 @@ import (
 	"github.com/muster-fleet/muster/test/vm"
 )
 
+// Who makes an attempt.
+const (
+	callerRoot = "root"
+	callerUser = "user"
+)
+
 // TestInVM tries all on each kernel and writes the table of docs/evasion.md. A run of some (-run TestInVM//TestEvade/WAY) is for
 // ways that were mended: it puts its rows in the place of those of the last whole run, and the page says how many are such.
 func TestInVM(t *testing.T) {

@@ -23,12 +23,6 @@ const (
 	outcomeNoControl = "NO CONTROL" // it does not work without policies either
 )
 
-// Who makes an attempt.
-const (
-	callerRoot = "root"
-	callerUser = "user"
-)
-
 // result is one attempt: a line of testdata/KERNEL.txt, its fields parted by tabs.
 type result struct{ Group, Way, Target, Caller, Outcome, Limit string }
 
