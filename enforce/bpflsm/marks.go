@@ -47,6 +47,7 @@ func (b *Backend) markExisting(ctx context.Context, image *Image) error {
 // ways that the kernel side follows.
 type surroundings struct {
 	moved  uint64            // how many directories and symlinks had got names
+	lost   uint64            // how many marks the kernel side had no room for
 	mounts [sha256.Size]byte // of the mount table
 }
 
@@ -91,8 +92,16 @@ func (b *Backend) followed(image *Image) (bool, error) {
 }
 
 func (b *Backend) lookAround() (s surroundings, err error) {
-	if s.moved, err = readCounter(b.maps[bpf.MusterMapCounters], bpf.MusterCounterCOUNT_NAMES_MOVED); err != nil {
+	counters := b.maps[bpf.MusterMapCounters]
+	if s.moved, err = readCounter(counters, bpf.MusterCounterCOUNT_NAMES_MOVED); err != nil {
 		return s, err
+	}
+	for _, reason := range []bpf.MusterCounter{bpf.MusterCounterCOUNT_MARK_FULL, bpf.MusterCounterCOUNT_MARK_OVERFLOW} {
+		n, err := readCounter(counters, reason)
+		if err != nil {
+			return s, err
+		}
+		s.lost += n
 	}
 	table, err := os.ReadFile(mountTable)
 	if err != nil {
